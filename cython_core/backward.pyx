@@ -1,0 +1,442 @@
+"""The loop over time, backwards: adjoint event replay.
+
+Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it fired, or where the
+pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are known, each weight row is
+written by its own unit, over that unit's events.  Rows of units that sent nothing are not touched.
+
+Lanes run in parallel backwards in time, units in parallel for the weights; sums over lanes are taken in
+order of lane.  So no result depends on the number of threads.
+"""
+
+import numpy as np
+
+from cython.parallel cimport prange
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from evsim.core.fanout cimport gather, outer
+from evsim.core.kernels cimport backward_active, egru_evnn_vjp, egru_paper_vjp, pseudo_derivative, readout_vjp
+from evsim.core.layout cimport EGRU_EVNN, EGRU_PAPER, READOUT, SOURCE, PlanTable, PopulationRow, ProjectionRow, real
+from evsim.core.paper_form cimport Window, gather_gated, outer_gated, reset_gate_gradient
+
+# One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
+cdef struct Slot:
+    Window window           # events from `history` steps before the window, tape and D
+    void *initial           # real[B, n_state]: states before the first step
+    void *loss_state        # real[T, B, n]: loss gradients at the state after reset, event value, event
+    void *loss_value
+    void *loss_event
+    void *carry             # real[B, n_state]: zero at first; OUT: gradient of the initial state
+    void *dbias             # real[B, n_in], OUT
+    void *dthreshold        # real[B, n], OUT
+    int64_t *active         # int64[B], OUT: backward-active units, summed over steps
+
+cdef struct Replay:
+    const PopulationRow *populations
+    const ProjectionRow *projections
+    int n_populations
+    int n_projections
+    int64_t n_lanes
+    const int64_t *lengths
+    int32_t pseudo_kind
+    double gamma
+    double eps
+    Slot *slot
+    void **by_event             # per recurrent projection of the paper's form: real[events]
+    int64_t *macs_state         # int64[B, n_projections], OUT
+    int64_t *macs_recompute     # int64[B, n_projections], OUT
+
+# Scratch of one lane: arrays of the largest population's size.
+cdef struct Scratch:
+    void *slope
+    void *dy            # dense, zero before and after
+    void *compact       # dy on the backward-active units
+    void *zero          # stays zero
+    void *c_before
+    void *dr            # zero before and after
+    int32_t *unit
+    char *mark          # zero before and after
+
+
+cdef void event_gradient(
+    const Replay *replay, int p, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, real *dy, char *mark
+) noexcept nogil:
+    """dL/dy on the backward-active units of population p: their rows times D at the steps where events would arrive."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef const PopulationRow *target
+    cdef const ProjectionRow *projection
+    cdef const real *loss
+    cdef const real *reset
+    cdef const real *D
+    cdef int64_t arrival
+    cdef int64_t *macs = replay.macs_state + lane * replay.n_projections
+    cdef int j
+    cdef int32_t e
+    memset(dy, 0, n_active * sizeof(real))
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + (step * replay.n_lanes + lane) * pop.n
+        for e in range(n_active):
+            dy[e] = loss[unit[e]]
+    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
+        reset = <const real *> slot.carry + lane * pop.n_state + pop.n
+        for e in range(n_active):
+            dy[e] -= reset[unit[e]]
+    for j in range(replay.n_projections):
+        projection = &replay.projections[j]
+        arrival = step + projection.delay
+        if projection.source != p or arrival >= replay.lengths[lane]:
+            continue
+        target = &replay.populations[projection.target]
+        if projection.recurrent and target.kind == EGRU_PAPER:
+            gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit, replay.by_event[j],
+                               dy, mark, macs, replay.macs_recompute + lane * replay.n_projections)
+        else:
+            D = <const real *> replay.slot[projection.target].window.D + (arrival * replay.n_lanes + lane) * target.n_in
+            macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
+
+
+cdef void replay_egru(const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag) noexcept nogil:
+    """One step of an EGRU population, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *a = tape + 4 * n
+    cdef const real *a_before = a - replay.n_lanes * pop.n_tape
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef const real *loss
+    cdef const real *d_event = <const real *> scratch.zero
+    cdef const real *c_before = <const real *> scratch.c_before
+    cdef real *before = <real *> scratch.c_before
+    cdef real *slope = <real *> scratch.slope
+    cdef real *dy = <real *> scratch.dy
+    cdef real *compact = <real *> scratch.compact
+    cdef real *dc = <real *> slot.carry + lane * pop.n_state
+    cdef real *D = <real *> slot.window.D + at * pop.n_in
+    cdef real *dbias = <real *> slot.dbias + lane * pop.n_in
+    cdef real *dthreshold = <real *> slot.dthreshold + lane * n
+    cdef int32_t *unit = scratch.unit
+    cdef int32_t n_active
+    cdef int64_t i
+
+    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, a, threshold, slope)
+    n_active = backward_active(n, a, threshold, <const real *> slope, unit)
+    slot.active[lane] += n_active
+    event_gradient[real](replay, p, step, lane, n_active, unit, compact, scratch.mark)
+    for i in range(n_active):
+        dy[unit[i]] = compact[i]
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            dc[i] += loss[i]
+    if slot.loss_event != NULL:
+        d_event = <const real *> slot.loss_event + at * n
+    if step == 0:
+        c_before = <const real *> slot.initial + lane * pop.n_state
+    elif pop.kind == EGRU_PAPER:
+        c_before = a_before
+    else:
+        for i in range(n):
+            before[i] = a_before[i] - (threshold[i] if a_before[i] > threshold[i] else 0)
+    if pop.kind == EGRU_EVNN:
+        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event, dc, D, dbias, dthreshold)
+    else:
+        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event, dc, D, dc + n, dthreshold)
+        reset_gate_gradient(pop, replay.projections, &slot.window, step, lane, D, replay.by_event,
+                            <real *> scratch.dr, replay.macs_state + lane * replay.n_projections)
+        for i in range(3 * n):
+            dbias[i] += D[i]
+    for i in range(n_active):
+        dy[unit[i]] = 0
+
+
+cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept nogil:
+    """All steps of one lane, last to first; False if memory ran out.  ``tag`` only carries the float type."""
+    cdef Scratch scratch
+    cdef int64_t most = 1
+    cdef int64_t step
+    cdef int64_t at
+    cdef int p
+    cdef const PopulationRow *pop
+    cdef Slot *slot
+    cdef const real *loss
+    cdef bint good
+    for p in range(replay.n_populations):
+        most = max(most, replay.populations[p].n)
+    scratch.slope = malloc(most * sizeof(real))
+    scratch.dy = calloc(most, sizeof(real))
+    scratch.compact = malloc(most * sizeof(real))
+    scratch.zero = calloc(most, sizeof(real))
+    scratch.c_before = malloc(most * sizeof(real))
+    scratch.dr = calloc(most, sizeof(real))
+    scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
+    scratch.mark = <char *> calloc(most, 1)
+    good = (scratch.slope != NULL and scratch.dy != NULL and scratch.compact != NULL and scratch.zero != NULL
+            and scratch.c_before != NULL and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL)
+    if good:
+        for step in range(replay.lengths[lane] - 1, -1, -1):
+            at = step * replay.n_lanes + lane
+            for p in range(replay.n_populations - 1, -1, -1):
+                pop = &replay.populations[p]
+                slot = &replay.slot[p]
+                if pop.kind == SOURCE:
+                    continue
+                if pop.kind == READOUT:
+                    loss = <const real *> scratch.zero
+                    if slot.loss_state != NULL:
+                        loss = <const real *> slot.loss_state + at * pop.n
+                    readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n, <real *> slot.window.D + at * pop.n,
+                                <real *> slot.dbias + lane * pop.n)
+                else:
+                    replay_egru(replay, p, step, lane, &scratch, tag)
+    free(scratch.slope)
+    free(scratch.dy)
+    free(scratch.compact)
+    free(scratch.zero)
+    free(scratch.c_before)
+    free(scratch.dr)
+    free(scratch.unit)
+    free(scratch.mark)
+    return good
+
+
+cdef int64_t write_row(
+    const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value, real *gated,
+    char *mark, real *dweight
+) noexcept nogil:
+    """The gradient of one unit's weight row from that unit's events."""
+    cdef const ProjectionRow *p = &replay.projections[j]
+    cdef const PopulationRow *target = &replay.populations[p.target]
+    cdef const Window *window = &replay.slot[p.target].window
+    if n == 0:
+        return 0
+    if p.recurrent and target.kind == EGRU_PAPER:
+        return outer_gated(p, window, unit, n, arrival, value, gated, mark, dweight)
+    return outer(p, 0, p.n_blocks, unit, n, arrival, value, <const real *> window.D, target.n_in, dweight)
+
+
+cdef bint write_rows(
+    const Replay *replay, int j, int64_t first, int64_t stop, const int64_t *ptr, const int32_t *arrival,
+    const real *value, real *dweight, int64_t *macs
+) noexcept nogil:
+    """`write_row` for the units first:stop; False if memory ran out."""
+    cdef int64_t most = 1
+    cdef int64_t unit
+    cdef real *gated
+    cdef char *mark
+    cdef bint good
+    for unit in range(first, stop):
+        most = max(most, ptr[unit + 1] - ptr[unit])
+    gated = <real *> malloc(most * sizeof(real))
+    mark = <char *> calloc(replay.projections[j].block, 1)
+    good = gated != NULL and mark != NULL
+    if good:
+        for unit in range(first, stop):
+            macs[unit] = write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], arrival + ptr[unit], value + ptr[unit],
+                                   gated, mark, dweight)
+    free(gated)
+    free(mark)
+    return good
+
+
+cdef class Backward:
+    """One replay of a window.
+
+    Parameters
+    ----------
+    plan : PlanTable
+    lengths : int64 array, shape (B,)
+    n_steps : int
+    pseudo_kind : int
+        0 triangle, 1 rectangle, 2 fast sigmoid.
+    gamma, eps : float
+    """
+
+    cdef Replay replay
+    cdef PlanTable plan
+    cdef object keep
+    cdef int64_t n_steps
+    cdef Py_ssize_t itemsize
+
+    def __cinit__(self, PlanTable plan, const int64_t[::1] lengths, int64_t n_steps, int pseudo_kind, double gamma, double eps):
+        self.plan = plan
+        self.n_steps = n_steps
+        self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
+        self.keep = [lengths]
+        self.replay.populations = plan.populations
+        self.replay.projections = plan.projections
+        self.replay.n_populations = plan.n_populations
+        self.replay.n_projections = plan.n_projections
+        self.replay.n_lanes = lengths.shape[0]
+        self.replay.lengths = &lengths[0]
+        self.replay.pseudo_kind = pseudo_kind
+        self.replay.gamma = gamma
+        self.replay.eps = eps
+        cells = max(lengths.shape[0] * plan.n_projections, 1)
+        self.replay.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
+        self.replay.by_event = <void **> calloc(max(plan.n_projections, 1), sizeof(void *))
+        self.replay.macs_state = <int64_t *> calloc(cells, sizeof(int64_t))
+        self.replay.macs_recompute = <int64_t *> calloc(cells, sizeof(int64_t))
+        if (self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.macs_state == NULL
+                or self.replay.macs_recompute == NULL):
+            raise MemoryError("backward: no memory for the replay")
+
+    def __dealloc__(self):
+        free(self.replay.slot)
+        free(self.replay.by_event)
+        free(self.replay.macs_state)
+        free(self.replay.macs_recompute)
+
+    cdef void *_address(self, array, Py_ssize_t size) except? NULL:
+        if array is None:
+            return NULL
+        if array.size != size or array.itemsize != self.itemsize or not array.flags.c_contiguous:
+            raise ValueError("backward: an array does not fit the replay")
+        self.keep.append(array)
+        return <void *> <uintptr_t> array.ctypes.data
+
+    def give_events(self, int population, int history, const int64_t[::1] ptr, const int32_t[::1] unit, value):
+        """Set a population's events, from ``history`` steps before the window on."""
+        cdef Window *window = &self.replay.slot[population].window
+        if ptr.shape[0] != (history + self.n_steps) * self.replay.n_lanes + 1 or value.itemsize != self.itemsize:
+            raise ValueError("backward: events do not fit the replay")
+        self.keep += [ptr, unit, value]
+        window.n_lanes = self.replay.n_lanes
+        window.history = history
+        window.ptr = &ptr[0]
+        if unit.shape[0]:
+            window.unit = &unit[0]
+            window.value = <const void *> <uintptr_t> value.ctypes.data
+
+    def give_senders(self, int population, const int64_t[::1] ptr, const int32_t[::1] unit):
+        """Set, for the paper's form, the units whose events arrive through recurrent projections, by (step, lane)."""
+        cdef Window *window = &self.replay.slot[population].window
+        self.keep += [ptr, unit]
+        window.sender_ptr = &ptr[0]
+        if unit.shape[0]:
+            window.sender = &unit[0]
+
+    def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
+                    D, carry, dbias, dthreshold, const int64_t[::1] active):
+        """Set the arrays of a population, in the shapes given at Slot; losses and dthreshold may be None."""
+        cdef Slot *slot = &self.replay.slot[population]
+        cdef const PopulationRow *pop = &self.plan.populations[population]
+        cdef int64_t lanes = self.replay.n_lanes
+        cdef int64_t cells = self.n_steps * lanes
+        self.keep.append(active)
+        slot.window.n_lanes = lanes
+        slot.window.tape = self._address(tape, cells * pop.n_tape)
+        slot.window.D = self._address(D, cells * pop.n_in)
+        slot.initial = self._address(initial, lanes * pop.n_state)
+        slot.loss_state = self._address(loss_state, cells * pop.n)
+        slot.loss_value = self._address(loss_value, cells * pop.n)
+        slot.loss_event = self._address(loss_event, cells * pop.n)
+        slot.carry = self._address(carry, lanes * pop.n_state)
+        slot.dbias = self._address(dbias, lanes * pop.n_in)
+        slot.dthreshold = self._address(dthreshold, lanes * pop.n)
+        slot.active = <int64_t *> &active[0]
+
+    def give_products(self, int projection, product):
+        """Set, for a recurrent projection of the paper's form, the room for R_z D_z of each event of the source."""
+        self.replay.by_event[projection] = self._address(product, product.size)
+
+    def go(self, int n_threads):
+        """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (B, n_projections)."""
+        cdef int64_t lane
+        cdef int failed = 0
+        cdef Replay *replay = &self.replay
+        cdef int64_t n_lanes = replay.n_lanes
+        cdef float narrow = 0
+        cdef double wide = 0
+        if self.plan.double_precision:
+            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not replay_lane(replay, lane, &wide)
+        else:
+            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not replay_lane(replay, lane, &narrow)
+        if failed:
+            raise MemoryError("backward: no memory for a lane")
+        shape = (n_lanes, replay.n_projections)
+        counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        cdef int64_t[:, ::1] state = counts[0]
+        cdef int64_t[:, ::1] recompute = counts[1]
+        cdef int j
+        for lane in range(n_lanes):
+            for j in range(replay.n_projections):
+                state[lane, j] = replay.macs_state[lane * replay.n_projections + j]
+                recompute[lane, j] = replay.macs_recompute[lane * replay.n_projections + j]
+        return counts
+
+    def weights(self, int projection, dweight, int n_threads):
+        """Add the gradient of a projection's weights to ``dweight`` (zero where unwritten); returns the MACs."""
+        cdef const ProjectionRow *p = &self.replay.projections[projection]
+        cdef int64_t n = self.plan.populations[p.source].n
+        by_unit, arrival, value = self._by_unit(projection)
+        counts = np.zeros(n, np.int64)
+        cdef const int64_t[::1] ptr = by_unit
+        cdef int64_t[::1] macs = counts
+        cdef const int32_t *arrivals = <const int32_t *> <uintptr_t> arrival.ctypes.data
+        cdef const void *values = <const void *> <uintptr_t> value.ctypes.data
+        cdef void *out = self._address(dweight, dweight.size)
+        cdef int failed = 0
+        cdef int64_t chunk
+        cdef int64_t size = 16
+        cdef Replay *replay = &self.replay
+        cdef int64_t n_chunks = (n + size - 1) // size
+        if self.plan.double_precision:
+            for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size), &ptr[0],
+                                         arrivals, <const double *> values, <double *> out, &macs[0])
+        else:
+            for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size), &ptr[0],
+                                         arrivals, <const float *> values, <float *> out, &macs[0])
+        if failed:
+            raise MemoryError("backward: no memory for a weight row")
+        return int(counts.sum())
+
+    cdef _by_unit(self, int projection):
+        """Events of a projection that arrive within the window, by unit: pointer, arrival bucket, value."""
+        cdef const ProjectionRow *p = &self.replay.projections[projection]
+        cdef const Window *window = &self.replay.slot[p.source].window
+        cdef int64_t n = self.plan.populations[p.source].n
+        cdef int64_t lanes = self.replay.n_lanes
+        cdef int64_t steps = window.history + self.n_steps
+        cdef int64_t step
+        cdef int64_t lane
+        cdef int64_t e
+        cdef int64_t to
+        cdef int64_t unit
+        pointers = np.zeros(n + 2, np.int64)
+        cdef int64_t[::1] ptr = pointers
+        # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where they stop.
+        for step in range(steps):
+            to = step - window.history + p.delay
+            for lane in range(lanes):
+                if 0 <= to < self.replay.lengths[lane]:
+                    for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
+                        ptr[window.unit[e] + 2] += 1
+        for unit in range(n):
+            ptr[unit + 2] += ptr[unit + 1]
+        arrivals = np.empty(max(ptr[n + 1], 1), np.int32)
+        values = np.empty(max(ptr[n + 1], 1), np.float64 if self.plan.double_precision else np.float32)
+        cdef int32_t[::1] arrival = arrivals
+        cdef double *wide = <double *> <uintptr_t> values.ctypes.data
+        cdef float *narrow = <float *> <uintptr_t> values.ctypes.data
+        cdef bint double_precision = self.plan.double_precision
+        for step in range(steps):
+            to = step - window.history + p.delay
+            for lane in range(lanes):
+                if 0 <= to < self.replay.lengths[lane]:
+                    for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
+                        unit = window.unit[e]
+                        arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
+                        if double_precision:
+                            wide[ptr[unit + 1]] = (<const double *> window.value)[e]
+                        else:
+                            narrow[ptr[unit + 1]] = (<const float *> window.value)[e]
+                        ptr[unit + 1] += 1
+        return pointers[: n + 1], arrivals, values

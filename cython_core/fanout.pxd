@@ -1,0 +1,175 @@
+"""Events along weight rows: delivery, its transpose for the replay, and the weight gradient; each returns its MACs."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from evsim.core.kernels cimport add_rows, dot_rows
+from evsim.core.layout cimport ProjectionRow, real
+
+
+cdef inline int32_t contiguous(const ProjectionRow *p, int32_t first, int32_t stop) noexcept nogil:
+    """The end of the run of blocks from ``first`` whose accumulators lie side by side like their columns."""
+    cdef int32_t end = first + 1
+    while end < stop and p.offset[end] == p.offset[end - 1] + p.block:
+        end += 1
+    return end
+
+
+cdef inline int64_t deliver(
+    const ProjectionRow *p, int32_t first, int32_t stop,
+    int64_t n, const int32_t *unit, const real *value, real *accumulators
+) noexcept nogil:
+    """accumulators += sum of value * row over the events, for the blocks first:stop."""
+    cdef const real *weight = <const real *> p.weight
+    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
+    cdef const int32_t *column = <const int32_t *> p.column
+    cdef int64_t macs = 0
+    cdef int64_t e
+    cdef int64_t j
+    cdef int64_t row
+    cdef int32_t end
+    cdef int32_t k
+    cdef real *target
+    cdef real v
+    if ptr == NULL:
+        while first < stop:
+            end = contiguous(p, first, stop)
+            add_rows(n, unit, value, weight + first * p.block, p.n_blocks * p.block,
+                     (end - first) * p.block, accumulators + p.offset[first])
+            macs += n * (end - first) * p.block
+            first = end
+        return macs
+    for e in range(n):
+        v = value[e]
+        row = <int64_t> unit[e] * p.n_blocks
+        for k in range(first, stop):
+            target = accumulators + p.offset[k]
+            for j in range(ptr[row + k], ptr[row + k + 1]):
+                target[column[j]] += v * weight[j]
+            macs += ptr[row + k + 1] - ptr[row + k]
+    return macs
+
+
+cdef inline int64_t deliver_to(
+    const ProjectionRow *p, int32_t k, int64_t n, const int32_t *unit, const real *value,
+    int64_t n_targets, const int32_t *targets, const char *is_target, real *accumulators
+) noexcept nogil:
+    """As `deliver` for block k, but only to some of the target's units, given as a list and as marks."""
+    cdef const real *weight = <const real *> p.weight
+    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
+    cdef const int32_t *column = <const int32_t *> p.column
+    cdef real *target = accumulators + p.offset[k]
+    cdef const real *row
+    cdef int64_t macs = 0
+    cdef int64_t e
+    cdef int64_t i
+    cdef int64_t j
+    for e in range(n):
+        if ptr == NULL:
+            row = weight + (<int64_t> unit[e] * p.n_blocks + k) * p.block
+            for i in range(n_targets):
+                target[targets[i]] += value[e] * row[targets[i]]
+            macs += n_targets
+        else:
+            for j in range(ptr[<int64_t> unit[e] * p.n_blocks + k], ptr[<int64_t> unit[e] * p.n_blocks + k + 1]):
+                if is_target[column[j]]:
+                    target[column[j]] += value[e] * weight[j]
+                    macs += 1
+    return macs
+
+
+cdef inline int64_t gather(
+    const ProjectionRow *p, int32_t first, int32_t stop,
+    int64_t n, const int32_t *unit, const real *D, real *out
+) noexcept nogil:
+    """out[e] += row of unit[e] . D, for the blocks first:stop: `deliver` transposed."""
+    cdef const real *weight = <const real *> p.weight
+    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
+    cdef const int32_t *column = <const int32_t *> p.column
+    cdef int64_t macs = 0
+    cdef int64_t e
+    cdef int64_t j
+    cdef int64_t row
+    cdef int32_t end
+    cdef int32_t k
+    cdef const real *target
+    cdef real total
+    if ptr == NULL:
+        while first < stop:
+            end = contiguous(p, first, stop)
+            dot_rows(n, unit, weight + first * p.block, p.n_blocks * p.block,
+                     (end - first) * p.block, D + p.offset[first], out)
+            macs += n * (end - first) * p.block
+            first = end
+        return macs
+    for e in range(n):
+        total = 0
+        row = <int64_t> unit[e] * p.n_blocks
+        for k in range(first, stop):
+            target = D + p.offset[k]
+            for j in range(ptr[row + k], ptr[row + k + 1]):
+                total += weight[j] * target[column[j]]
+            macs += ptr[row + k + 1] - ptr[row + k]
+        out[e] += total
+    return macs
+
+
+cdef inline int64_t gather_from(
+    const ProjectionRow *p, int32_t k, int64_t n, const int32_t *unit,
+    int64_t n_targets, const int32_t *targets, const char *is_target, const real *D, real *out
+) noexcept nogil:
+    """As `gather` for block k, but only from some of the target's units: `deliver_to` transposed."""
+    cdef const real *weight = <const real *> p.weight
+    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
+    cdef const int32_t *column = <const int32_t *> p.column
+    cdef const real *target = D + p.offset[k]
+    cdef const real *row
+    cdef int64_t macs = 0
+    cdef int64_t e
+    cdef int64_t i
+    cdef int64_t j
+    cdef real total
+    for e in range(n):
+        total = 0
+        if ptr == NULL:
+            row = weight + (<int64_t> unit[e] * p.n_blocks + k) * p.block
+            for i in range(n_targets):
+                total += row[targets[i]] * target[targets[i]]
+            macs += n_targets
+        else:
+            for j in range(ptr[<int64_t> unit[e] * p.n_blocks + k], ptr[<int64_t> unit[e] * p.n_blocks + k + 1]):
+                if is_target[column[j]]:
+                    total += weight[j] * target[column[j]]
+                    macs += 1
+        out[e] += total
+    return macs
+
+
+cdef inline int64_t outer(
+    const ProjectionRow *p, int32_t first, int32_t stop, int64_t unit,
+    int64_t n, const int32_t *arrival, const real *value, const real *D, int64_t n_in, real *dweight
+) noexcept nogil:
+    """Row ``unit`` of dweight += sum of value * D[arrival] over the events of that unit, for the blocks first:stop."""
+    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
+    cdef const int32_t *column = <const int32_t *> p.column
+    cdef int64_t row = unit * p.n_blocks
+    cdef int64_t macs = 0
+    cdef int64_t e
+    cdef int64_t j
+    cdef int32_t end
+    cdef int32_t k
+    cdef const real *target
+    if ptr == NULL:
+        while first < stop:
+            end = contiguous(p, first, stop)
+            add_rows(n, arrival, value, D + p.offset[first], n_in, (end - first) * p.block,
+                     dweight + (row + first) * p.block)
+            macs += n * (end - first) * p.block
+            first = end
+        return macs
+    for e in range(n):
+        for k in range(first, stop):
+            target = D + <int64_t> arrival[e] * n_in + p.offset[k]
+            for j in range(ptr[row + k], ptr[row + k + 1]):
+                dweight[j] += value[e] * target[column[j]]
+            macs += ptr[row + k + 1] - ptr[row + k]
+    return macs

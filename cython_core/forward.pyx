@@ -1,0 +1,282 @@
+"""The loop over time, forwards.  Lanes are independent and run in parallel, so no result depends on the number of threads."""
+
+import numpy as np
+
+from cython.parallel cimport prange
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from evsim.core.event_queue cimport (
+    Bucket,
+    Record,
+    Ring,
+    Rings,
+    record_append,
+    ring_advance,
+    ring_peek,
+    ring_push,
+)
+from evsim.core.fanout cimport deliver
+from evsim.core.kernels cimport egru_evnn_advance, egru_paper_advance, readout_advance
+from evsim.core.layout cimport EGRU_EVNN, EGRU_PAPER, READOUT, SOURCE, PlanTable, PopulationRow, ProjectionRow, real
+from evsim.core.paper_form cimport receive_gated
+
+# One population's share of a run; addresses are 0 where there is nothing.
+cdef struct Slot:
+    void *base              # accumulators before any event: the biases
+    void *state             # real[B, n_state], IN and OUT
+    void *tape              # real[T, B, n_tape], OUT
+    const int64_t *ptr      # events of a source: int64[T * B + 1]
+    const int32_t *unit
+    const void *value
+    Record *record          # events of the others: one record per lane
+
+cdef struct Run:
+    const PopulationRow *populations
+    const ProjectionRow *projections
+    int n_populations
+    int n_projections
+    int64_t n_lanes
+    const int64_t *lengths
+    Slot *slot
+    Ring *rings
+    int64_t *macs           # int64[B, n_projections], OUT
+
+
+cdef int64_t widest(const Run *run, int what) noexcept nogil:
+    """The largest number of accumulators (0), tape reals (1) or units (2) of a population."""
+    cdef int64_t most = 1
+    cdef int p
+    cdef int64_t size
+    for p in range(run.n_populations):
+        size = run.populations[p].n_in if what == 0 else run.populations[p].n_tape if what == 1 else run.populations[p].n
+        most = max(most, size)
+    return most
+
+
+cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
+    """All steps of one lane; False if memory ran out.  ``tag`` only carries the float type."""
+    cdef real *accumulators = <real *> malloc(widest(run, 0) * sizeof(real))
+    cdef real *scratch = <real *> malloc(widest(run, 1) * sizeof(real))
+    cdef int64_t n_most = widest(run, 2)
+    cdef real *value = <real *> malloc(n_most * sizeof(real))
+    cdef real *gated = <real *> malloc(n_most * sizeof(real))
+    cdef int32_t *unit = <int32_t *> malloc(n_most * sizeof(int32_t))
+    cdef int32_t *senders = <int32_t *> malloc(n_most * sizeof(int32_t))
+    cdef char *mark = <char *> calloc(n_most, 1)
+    cdef int64_t *macs = run.macs + lane * run.n_projections
+    cdef bint good = (accumulators != NULL and scratch != NULL and value != NULL and gated != NULL
+                      and unit != NULL and senders != NULL and mark != NULL)
+    cdef const PopulationRow *pop
+    cdef const ProjectionRow *projection
+    cdef Slot *slot
+    cdef Ring *ring
+    cdef Bucket *bucket
+    cdef real *tape
+    cdef real *state
+    cdef const real *threshold
+    cdef int64_t step
+    cdef int64_t at
+    cdef int32_t count
+    cdef int p
+    cdef int j
+
+    if good:
+        for step in range(run.lengths[lane]):
+            at = step * run.n_lanes + lane
+            for p in range(run.n_populations):
+                pop = &run.populations[p]
+                slot = &run.slot[p]
+                ring = &run.rings[p * run.n_lanes + lane]
+                if pop.kind == SOURCE:
+                    good = good and ring_push(ring, slot.ptr[at + 1] - slot.ptr[at], slot.unit + slot.ptr[at],
+                                              <const real *> slot.value + slot.ptr[at])
+                    continue
+                tape = scratch if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
+                state = <real *> slot.state + lane * pop.n_state
+                threshold = <const real *> pop.threshold
+
+                memcpy(accumulators, slot.base, pop.n_in * sizeof(real))
+                for j in range(pop.in_first, pop.in_stop):
+                    projection = &run.projections[j]
+                    if projection.recurrent and pop.kind == EGRU_PAPER:
+                        continue
+                    bucket = ring_peek(&run.rings[projection.source * run.n_lanes + lane], projection.delay)
+                    macs[j] += deliver(projection, 0, projection.n_blocks, bucket.count, bucket.unit,
+                                       <const real *> bucket.value, accumulators)
+                if pop.kind == EGRU_EVNN:
+                    count = egru_evnn_advance(pop.n, accumulators, threshold, state, tape, unit, value)
+                elif pop.kind == EGRU_PAPER:
+                    receive_gated(pop, run.projections, ring, accumulators, tape, mark, senders, gated, macs)
+                    count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape, unit, value)
+                else:
+                    readout_advance(pop.n, pop.decay, accumulators, state, tape)
+                    continue
+                good = good and ring_push(ring, count, unit, value)
+                good = good and record_append(&slot.record[lane], count, unit, value)
+                slot.record[lane].per_step[step] = count
+            if not good:
+                break
+            for p in range(run.n_populations):
+                ring_advance(&run.rings[p * run.n_lanes + lane])
+    free(accumulators)
+    free(scratch)
+    free(value)
+    free(gated)
+    free(unit)
+    free(senders)
+    free(mark)
+    return good
+
+
+cdef class Forward:
+    """One run of a plan: its slots, and the records of its events until they are collected.
+
+    Parameters
+    ----------
+    plan : PlanTable
+    rings : Rings
+        Events in flight; IN and OUT.
+    lengths : int64 array, shape (B,)
+        Steps of each lane, at most ``n_steps``.
+    n_steps : int
+    """
+
+    cdef Run run
+    cdef PlanTable plan
+    cdef object keep
+    cdef int64_t n_steps
+    cdef Py_ssize_t itemsize
+
+    def __cinit__(self, PlanTable plan, Rings rings, const int64_t[::1] lengths, int64_t n_steps):
+        cdef int p
+        cdef int64_t lane
+        cdef Slot *slot
+        self.plan = plan
+        self.n_steps = n_steps
+        self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
+        self.keep = [rings, lengths]
+        self.run.populations = plan.populations
+        self.run.projections = plan.projections
+        self.run.n_populations = plan.n_populations
+        self.run.n_projections = plan.n_projections
+        self.run.n_lanes = lengths.shape[0]
+        self.run.lengths = &lengths[0]
+        self.run.rings = rings.rings
+        self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
+        self.run.macs = <int64_t *> calloc(max(lengths.shape[0] * plan.n_projections, 1), sizeof(int64_t))
+        if self.run.slot == NULL or self.run.macs == NULL:
+            raise MemoryError("forward: no memory for the run")
+        for p in range(plan.n_populations):
+            slot = &self.run.slot[p]
+            if plan.populations[p].kind == SOURCE or plan.populations[p].kind == READOUT:
+                continue
+            slot.record = <Record *> calloc(self.run.n_lanes, sizeof(Record))
+            if slot.record == NULL:
+                raise MemoryError("forward: no memory for the event records")
+            for lane in range(self.run.n_lanes):
+                slot.record[lane].per_step = <int32_t *> calloc(max(n_steps, 1), sizeof(int32_t))
+                if slot.record[lane].per_step == NULL:
+                    raise MemoryError("forward: no memory for the event records")
+
+    def __dealloc__(self):
+        cdef int p
+        cdef int64_t lane
+        if self.run.slot != NULL:
+            for p in range(self.run.n_populations):
+                if self.run.slot[p].record != NULL:
+                    for lane in range(self.run.n_lanes):
+                        free(self.run.slot[p].record[lane].unit)
+                        free(self.run.slot[p].record[lane].value)
+                        free(self.run.slot[p].record[lane].per_step)
+                    free(self.run.slot[p].record)
+        free(self.run.slot)
+        free(self.run.macs)
+
+    def give_source(self, int population, const int64_t[::1] ptr, const int32_t[::1] unit, value):
+        """Set the events of a source: bucket pointer (T * B + 1,), units and values."""
+        cdef Slot *slot = &self.run.slot[population]
+        cdef const unsigned char[::1] raw
+        if ptr.shape[0] != self.n_steps * self.run.n_lanes + 1 or value.itemsize != self.itemsize:
+            raise ValueError("forward: events do not fit the run")
+        self.keep += [ptr, unit, value]
+        slot.ptr = &ptr[0]
+        if unit.shape[0]:
+            slot.unit = &unit[0]
+            raw = value.view(np.uint8)
+            slot.value = &raw[0]
+
+    def give_arrays(self, int population, base, state, tape=None):
+        """Set accumulators' start (n_in,), state (B, n_state) and tape (T, B, n_tape) of another population."""
+        cdef Slot *slot = &self.run.slot[population]
+        cdef const PopulationRow *pop = &self.plan.populations[population]
+        lanes = self.run.n_lanes
+        if base.size != pop.n_in or state.shape != (lanes, pop.n_state):
+            raise ValueError("forward: arrays do not fit the population")
+        if tape is not None and (tape.size != self.n_steps * lanes * pop.n_tape):
+            raise ValueError("forward: tape does not fit the population")
+        for array in (base, state) if tape is None else (base, state, tape):
+            if array.itemsize != self.itemsize or not array.flags.c_contiguous:
+                raise ValueError("forward: arrays of the wrong float type or not contiguous")
+        self.keep += [base, state, tape]
+        slot.base = <void *> <uintptr_t> base.ctypes.data
+        slot.state = <void *> <uintptr_t> state.ctypes.data
+        slot.tape = NULL if tape is None else <void *> <uintptr_t> tape.ctypes.data
+
+    def go(self, int n_threads):
+        """Run all lanes; returns the MACs of each projection, int64 (B, n_projections)."""
+        cdef int64_t lane
+        cdef int failed = 0
+        cdef bint double_precision = self.plan.double_precision
+        cdef Run *run = &self.run
+        cdef int64_t n_lanes = run.n_lanes
+        cdef float narrow = 0
+        cdef double wide = 0
+        if double_precision:
+            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not run_lane(run, lane, &wide)
+        else:
+            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not run_lane(run, lane, &narrow)
+        if failed:
+            raise MemoryError("forward: no memory for events")
+        macs = np.empty((n_lanes, self.run.n_projections), np.int64)
+        cdef int64_t[:, ::1] view = macs
+        if macs.size:
+            memcpy(&view[0, 0], self.run.macs, macs.nbytes)
+        return macs
+
+    def collect(self, int population):
+        """The events a population sent, sorted by (step, lane, unit): ptr (T * B + 1,), unit, value."""
+        cdef Record *record = self.run.slot[population].record
+        cdef int64_t lanes = self.run.n_lanes
+        cdef int64_t step
+        cdef int64_t lane
+        cdef int64_t count
+        cdef int64_t total = 0
+        for lane in range(lanes):
+            total += record[lane].count
+        pointers = np.zeros(self.n_steps * lanes + 1, np.int64)
+        units = np.empty(total, np.int32)
+        values = np.empty(total, np.float64 if self.plan.double_precision else np.float32)
+        if total == 0:
+            return pointers, units, values
+        done = np.zeros(lanes, np.int64)
+        cdef int64_t[::1] ptr = pointers
+        cdef int32_t[::1] unit = units
+        cdef unsigned char[::1] value = values.view(np.uint8)
+        cdef int64_t[::1] taken = done
+        cdef int64_t row = 0
+        cdef Py_ssize_t size = self.itemsize
+        with nogil:
+            for step in range(self.n_steps):
+                for lane in range(lanes):
+                    count = record[lane].per_step[step]
+                    if count:
+                        memcpy(&unit[row], record[lane].unit + taken[lane], count * sizeof(int32_t))
+                        memcpy(&value[row * size], <char *> record[lane].value + taken[lane] * size, count * size)
+                        taken[lane] += count
+                        row += count
+                    ptr[step * lanes + lane + 1] = row
+        return pointers, units, values

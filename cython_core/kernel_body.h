@@ -1,0 +1,5 @@
+/* All kernels for one REAL; the including file defines REAL, REAL_IS_FLOAT, TYPE, ISA and FN. */
+#include "gates.h"
+#include "rows.h"
+#include "egru.h"
+#include "readout.h"

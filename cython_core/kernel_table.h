@@ -1,0 +1,29 @@
+/* Tables of kernels, one per float type; kernel_table.c fills one pair per instruction set. */
+#ifndef EVSIM_KERNEL_TABLE_H
+#define EVSIM_KERNEL_TABLE_H
+
+#include <stdint.h>
+
+#define KERNEL(name, result, arguments) result(*name) arguments;
+#define REAL float
+typedef struct {
+#include "kernel_list.h"
+} KernelsFloat;
+#undef REAL
+#define REAL double
+typedef struct {
+#include "kernel_list.h"
+} KernelsDouble;
+#undef REAL
+#undef KERNEL
+
+typedef struct {
+    const char *name; /* instruction set */
+    KernelsFloat f32;
+    KernelsDouble f64;
+} KernelTable;
+
+/* The table of a named instruction set if this machine has it; "" means the best it has; NULL if there is none. */
+const KernelTable *evsim_kernel_table(const char *name);
+
+#endif

@@ -1,0 +1,152 @@
+"""The C kernels by float type: thin inline wrappers over the chosen kernel table."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from evsim.core.layout cimport real
+
+
+cdef extern from "kernel_table.h" nogil:
+    ctypedef struct KernelsFloat:
+        void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
+        void (*add_rows)(int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
+        void (*dot_rows)(int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
+        int32_t (*egru_evnn_advance)(
+            int64_t, const float *, const float *, float *, float *, int32_t *, float *) noexcept nogil
+        void (*egru_evnn_vjp)(int64_t, const float *, const float *, const float *, const float *, const float *,
+                              const float *, float *, float *, float *, float *) noexcept nogil
+        int32_t (*egru_paper_advance)(
+            int64_t, const float *, const float *, float *, float *, float *, int32_t *, float *) noexcept nogil
+        void (*egru_paper_vjp)(int64_t, const float *, const float *, const float *, const float *, const float *,
+                               const float *, float *, float *, float *, float *) noexcept nogil
+        void (*pseudo_derivative)(int32_t, double, double, int64_t, const float *, const float *, float *) noexcept nogil
+        int32_t (*backward_active)(int64_t, const float *, const float *, const float *, int32_t *) noexcept nogil
+        void (*readout_advance)(int64_t, double, const float *, float *, float *) noexcept nogil
+        void (*readout_vjp)(int64_t, double, const float *, float *, float *, float *) noexcept nogil
+
+    ctypedef struct KernelsDouble:
+        void (*evaluate_gates)(int64_t, const double *, double *, double *) noexcept nogil
+        void (*add_rows)(int64_t, const int32_t *, const double *, const double *, int64_t, int64_t, double *) noexcept nogil
+        void (*dot_rows)(
+            int64_t, const int32_t *, const double *, int64_t, int64_t, const double *, double *) noexcept nogil
+        int32_t (*egru_evnn_advance)(
+            int64_t, const double *, const double *, double *, double *, int32_t *, double *) noexcept nogil
+        void (*egru_evnn_vjp)(int64_t, const double *, const double *, const double *, const double *, const double *,
+                              const double *, double *, double *, double *, double *) noexcept nogil
+        int32_t (*egru_paper_advance)(
+            int64_t, const double *, const double *, double *, double *, double *, int32_t *, double *) noexcept nogil
+        void (*egru_paper_vjp)(int64_t, const double *, const double *, const double *, const double *,
+                               const double *, const double *, double *, double *, double *, double *) noexcept nogil
+        void (*pseudo_derivative)(int32_t, double, double, int64_t, const double *, const double *, double *) noexcept nogil
+        int32_t (*backward_active)(int64_t, const double *, const double *, const double *, int32_t *) noexcept nogil
+        void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
+        void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
+
+    ctypedef struct KernelTable:
+        const char *name
+        KernelsFloat f32
+        KernelsDouble f64
+
+    const KernelTable *evsim_kernel_table(const char *name)
+
+# The path in use, set once at import (kernels.pyx).
+cdef const KernelTable *active
+
+
+cdef inline void add_rows(
+    int64_t n, const int32_t *unit, const real *value, const real *rows, int64_t stride, int64_t length, real *target
+) noexcept nogil:
+    if real is float:
+        active.f32.add_rows(n, unit, value, rows, stride, length, target)
+    else:
+        active.f64.add_rows(n, unit, value, rows, stride, length, target)
+
+
+cdef inline void dot_rows(
+    int64_t n, const int32_t *unit, const real *rows, int64_t stride, int64_t length, const real *vector, real *out
+) noexcept nogil:
+    if real is float:
+        active.f32.dot_rows(n, unit, rows, stride, length, vector, out)
+    else:
+        active.f64.dot_rows(n, unit, rows, stride, length, vector, out)
+
+
+cdef inline int32_t egru_evnn_advance(
+    int64_t n, const real *inputs, const real *threshold, real *c, real *tape, int32_t *unit, real *value
+) noexcept nogil:
+    if real is float:
+        return active.f32.egru_evnn_advance(n, inputs, threshold, c, tape, unit, value)
+    else:
+        return active.f64.egru_evnn_advance(n, inputs, threshold, c, tape, unit, value)
+
+
+cdef inline void egru_evnn_vjp(
+    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope, const real *dy,
+    const real *d_event, real *dc, real *D, real *dbias, real *dthreshold
+) noexcept nogil:
+    if real is float:
+        active.f32.egru_evnn_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+    else:
+        active.f64.egru_evnn_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+
+
+cdef inline int32_t egru_paper_advance(
+    int64_t n, const real *inputs, const real *threshold, real *c, real *y, real *tape, int32_t *unit, real *value
+) noexcept nogil:
+    if real is float:
+        return active.f32.egru_paper_advance(n, inputs, threshold, c, y, tape, unit, value)
+    else:
+        return active.f64.egru_paper_advance(n, inputs, threshold, c, y, tape, unit, value)
+
+
+cdef inline void egru_paper_vjp(
+    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope, const real *dy,
+    const real *d_event, real *dc, real *D, real *dreset, real *dthreshold
+) noexcept nogil:
+    if real is float:
+        active.f32.egru_paper_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dreset, dthreshold)
+    else:
+        active.f64.egru_paper_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dreset, dthreshold)
+
+
+cdef inline void pseudo_derivative(
+    int32_t kind, double gamma, double eps, int64_t n, const real *a, const real *threshold, real *slope
+) noexcept nogil:
+    if real is float:
+        active.f32.pseudo_derivative(kind, gamma, eps, n, a, threshold, slope)
+    else:
+        active.f64.pseudo_derivative(kind, gamma, eps, n, a, threshold, slope)
+
+
+cdef inline int32_t backward_active(
+    int64_t n, const real *a, const real *threshold, const real *slope, int32_t *unit
+) noexcept nogil:
+    if real is float:
+        return active.f32.backward_active(n, a, threshold, slope, unit)
+    else:
+        return active.f64.backward_active(n, a, threshold, slope, unit)
+
+
+cdef inline void readout_advance(int64_t n, double decay, const real *inputs, real *v, real *tape) noexcept nogil:
+    if real is float:
+        active.f32.readout_advance(n, decay, inputs, v, tape)
+    else:
+        active.f64.readout_advance(n, decay, inputs, v, tape)
+
+
+cdef inline void readout_vjp(
+    int64_t n, double decay, const real *loss, real *dv, real *D, real *dbias
+) noexcept nogil:
+    if real is float:
+        active.f32.readout_vjp(n, decay, loss, dv, D, dbias)
+    else:
+        active.f64.readout_vjp(n, decay, loss, dv, D, dbias)
+
+
+cdef inline real logistic(real x) noexcept nogil:
+    cdef real s
+    cdef real t
+    if real is float:
+        active.f32.evaluate_gates(1, &x, &s, &t)
+    else:
+        active.f64.evaluate_gates(1, &x, &s, &t)
+    return s

@@ -1,0 +1,52 @@
+"""C structs of a plan, its integer and float types.  The NumPy twins are in layout.pyx."""
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum Kind:
+    SOURCE = 0
+    EGRU_EVNN = 1
+    EGRU_PAPER = 2
+    READOUT = 3
+
+cdef enum:
+    MAX_BLOCKS = 4
+
+# Addresses are those of NumPy arrays that the Plan keeps alive; 0 where there is none.
+cdef struct PopulationRow:
+    int32_t kind
+    int32_t n           # units
+    int32_t n_in        # accumulators of one lane
+    int32_t n_state     # carried reals of one lane
+    int32_t n_tape      # reals of one lane and step that the replay needs
+    int32_t history     # steps for which own events are kept: the longest outgoing delay
+    int32_t in_first    # projections into it are rows in_first:in_stop
+    int32_t in_stop
+    uint64_t bias               # real[3 n] for EGRU, real[n] for readouts
+    uint64_t recurrent_bias     # real[3 n], EvNN's form
+    uint64_t threshold          # real[n]
+    double decay                # readouts
+
+cdef struct ProjectionRow:
+    int32_t source
+    int32_t target
+    int32_t delay       # steps
+    int32_t recurrent   # 1 if it ends in the recurrent port
+    int32_t n_blocks
+    int32_t block       # columns of a block = units of the target
+    int32_t offset[MAX_BLOCKS]  # accumulator where each block begins
+    uint64_t weight     # real[rows, n_blocks * block], or the stored values of CSR
+    uint64_t block_ptr  # int64[rows * n_blocks + 1] of CSR: where each block of each row begins
+    uint64_t column     # int32[nnz] of CSR: column within its block
+
+
+cdef class PlanTable:
+    cdef PopulationRow *populations
+    cdef ProjectionRow *projections
+    cdef readonly int n_populations
+    cdef readonly int n_projections
+    cdef readonly bint double_precision
+    cdef object _keep

@@ -1,0 +1,1 @@
+"""Readers, encoders and the small embedded data sets of evsim."""

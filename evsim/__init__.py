@@ -1,0 +1,52 @@
+"""evsim: event-driven simulation and training of event-based recurrent networks.
+
+::
+
+    protocols/ -> network -> plan -> simulation -> eventlog -> adjoint -> optimizer
+    stimulus,     populations, flat     core/forward   events      core/backward  step on named
+    target        projections  arrays                  (HDF5)                     parameters
+
+Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`) are three different objects.
+`Simulation` and `Adjoint` never meet but in an `EventLog`: the log is the tape.
+"""
+
+from evsim.adjoint import Adjoint, Gradients
+from evsim.checkpoint import Checkpoint
+from evsim.errors import EvsimError
+from evsim.eventlog import EventLog
+from evsim.events import Events
+from evsim.loss import cross_entropy, mean_squared_error
+from evsim.network import Network
+from evsim.optimizer import SGD, Adam
+from evsim.parameter import Parameter
+from evsim.plan import Plan
+from evsim.population import Population
+from evsim.projection import Projection
+from evsim.protocol import Protocol, Trial
+from evsim.simulation import Simulation
+from evsim.training import Trainer, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Adjoint",
+    "Checkpoint",
+    "EventLog",
+    "Events",
+    "EvsimError",
+    "Gradients",
+    "Network",
+    "Parameter",
+    "Plan",
+    "Population",
+    "Projection",
+    "Protocol",
+    "Simulation",
+    "Trainer",
+    "Trial",
+    "cross_entropy",
+    "fit",
+    "mean_squared_error",
+]

@@ -1,0 +1,5 @@
+"""``python -m evsim`` is the command ``evsim``."""
+
+from evsim.cli import main
+
+main()

@@ -1,0 +1,372 @@
+"""Adjoint event replay: the log of a run walked backwards against its plan gives the gradient of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.core.backward import Backward
+from evsim.core.event_queue import Rings
+from evsim.core.forward import Forward
+from evsim.errors import GradientError
+from evsim.eventlog import EventLog, PopulationLog
+from evsim.events import Events
+from evsim.plan import ACCUMULATORS, STATES, Plan
+from evsim.threads import usable_threads
+
+#: dH/dv at v = a - threshold, by name, in the order of the core.
+PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
+
+
+@dataclass(eq=False)
+class Gradients(Mapping[str, NDArray]):
+    """Gradients by parameter name, and what it took to get them.
+
+    Attributes
+    ----------
+    parameters : dict of str to ndarray
+        In the shapes of `Network.parameters`.
+    inputs : dict of str to ndarray, shape (n_steps, n_lanes, n_units)
+        Gradient at each source's input, dense; filled by ``replay(..., inputs=True)``.
+    initial : dict of str to dict of str to ndarray
+        Gradient at the states before the window, shape (n_lanes, n_units), and for populations with delayed
+        projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before the
+        window last; filled by ``replay(..., initial=True)``.
+    counters : dict
+        ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight`` and
+        ``macs_recompute`` (reset gates of the paper's form that the run did not need) per projection.
+    """
+
+    parameters: dict[str, NDArray]
+    inputs: dict[str, NDArray] = field(default_factory=dict)
+    initial: dict[str, dict[str, NDArray]] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> NDArray:
+        return self.parameters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+
+class Adjoint:
+    """Replays logs of a plan backwards.
+
+    Events are discontinuous in the state; their derivative is replaced by a pseudo-derivative of v = a - threshold::
+
+        triangle       gamma max(0, 1 - eps |v|)        (EvNN: gamma = 0.7, eps = 1)
+        rectangle      gamma [eps |v| < 1]
+        fast_sigmoid   gamma / (1 + eps |v|)^2          (Zenke & Ganguli 2018)
+
+    A unit is backward-active where it fired or where this is not zero; only there is dL/dy computed.  A
+    triangle or rectangle with a large ``eps`` keeps the backward pass sparse, the fast sigmoid makes it dense.
+
+    Parameters
+    ----------
+    plan : Plan
+    pseudo_derivative : {"triangle", "rectangle", "fast_sigmoid"}
+    gamma : float
+        Height; 0 differentiates the network with its events held fixed.
+    eps : float
+        Inverse half-width.
+    threads : int, optional
+        By default as many as this process may use.  Results do not depend on it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        pseudo_derivative: str = "triangle",
+        gamma: float = 0.7,
+        eps: float = 1.0,
+        threads: int | None = None,
+    ):
+        if pseudo_derivative not in PSEUDO_DERIVATIVES:
+            raise GradientError("adjoint", f"unknown pseudo-derivative {pseudo_derivative!r}", f"use one of {PSEUDO_DERIVATIVES}")
+        if not (np.isfinite(gamma) and gamma >= 0 and np.isfinite(eps) and eps > 0):
+            raise GradientError("adjoint", f"gamma = {gamma}, eps = {eps}", "give gamma >= 0 and eps > 0")
+        self.plan = plan
+        self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
+        self.threads = usable_threads(threads)
+
+    def replay(
+        self, log: EventLog, losses: Mapping[str, ArrayLike], *, inputs: bool = False, initial: bool = False
+    ) -> Gradients:
+        """Gradient of a loss whose derivatives at the populations are given.
+
+        Parameters
+        ----------
+        log : EventLog
+            Of a run of this plan, with the parameters as they are now.  A log without tape is run again
+            from its events first, and must send the same ones.
+        losses : mapping of str to array, shape (n_steps, n_lanes, n_units)
+            ``"answer"``: at the state of a population after each step (readout: v; EGRU: c after reset);
+            ``"hidden.y"``: at its event values; ``"hidden.o"``: at its events as 0 or 1.
+        inputs : bool
+            Also give the gradient at the sources' inputs (dense products).
+        initial : bool
+            Also give the gradient at the states and events in flight before the window (dense products).
+
+        Raises
+        ------
+        GradientError
+            Unknown names, wrong shapes, values that are not finite, a log of another plan.
+        """
+        self._check(log)
+        parts = self._losses(log, losses)
+        tapes = self._tapes(log)
+        work = _Work(self.plan, log)
+        core = Backward(
+            self.plan.table, log.lengths, log.n_steps, PSEUDO_DERIVATIVES.index(self.pseudo_derivative), self.gamma, self.eps
+        )
+        for rank, population in enumerate(self.plan.populations):
+            work.give(core, rank, tapes[rank], parts.get(population.name, {}))
+        macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
+        gradients = Gradients(work.parameters(), counters=work.counters())
+        macs_weight = {}
+        for index, projection in enumerate(self.plan.projections):
+            dweight = np.zeros_like(projection.weight.values)
+            macs_weight[projection.name] = core.weights(index, dweight, self.threads)
+            gradients.parameters[projection.weight.name] = dweight
+        for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
+            gradients.counters[key] = {p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0))}
+        gradients.counters["macs_weight"] = macs_weight
+        if inputs:
+            gradients.inputs = {p.name: work.input_gradient(p.name, log.n_steps) for p in self.plan.sources}
+        if initial:
+            gradients.initial = {p.name: work.initial_gradient(rank, tapes) for rank, p in enumerate(self.plan.populations)}
+        return gradients
+
+    def _check(self, log: EventLog) -> None:
+        mine = self.plan.network.describe()
+        for part in ("dt_ms", "dtype", "populations", "projections"):
+            if log.network.get(part) != mine[part]:
+                raise GradientError("log", f"its {part} are not those of the plan", "replay a log on the plan that recorded it")
+
+    def _losses(self, log: EventLog, losses: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray]]:
+        """Loss gradients by population and kind (state, y, o)."""
+        parts: dict[str, dict[str, NDArray]] = {}
+        for key, given in losses.items():
+            name, _, kind = key.partition(".")
+            if name not in self.plan.rank or kind not in ("", "y", "o"):
+                raise GradientError(
+                    f"loss '{key}'", "no such place", f"use a name among {list(self.plan.rank)}, or name.y, name.o of those that send"
+                )
+            population = self.plan.network[name]
+            if population.kernel == "source" or (kind and not population.emits):
+                raise GradientError(f"loss '{key}'", f"{population!r} has none", "readouts have a state, EGRU a state, .y and .o")
+            array = np.ascontiguousarray(given, self.plan.dtype)
+            shape = (log.n_steps, log.n_lanes, population.n_units)
+            if array.shape != shape:
+                raise GradientError(f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: steps, lanes, units")
+            if not np.isfinite(array).all():
+                where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+                raise GradientError(f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values")
+            parts.setdefault(name, {})[kind or "state"] = array
+        if not parts:
+            raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
+        return parts
+
+    def _tapes(self, log: EventLog) -> list[NDArray | None]:
+        """The tape of every population: the log's, or made again from its events."""
+        members = [log[p.name] for p in self.plan.populations]
+        whole = all(m.tape is not None and m.tape.shape[2] == row["n_tape"] // row["n"] for m, row in self._with_rows(members))
+        return [m.tape for m in members] if whole else self._run_again(log, members)
+
+    def _with_rows(self, members: list[PopulationLog]) -> Iterator[tuple[PopulationLog, Any]]:
+        return ((m, row) for m, row in zip(members, self.plan.population_rows) if row["n_tape"])
+
+    def _run_again(self, log: EventLog, members: list[PopulationLog]) -> list[NDArray | None]:
+        double = self.plan.dtype == np.float64
+        rings = Rings([history + 1 for history in self.plan.history], log.n_lanes, double)
+        for rank, member in enumerate(members):
+            if member.carried is not None:
+                load_in_flight(rings, rank, member.carried)
+        core = Forward(self.plan.table, rings, log.lengths, log.n_steps)
+        bases, tapes = self.plan.bases(), []
+        for rank, member in enumerate(members):
+            row, tape = self.plan.population_rows[rank], None
+            if row["n_tape"]:
+                fields = int(row["n_tape"] // row["n"])
+                tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
+                core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
+            elif member.events is not None:
+                core.give_source(rank, member.events.ptr, member.events.unit, member.events.value)
+            tapes.append(tape)
+        core.go(min(self.threads, log.n_lanes))
+        for rank, member in enumerate(members):
+            if member.events is not None and self.plan.kernels[rank] != "source":
+                again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))
+                if not again.equal(member.events):
+                    raise GradientError(
+                        f"log of '{member.name}'", "its events do not follow from the present parameters", "replay before the parameters change"
+                    )
+        return tapes
+
+
+def stacked_states(plan: Plan, rank: int, member: PopulationLog) -> NDArray:
+    """The initial states of a population as the core holds them: shape (n_lanes, n_state)."""
+    states = [member.initial[name] for name in STATES[plan.kernels[rank]]]
+    lanes = states[0].shape[0]
+    return np.ascontiguousarray(np.stack(states, axis=1), plan.dtype).reshape(lanes, -1)
+
+
+def load_in_flight(rings: Rings, rank: int, carried: Events) -> None:
+    """Put the events before a window into a population's fresh rings."""
+    for step in range(carried.n_steps):
+        for lane in range(carried.n_lanes):
+            rings.push(rank, lane, *carried.at(step, lane))
+            rings.advance(rank, lane)
+
+
+class _Work:
+    """The arrays of one replay: filled by the core, then read out by parameter name."""
+
+    def __init__(self, plan: Plan, log: EventLog):
+        self.plan, self.log = plan, log
+        n_steps, n_lanes, rows = log.n_steps, log.n_lanes, plan.population_rows
+        # Lanes that end early leave the rest of D unwritten.
+        make = np.empty if (log.lengths == n_steps).all() else np.zeros
+        self.D = [make((n_steps, n_lanes, int(row["n_in"])), plan.dtype) for row in rows]
+        self.carry = [np.zeros((n_lanes, int(row["n_state"])), plan.dtype) for row in rows]
+        self.dbias = [np.zeros((n_lanes, int(row["n_in"])), plan.dtype) for row in rows]
+        self.dthreshold = [np.zeros((n_lanes, int(row["n"])), plan.dtype) for row in rows]
+        self.active = [np.zeros(n_lanes, np.int64) for _ in rows]
+        self.events = [self._all_events(log[p.name]) for p in plan.populations]
+
+    def give(self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray]) -> None:
+        """Hand the arrays of one population to the core."""
+        population, events = self.plan.populations[rank], self.events[rank]
+        if events is not None:
+            core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
+        if tape is None:
+            return
+        core.give_arrays(
+            rank,
+            tape,
+            stacked_states(self.plan, rank, self.log[population.name]),
+            losses.get("state"),
+            losses.get("y"),
+            losses.get("o"),
+            self.D[rank],
+            self.carry[rank],
+            self.dbias[rank],
+            self.dthreshold[rank],
+            self.active[rank],
+        )
+        if population.kernel == "egru_paper" and events is not None:
+            core.give_senders(rank, *self._senders(rank, events))
+            for index, projection in enumerate(self.plan.projections):
+                if projection.target is population and projection.port == "recurrent":
+                    core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
+
+    def parameters(self) -> dict[str, NDArray]:
+        """Gradients of biases and thresholds: sums over lanes, in order of lane."""
+        found = {}
+        for rank, population in enumerate(self.plan.populations):
+            total, n = self.dbias[rank].sum(axis=0), population.n_units
+            if "bias" in population.parameters:
+                found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size].copy()
+            if "recurrent_bias" in population.parameters:
+                found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
+            if "threshold" in population.parameters:
+                found[f"{population.name}.threshold"] = self.dthreshold[rank].sum(axis=0)
+        return found
+
+    def counters(self) -> dict[str, Any]:
+        """Backward-active units and their share of all, per population that has a pseudo-derivative."""
+        active = {p.name: int(self.active[i].sum()) for i, p in enumerate(self.plan.populations) if "threshold" in p.parameters}
+        lane_steps = max(int(self.log.lengths.sum()), 1)
+        return {
+            "backward_active": active,
+            "beta": {name: count / (lane_steps * self.plan.network[name].n_units) for name, count in active.items()},
+        }
+
+    def input_gradient(self, name: str, n_steps: int) -> NDArray:
+        """dL/dx of a source, dense: D times the transposed weights of each of its projections."""
+        population = self.plan.network[name]
+        gradient = np.zeros((n_steps, self.log.n_lanes, population.n_units), self.plan.dtype)
+        for index, projection in enumerate(self.plan.projections):
+            if projection.source is population:
+                delay = projection.delay_steps
+                gradient[: max(n_steps - delay, 0)] += self._transposed(index, slice(delay, None))
+        return gradient
+
+    def initial_gradient(self, rank: int, tapes: list[NDArray | None]) -> dict[str, NDArray]:
+        """dL/d(states before the window), and dL/dy of the events before it."""
+        population, history = self.plan.populations[rank], self.plan.history[rank]
+        n, names = population.n_units, STATES[self.plan.kernels[rank]]
+        found = {name: self.carry[rank][:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
+        if not population.emits:
+            return found
+        dy = np.zeros((max(history, "y" in found), self.log.n_lanes, n), self.plan.dtype)
+        if "y" in found and self.log.n_steps:
+            dy[-1] -= found["y"]  # carry holds dL/da of the first step, which the last output was taken from
+        for index, projection in enumerate(self.plan.projections):
+            if projection.source is population:
+                for ago in range(1, projection.delay_steps + 1):
+                    arrival = projection.delay_steps - ago
+                    if arrival < self.log.n_steps:
+                        dy[-ago] += self._transposed(index, slice(arrival, arrival + 1), tapes)[0]
+        return found | {"y": dy}
+
+    def _transposed(self, index: int, steps: slice, tapes: list[NDArray | None] | None = None) -> NDArray:
+        """D of a projection's target at some steps times the projection's weights, transposed."""
+        projection = self.plan.projections[index]
+        target, n = projection.target, projection.target.n_units
+        places = ACCUMULATORS[target.kernel][projection.port]
+        D = self.D[self.plan.rank[target.name]][steps]
+        blocks = [D[..., place * n : (place + 1) * n] for place in places]
+        weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
+        if target.kernel == "egru_paper" and projection.port == "recurrent":
+            gate = self._reset_gate(target.name, steps, tapes)
+            by_block = [_product(block, weight[:, k * n : (k + 1) * n]) for k, block in enumerate(blocks)]
+            return by_block[0] + by_block[1] + gate * by_block[2]
+        return _product(np.concatenate(blocks, axis=-1), weight)
+
+    def _reset_gate(self, name: str, steps: slice, tapes: list[NDArray | None] | None) -> NDArray:
+        """r of all units of a population in the paper's form, from the input part on the tape and the events."""
+        rank = self.plan.rank[name]
+        events, tape = self.events[rank], tapes[rank] if tapes is not None else None
+        assert events is not None and tape is not None
+        total = tape[steps, :, 3].copy()
+        sent, n, history = events.to_dense(), total.shape[-1], self.plan.history[rank]
+        for projection in self.plan.projections:
+            if projection.target.name == name and projection.port == "recurrent":
+                weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
+                first = history + (steps.start or 0) - projection.delay_steps
+                total += _product(sent[first : first + len(total)], weight[:, n : 2 * n].T)
+        return 1 / (1 + np.exp(-total))
+
+    def _all_events(self, member: PopulationLog) -> Events | None:
+        if member.events is None or member.carried is None:
+            return None
+        return member.carried.then(member.events)
+
+    def _senders(self, rank: int, events: Events) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Units whose events arrive at each (step, lane) of the window through any recurrent projection."""
+        population, lanes, history = self.plan.populations[rank], self.log.n_lanes, self.plan.history[rank]
+        cells = self.log.n_steps * lanes
+        keys = [np.zeros(0, np.int64)]
+        for projection in self.plan.projections:
+            if projection.target is population and projection.port == "recurrent":
+                arrival = events.bucket + (projection.delay_steps - history) * lanes
+                inside = (arrival >= 0) & (arrival < cells)
+                keys.append(arrival[inside] * population.n_units + events.unit[inside])
+        key = np.unique(np.concatenate(keys)) if len(keys) > 2 else keys[-1]
+        ptr = np.zeros(cells + 1, np.int64)
+        np.cumsum(np.bincount(key // population.n_units, minlength=cells), out=ptr[1:])
+        return ptr, (key % population.n_units).astype(np.int32)
+
+
+def _product(left: NDArray, weight: Any) -> NDArray:
+    """``left @ weight.T`` over the last axis, dense or sparse."""
+    flat = left.reshape(-1, left.shape[-1])
+    return np.asarray((weight @ flat.T).T).reshape(*left.shape[:-1], weight.shape[0])

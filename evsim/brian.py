@@ -1,0 +1,499 @@
+"""The same clocked network as Brian2 objects, run by Brian2, and compared with evsim's own run.
+
+Brian2 (Stimberg, Brette & Goodman 2019, eLife 8:e47314) shares nothing with evsim's core: its events are
+found by its thresholds and carried by its `Synapses`.  Equal events and equal states say that both mean the
+same by a network.  How a network is written down in Brian2:
+
+- One clock, and a schedule of our own.  Populations take turns in evsim's order (senders of delay-free
+  projections first); the turn of population ``p`` has the slots ``receive_p``, ``gate_p``, ``advance_p``,
+  ``threshold_p``, ``log_p``, ``reset_p`` and ``record_p``.  A projection to p acts in ``receive_p``.  With
+  Brian2's own schedule every layer would lag one step behind the one before.
+- The delay of a projection is a Brian2 delay.  Where the source takes its turn after the target, or is the
+  target, the queue is filled from its last turn, one step ago, and the Brian2 delay is one step shorter.
+- A Brian2 event carries no value (Brian2's issue 1056).  So a source keeps what it sent in its last turns,
+  ``y_1`` (newest) to ``y_K``, shifts them in each step, and a projection reads the slot as old as its events
+  are.  This costs K n_units numbers and as many copies a step, sent or not; K is the longest delay in steps
+  (plus one for delays to later turns).
+- The gates r of the paper's form of EGRU belong to the sender and need all of its input, so its recurrent
+  projections make two passes: u and r in ``receive_p``, then r y through z in ``gate_p``.
+- Weights of the blocks of a port are variables of one `Synapses` object.  Sparse blocks may have holes in
+  different places: there is a synapse wherever one of them has a weight.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from evsim.comparison import Comparison, compare
+from evsim.errors import MissingExtraError, NetworkError, StimulusError
+from evsim.events import Events
+from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
+from evsim.network import Network
+from evsim.population import Population
+from evsim.projection import Projection
+
+#: Brian2's code generation targets.
+Target = Literal["numpy", "cython"]
+#: Slots of the turn of one population, in order.
+SLOTS = ("receive", "gate", "advance", "threshold", "log", "reset", "record")
+
+#: What happens in the slot ``advance``, by population type or form of EGRU.
+ADVANCE = {
+    "source": "a = stimulus(t, i)",
+    "evnn": """
+        z = 1/(1 + exp(-in_z))
+        r = 1/(1 + exp(-in_r))
+        g = tanh(in_g + r*in_q)
+        a = z*c + (1 - z)*g
+        c = a""",
+    "paper": """
+        u = 1/(1 + exp(-in_u))
+        a = u*tanh(in_z) + (1 - u)*c - y_1
+        c = a""",
+    "readout": "v = k*v + (1 - k)*in_v",
+}
+KINDS = {EventSource: "source", LeakyReadout: "readout", LinearReadout: "readout"}
+#: The accumulators that projections add to.
+ACCUMULATORS = {"source": "", "evnn": "zrgq", "paper": "urz", "readout": "v"}
+
+
+# -- the twin ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class BrianRun:
+    """What happened in a Brian2 run.
+
+    Attributes
+    ----------
+    events : dict of Events
+        By population (readouts send none), one lane, values float64.
+    states : dict of ndarray, shape (n_steps, n_units), float64
+        EGRU c after the reset, readout v; sources have none.
+    dt : float
+        ms.
+    seconds, prepare_seconds : float
+        Wall time of the steps, and of the code generation before them.
+    version : str
+        ``"Brian2 2.9.0, numpy"``: version and code generation target.
+    """
+
+    events: dict[str, Events]
+    states: dict[str, NDArray[np.float64]]
+    dt: float
+    seconds: float
+    prepare_seconds: float
+    version: str
+
+
+class BrianTwin:
+    """A network as Brian2 objects; made by `to_brian2`, see the head of this file.
+
+    Attributes
+    ----------
+    net : brian2.Network
+    groups : dict of brian2.NeuronGroup
+        By population.
+    synapses : dict of brian2.Synapses
+        By projection; those without any weight are left out.
+    spikes, traces : dict of brian2.SpikeMonitor, brian2.StateMonitor
+        By population.
+    """
+
+    def __init__(self, brian2: Any, network: Network, stimulus: Mapping[str, Events], n_steps: int):
+        populations = _order(network)
+        rank = {p.name: number for number, p in enumerate(populations)}
+        self.n_steps, self.dt = n_steps, network.dt
+        self.clock = brian2.Clock(dt=network.dt * brian2.ms, name="evsim_clock*")
+        self.groups: dict[str, Any] = {}
+        self.synapses: dict[str, Any] = {}
+        self.spikes: dict[str, Any] = {}
+        self.traces: dict[str, Any] = {}
+        for p in populations:
+            sent = [_age(q, rank) for q in network.projections.values() if q.source is p]
+            events = stimulus.get(p.name, Events.empty(p.n_units, 1, n_steps))
+            self.groups[p.name] = self._group(brian2, p, max([1, *sent]), events)
+            self._watch(brian2, p)
+        projections = list(network.projections.values())
+        projections.sort(key=lambda q: (rank[q.source.name], q.delay_steps, q.name))
+        for number, projection in enumerate(projections):
+            self._connect(brian2, projection, _age(projection, rank), number)
+        parts = (self.groups, self.synapses, self.spikes, self.traces)
+        self.net = brian2.Network(*(thing for part in parts for thing in part.values()))
+        # start and groups hold the objects themselves, which do nothing there
+        turns = [f"{slot}_{p.name}" for p in populations for slot in SLOTS]
+        self.net.schedule = ["start", "groups", *turns, "end"]
+        self.net.store("fresh")
+
+    def _group(self, brian2: Any, population: Population, n_slots: int, events: Events) -> Any:
+        kind = _kind(population)
+        values = {name: parameter.values for name, parameter in population.parameters.items()}
+        lines = [f"{name} : 1" for name in population.states]
+        if population.emits:
+            lines += ["a : 1"] + [f"y_{age} : 1" for age in range(1, n_slots + 1)]
+        for block in ACCUMULATORS[kind]:
+            lines += [f"in_{block} : 1", f"base_{block} : 1 (constant)"]
+        lines += ["theta : 1 (constant)"] if isinstance(population, EGRU) else []
+        lines += ["r = 1/(1 + exp(-in_r)) : 1"] if kind == "paper" else []
+        namespace: dict[str, Any] = {}
+        if isinstance(population, LeakyReadout):
+            namespace["k"] = population.decay(self.dt)
+        if kind == "source":
+            values_in = events.to_dense()[:, 0].astype(np.float64)
+            namespace["stimulus"] = brian2.TimedArray(values_in, dt=self.clock.dt)
+        group = brian2.NeuronGroup(
+            population.n_units,
+            "\n".join(lines),
+            threshold={"source": "a != 0", "readout": None}.get(kind, "a > theta"),
+            reset={"readout": None, "evnn": "y_1 = a; c = a - theta"}.get(kind, "y_1 = a"),
+            clock=self.clock,
+            namespace=namespace,
+            name=f"evsim_{population.name}*",
+        )
+        for block, base in _bases(kind, values).items():
+            setattr(group, f"base_{block}", base)
+            setattr(group, f"in_{block}", base)
+        if "threshold" in values:
+            group.theta = values["threshold"]
+        code = [line.strip() for line in ADVANCE[kind].splitlines()]
+        if population.emits:
+            code += [f"y_{age} = y_{age - 1}" for age in range(n_slots, 1, -1)] + ["y_1 = 0"]
+            group.thresholder["spike"].when = f"threshold_{population.name}"
+            group.resetter["spike"].when = f"reset_{population.name}"
+        code += [f"in_{block} = base_{block}" for block in ACCUMULATORS[kind]]
+        group.run_regularly("\n".join(code), clock=self.clock, when=f"advance_{population.name}")
+        return group
+
+    def _watch(self, brian2: Any, population: Population) -> None:
+        name, group = population.name, self.groups[population.name]
+        if population.emits:
+            options = {"when": f"log_{name}", "name": f"evsim_{name}_events*"}
+            self.spikes[name] = brian2.SpikeMonitor(group, variables="a", **options)
+        if population.states:
+            options = {"when": f"record_{name}", "name": f"evsim_{name}_state*", "clock": self.clock}
+            self.traces[name] = brian2.StateMonitor(group, population.states[0], record=True, **options)
+
+    def _connect(self, brian2: Any, projection: Projection, age: int, number: int) -> None:
+        rows, columns, weights = _blocks(projection)
+        if not rows.size:
+            return
+        target = projection.target.name
+        # events that are one turn old, y_1, are those of Brian2's delay 0
+        delay = (age - 1) * self.clock.dt
+        passes = _passes(projection, f"y_{age}_pre")
+        synapses = brian2.Synapses(
+            self.groups[projection.source.name],
+            self.groups[target],
+            "\n".join(f"w_{block} : 1 (constant)" for block in weights),
+            on_pre=passes,
+            delay=dict.fromkeys(passes, delay),
+            clock=self.clock,
+            namespace={},
+            name=f"evsim_projection_{number}*",
+        )
+        synapses.connect(i=rows, j=columns)
+        for block, values in weights.items():
+            setattr(synapses, f"w_{block}", values)
+        for slot in passes:
+            pathway = getattr(synapses, slot)
+            pathway.when, pathway.order = f"{slot}_{target}", number
+        self.synapses[projection.name] = synapses
+
+    def run(self, target: Target = "numpy") -> BrianRun:
+        """Run all steps from the initial state; each call starts afresh.
+
+        Parameters
+        ----------
+        target : {"numpy", "cython"}
+            Brian2's code generation target; cython needs a C++ compiler.
+
+        Raises
+        ------
+        NetworkError
+            Another target, or a Brian2 device that is not its runtime.
+        """
+        with _quiet_brian2(target) as brian2:
+            start = time.perf_counter()
+            self.net.restore("fresh")
+            self.net.run(0 * brian2.second, namespace={})  # generates the code
+            ready = time.perf_counter()
+            self.net.run(self.n_steps * self.clock.dt, namespace={})
+            end = time.perf_counter()
+            done = int(self.clock.variables["timestep"].get_value()[0])
+        if done != self.n_steps:  # Brian2 answers Ctrl+C by stopping early, without an exception
+            raise KeyboardInterrupt(f"Brian2 stopped after {done} of {self.n_steps} steps")
+        return BrianRun(
+            events={name: self._events(monitor) for name, monitor in self.spikes.items()},
+            states={name: np.array(getattr(m, m.record_variables[0])).T for name, m in self.traces.items()},
+            dt=self.dt,
+            seconds=end - ready,
+            prepare_seconds=ready - start,
+            version=f"Brian2 {brian2.__version__}, {target}",
+        )
+
+    def _events(self, monitor: Any) -> Events:
+        step = np.rint(np.asarray(monitor.t_) / self.clock.dt_).astype(np.int64)
+        unit, value = np.asarray(monitor.i, dtype=np.int64), np.asarray(monitor.a_)
+        form: dict[str, Any] = {"n_units": len(monitor.source), "n_steps": self.n_steps, "dtype": np.float64}
+        return Events.from_list(step, np.zeros_like(step), unit, value, n_lanes=1, where="Brian2", **form)
+
+
+def to_brian2(network: Network, stimulus: Mapping[str, Events], n_steps: int) -> BrianTwin:
+    """Write a network down as Brian2 objects.
+
+    Parameters
+    ----------
+    network : Network
+        In float64, of EventSource, EGRU, LeakyReadout and LinearReadout populations.  Weights are copied.
+    stimulus : dict of Events
+        By source, of one lane and n_steps; sources that are not named stay silent.
+    n_steps : int
+
+    Raises
+    ------
+    NetworkError
+        Something in the network that has no twin in Brian2 here.
+    StimulusError
+        A stimulus that does not fit the network.
+    MissingExtraError
+        Brian2 is not installed.
+    """
+    where = "Brian2 twin"
+    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or n_steps < 1:
+        raise NetworkError(where, f"n_steps is {n_steps!r}", "give a positive integer")
+    if network.dtype != np.float64:
+        raise NetworkError(where, f"the network is in {network.dtype}", "make it with dtype='float64'")
+    if not network.populations:
+        raise NetworkError(where, "the network has no populations", "add() some")
+    for population in network.populations.values():
+        _kind(population)
+    for name, events in stimulus.items():
+        source, where = network.populations.get(name), f"stimulus '{name}'"
+        if not isinstance(source, EventSource):
+            names = [p.name for p in network.populations.values() if isinstance(p, EventSource)]
+            raise StimulusError(where, "there is no EventSource of that name", f"there are {names}")
+        if (events.n_steps, events.n_lanes, events.n_units) != (n_steps, 1, source.n_units):
+            wanted = f"{source.n_units} units x 1 lane x {n_steps} steps"
+            raise StimulusError(where, f"{events!r} does not fit", f"give {wanted}")
+    with _quiet_brian2("numpy") as brian2:
+        return BrianTwin(brian2, network, stimulus, int(n_steps))
+
+
+def _kind(population: Population) -> str:
+    """Key of ADVANCE; by exact type, since a subclass may mean anything."""
+    if isinstance(population, EGRU) and type(population) is EGRU:
+        return population.form
+    if type(population) in KINDS:
+        return KINDS[type(population)]
+    raise NetworkError(
+        f"population '{population.name}'",
+        f"there are no Brian2 equations for {type(population).__name__}",
+        "compare a network of EventSource, EGRU, LeakyReadout and LinearReadout",
+    )
+
+
+def _order(network: Network) -> list[Population]:
+    """Senders of delay-free projections before their targets, ties by name."""
+    instant = [(p.source.name, p.target.name) for p in network.projections.values() if p.delay_steps == 0]
+    waiting, done = sorted(network.populations), []
+    while waiting:
+        ready = next(name for name in waiting if not any(t == name and s in waiting for s, t in instant))
+        waiting.remove(ready)
+        done.append(network[ready])
+    return done
+
+
+def _age(projection: Projection, rank: Mapping[str, int]) -> int:
+    """How many turns of the source old an event is on arrival, its latest turn counting as one."""
+    earlier = rank[projection.source.name] < rank[projection.target.name]
+    return projection.delay_steps + (1 if earlier else 0)
+
+
+def _bases(kind: str, values: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Where each accumulator starts in a step: the biases."""
+    if kind == "source":
+        return {}
+    if kind == "readout":
+        return {"v": values["bias"]}
+    z, r, last = np.split(values["bias"], 3)  # in the paper's form they are called u, r, z
+    if kind == "paper":
+        return {"u": z, "r": r, "z": last}
+    recurrent_z, recurrent_r, q = np.split(values["recurrent_bias"], 3)
+    return {"z": z + recurrent_z, "r": r + recurrent_r, "g": last, "q": q}
+
+
+def _passes(projection: Projection, y: str) -> dict[str, str]:
+    """Code of a projection by slot; ``y`` is the payload, a variable of the source."""
+    kind = _kind(projection.target)
+    code = {b: f"in_{b}_post += w_{b}*{y}" for b in projection.target.ports[projection.port]}
+    if projection.port == "recurrent" and kind == "evnn":
+        code["g"] = f"in_q_post += w_g*{y}"
+    if projection.port == "recurrent" and kind == "paper":
+        return {"receive": f"{code['u']}\n{code['r']}", "gate": f"in_z_post += w_z*r_pre*{y}"}
+    return {"receive": "\n".join(code.values())}
+
+
+def _blocks(projection: Projection) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray]]:
+    """Source and target unit of each synapse, and its weight in each block (0 where that block has none)."""
+    csr, n = projection.to_scipy(), projection.target.n_units
+    row = np.repeat(np.arange(csr.shape[0], dtype=np.int64), np.diff(csr.indptr))
+    block, column = np.divmod(csr.indices.astype(np.int64), n)
+    pairs, place = np.unique(row * n + column, return_inverse=True)
+    weights = {}
+    for number, name in enumerate(projection.target.ports[projection.port]):
+        weights[name] = np.zeros(pairs.size)
+        weights[name][place[block == number]] = csr.data[block == number]
+    return pairs // n, pairs % n, weights
+
+
+# -- Brian2 itself -----------------------------------------------------------------------------------------
+
+
+def _import_brian2() -> Any:
+    """Import Brian2 without the handlers it installs for Ctrl+C, uncaught exceptions and warnings."""
+    if sys.modules.get("brian2") is not None:
+        return sys.modules["brian2"]
+    hook, interrupt, show = sys.excepthook, signal.getsignal(signal.SIGINT), warnings.showwarning
+    try:
+        brian2 = importlib.import_module("brian2")
+    except (ImportError, AttributeError) as error:  # AttributeError: Brian2 2.9 with NumPy >= 2.4
+        remedy = 'pip install "evsim[brian2]"'
+        raise MissingExtraError("Brian2", f"cannot be imported ({error})", remedy) from error
+    finally:
+        sys.excepthook = hook
+        if warnings.showwarning is not show:
+            logging.captureWarnings(False)
+    if interrupt is not None:
+        signal.signal(signal.SIGINT, interrupt)
+    logging.getLogger("py.warnings").removeHandler(brian2.BrianLogger.console_handler)
+    return brian2
+
+
+@contextmanager
+def _quiet_brian2(target: str) -> Iterator[Any]:
+    """Brian2 with our preferences, without its chatter; afterwards everything is as before."""
+    if target not in ("numpy", "cython"):
+        raise NetworkError("Brian2 twin", f"target is {target!r}", "use 'numpy' or 'cython'")
+    log = logging.getLogger("brian2")
+    # exp(-x) of a gate may be inf: 1/(1 + inf) = 0
+    with warnings.catch_warnings(), np.errstate(over="ignore"):
+        # Brian2 calls pyparsing by its old names, when imported and for each equation
+        old_names, callers = r"'\w+' (argument is )?deprecated", r"(brian2|pyparsing)\."
+        warnings.filterwarnings("ignore", old_names, DeprecationWarning, callers)
+        brian2 = _import_brian2()
+        if brian2.get_device() is not brian2.all_devices["runtime"]:
+            problem, remedy = "Brian2 is set to a standalone device", "call brian2.set_device('runtime')"
+            raise NetworkError("Brian2 twin", problem, remedy)
+        level, wanted = log.level, {"codegen.target": target, "core.default_float_dtype": np.float64}
+        before = {key: brian2.prefs[key] for key in wanted}
+        try:
+            log.setLevel(logging.ERROR)
+            for key, value in wanted.items():
+                brian2.prefs[key] = value
+            yield brian2
+        finally:
+            log.setLevel(level)
+            for key, value in before.items():
+                brian2.prefs[key] = value
+
+
+# -- comparisons -------------------------------------------------------------------------------------------
+
+
+def crosscheck(
+    network: Network, stimulus: Mapping[str, Events], n_steps: int, target: Target = "numpy"
+) -> Comparison:
+    """Run a network with evsim and with Brian2, and compare; arguments and errors as of `to_brian2`."""
+    from evsim.simulation import Simulation
+
+    twin = to_brian2(network, stimulus, n_steps)
+    simulation = Simulation(network)
+    populations = network.populations.values()
+    sources = [p for p in populations if isinstance(p, EventSource)]
+    silent = {p.name: Events.empty(p.n_units, 1, n_steps, np.float64) for p in sources}
+    start = time.perf_counter()
+    log = simulation.run(silent | dict(stimulus), n_steps * network.dt)
+    seconds = time.perf_counter() - start
+    events = {p.name: e for p in populations if (e := log[p.name].events) is not None}
+    states = {p.name: log[p.name].state for p in populations if p.states}
+    return compare(events, states, twin.run(target), seconds)
+
+
+def _normal(gain: float, density: float) -> Callable[[np.random.Generator, tuple[int, int]], Any]:
+    """Weights whose sum over all senders has standard deviation ``gain``; CSR if density is below 1."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray | scipy.sparse.csr_array:
+        weight = rng.normal(0.0, gain / np.sqrt(density * shape[0]), shape)
+        if density == 1:
+            return weight
+        return scipy.sparse.csr_array(np.where(rng.random(shape) < density, weight, 0.0))
+
+    return draw
+
+
+def egru_example(
+    n_units: int = 50,
+    n_inputs: int = 20,
+    n_steps: int = 500,
+    form: Literal["evnn", "paper"] = "evnn",
+    layers: int = 1,
+    delay: int = 1,
+    density: float = 1.0,
+    seed: int = 0,
+) -> tuple[Network, dict[str, Events]]:
+    """A lively random network, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
+
+    In each step each input sends an event with probability 0.15, its value gamma-distributed with mean 1.
+    Hidden populations have activities of 0.05 to 0.3, and few units that are silent or always send.  Recurrence
+    is strong enough to matter, and input strong enough to keep runs together that differ by rounding.
+
+    Parameters
+    ----------
+    layers : int
+        Hidden populations, each of n_units and recurrent.
+    delay : int
+        Of the recurrent projections, in steps of 1 ms.
+    density : float
+        Fraction of weights kept, in CSR if below 1.
+
+    Returns
+    -------
+    network : Network
+    stimulus : dict of Events
+        For `to_brian2`, `Simulation.run` and `crosscheck`.
+    """
+    network = Network(dt=1.0, seed=seed, dtype="float64")
+    sender: Population = network.add(EventSource(n_inputs, name="cue"))
+    spread: dict[str, Any] = {
+        "threshold": lambda rng, shape: rng.uniform(0.15, 0.7, shape),
+        "bias": lambda rng, shape: rng.uniform(-0.2, 0.2, shape),
+    }
+    for number in range(1, layers + 1):
+        hidden = network.add(EGRU(n_units, f"hidden_{number}", form=form, **spread))
+        network.connect(sender, hidden, weight=_normal(4.0, density))
+        network.connect(hidden, hidden, delay=float(delay), weight=_normal(3.0, density))
+        sender = hidden
+    network.connect(sender, network.add(LeakyReadout(3, name="answer", tau=10.0)))
+    # the generator of a network's parts takes [seed, checksum of a name]: [seed] alone is a stream of its own
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
+    value = rng.gamma(2.0, 0.5, (n_steps, 1, n_inputs)) * (rng.random((n_steps, 1, n_inputs)) < 0.15)
+    return network, {"cue": Events.from_dense(value, dtype=np.float64)}
+
+
+def crosscheck_egru(target: Target = "numpy", **options: Any) -> Comparison:
+    """`crosscheck` of an `egru_example`, whose parameters are the ``options``."""
+    network, stimulus = egru_example(**options)
+    return crosscheck(network, stimulus, stimulus["cue"].n_steps, target)

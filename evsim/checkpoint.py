@@ -1,0 +1,95 @@
+"""Checkpoints: everything a training run needs to go on as if it had never stopped, in one HDF5 file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from evsim.errors import CheckpointError
+from evsim.parameter import Parameter
+
+#: Root attribute by which a checkpoint is known, and its version.
+FORMAT = "evsim_checkpoint_version"
+VERSION = 1
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training run between two epochs.
+
+    Attributes
+    ----------
+    parameters, best, optimizer : dict of str to ndarray
+        Values by parameter name, those of the best epoch so far, and `Optimizer.state`.
+    progress : dict
+        Epoch, history and the like, as JSON can hold it.
+    """
+
+    parameters: dict[str, NDArray]
+    best: dict[str, NDArray] = field(default_factory=dict)
+    optimizer: dict[str, NDArray] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a temporary name, flush to the disk and rename: a kill at any instant leaves the old or the new file.
+
+        Raises
+        ------
+        CheckpointError
+            The file cannot be written; an older one under that name is as it was.
+        """
+        from evsim.hdf5 import new_file, put, put_json
+
+        with new_file(path, f"checkpoint '{path}'", overwrite=True, error=CheckpointError) as file:
+            file.attrs[FORMAT] = VERSION
+            for part in ("parameters", "best", "optimizer"):
+                group = file.create_group(part)
+                for name, array in getattr(self, part).items():
+                    put(group, name.replace("/", "|"), array)
+            put_json(file, "progress", self.progress)
+        return Path(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            The file is missing, foreign or damaged.
+        """
+        from evsim.hdf5 import open_file
+
+        with open_file(path, f"checkpoint '{path}'", error=CheckpointError) as reader:
+            if reader.file.attrs.get(FORMAT) != VERSION:
+                raise reader.fail("is not a checkpoint", "give the checkpoint.h5 of a run")
+            parts = {}
+            for part in ("parameters", "best", "optimizer"):
+                group = reader.group(reader.file, part)
+                parts[part] = {name.replace("|", "/"): reader.array(group, name, "fiu") for name in group}
+            return cls(**parts, progress=reader.json(reader.file, "progress"))
+
+    def restore(self, parameters: Mapping[str, Parameter], best: bool = False) -> None:
+        """Write the values into the parameters of a network; nothing is written if they do not fit.
+
+        Raises
+        ------
+        CheckpointError
+            Names or shapes differ.
+        """
+        values = self.best if best else self.parameters
+        mine = {name: p.values.shape for name, p in parameters.items()}
+        theirs = {name: array.shape for name, array in values.items()}
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                raise CheckpointError(
+                    "checkpoint",
+                    f"parameter '{name}' is {theirs.get(name, 'missing')} there and {mine.get(name, 'missing')} in the network",
+                    "build the network with the settings of the run that wrote it",
+                )
+        for name, parameter in parameters.items():
+            parameter.assign(values[name])

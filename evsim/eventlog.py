@@ -1,0 +1,370 @@
+"""The record of a run: what every population sent, what its readouts held, and what is needed to replay it.
+
+A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.sonata`, which owns the file
+format.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the simulation: step
+``s`` of the window is at ``(start_step + s) * dt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evsim.errors import LogError
+from evsim.events import Events
+from evsim.provenance import to_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(eq=False, repr=False)
+class PopulationLog:
+    """What one population did in the window of a run.
+
+    Attributes
+    ----------
+    name, kind : str
+        Name, and type: ``"EventSource"``, ``"EGRU"``, ``"LeakyReadout"``.
+    n_units : int
+    dt : float
+        Length of a step in ms.
+    start_step : int
+        Step of the simulation at which the window starts.
+    events : Events or None
+        What it sent within the window; None for populations that send nothing (readouts).
+    carried : Events or None
+        What it sent in the steps just before the window and may still be in flight; ``carried.n_steps`` is
+        the longest delay.
+    initial : dict of str to ndarray, shape (n_lanes, n_units)
+        States at the start of the window: ``c`` (EGRU; and ``y`` in the paper's form) or ``v`` (readouts).
+    tape : ndarray of float, shape (n_steps, n_lanes, k, n_units), or None
+        What was recorded at every step, ``k = len(tape_fields)``.
+    tape_fields : tuple of str
+        EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); readouts: ``v``; EGRU opened from a
+        file that holds its states: ``c`` alone, which is not enough to replay from.
+    thresholds : ndarray of float, shape (n_units,), or None
+        Live, like all parameters of a log that was not read from a file.
+    lengths : ndarray of int64, shape (n_lanes,), or None
+        Steps of each lane; set by the `EventLog`.  None: all lanes are as long as the window.
+    """
+
+    name: str
+    kind: str
+    n_units: int
+    dt: float
+    start_step: int
+    events: Events | None = None
+    carried: Events | None = None
+    initial: dict[str, NDArray] = field(default_factory=dict)
+    tape: NDArray | None = None
+    tape_fields: tuple[str, ...] = ()
+    thresholds: NDArray | None = None
+    lengths: NDArray[np.int64] | None = None
+
+    def __repr__(self) -> str:
+        what = "no events" if self.events is None else repr(self.events)
+        return f"PopulationLog('{self.name}', {self.kind}, {what}, tape of {self.tape_fields or 'nothing'})"
+
+    # -- states ------------------------------------------------------------------------------------------
+
+    @property
+    def state_name(self) -> str | None:
+        """``"v"`` or ``"c"``, whichever `state` gives; None when no states were recorded."""
+        if self.tape is None:
+            return None
+        return "v" if "v" in self.tape_fields else "c"
+
+    @property
+    def state(self) -> NDArray:
+        """State after each step, shape (n_steps, n_lanes, n_units): a readout's v, or EGRU's c after reset.
+
+        For EGRU it is made from the tape with the present thresholds: c = a - o theta with o = [a > theta] in
+        EvNN's form, c = a in the paper's (see `evsim.models.egru`).  Beyond the end of a shorter lane it
+        means nothing.
+
+        Raises
+        ------
+        LogError
+            No states were recorded.
+        """
+        if self.tape is None:
+            raise LogError(
+                f"population '{self.name}'",
+                f"no states of this {self.kind} were recorded",
+                "run with tape=True; a file holds those of EGRU only after save(states=True)",
+            )
+        for recorded in ("v", "c"):
+            if recorded in self.tape_fields:
+                return self.tape[:, :, self.tape_fields.index(recorded)]
+        before_reset = self.tape[:, :, self.tape_fields.index("a")]
+        if "u" in self.tape_fields:  # the paper's form resets by subtracting the event in the next step
+            return before_reset
+        return np.where(before_reset > self.thresholds, before_reset - self.thresholds, before_reset)
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Time of every event in ms, counted from the start of the simulation; shape (n_events,)."""
+        return (self._sent.step + self.start_step) * np.float64(self.dt)
+
+    @property
+    def lane(self) -> NDArray[np.int64]:
+        """Lane of every event, shape (n_events,)."""
+        return self._sent.lane
+
+    @property
+    def unit(self) -> NDArray[np.int32]:
+        """Unit of every event, shape (n_events,)."""
+        return self._sent.unit
+
+    @property
+    def value(self) -> NDArray:
+        """Payload of every event, shape (n_events,), float32 or float64."""
+        return self._sent.value
+
+    @property
+    def n_events(self) -> int:
+        """Number of events; 0 for populations that send nothing."""
+        return 0 if self.events is None else len(self.events)
+
+    @property
+    def lane_steps(self) -> int:
+        """Steps summed over lanes."""
+        if self.lengths is not None:
+            return int(self.lengths.sum())
+        return 0 if self.events is None else self.events.n_steps * self.events.n_lanes
+
+    @property
+    def activity(self) -> float:
+        """Events / (units x lane-steps), the alpha of the EGRU papers."""
+        return self.n_events / max(self.n_units * self.lane_steps, 1)
+
+    @property
+    def _sent(self) -> Events:
+        if self.events is None:
+            raise LogError(f"population '{self.name}'", f"a {self.kind} sends no events", "look at its state")
+        return self.events
+
+    # -- pictures and comparison -------------------------------------------------------------------------
+
+    def plot_raster(self, ax: Axes | None = None, **options) -> Axes:
+        """Raster of the events; options are those of `evsim.raster.raster`."""
+        from evsim.raster import raster
+
+        return raster(self._sent, self.dt, self.start_step, ax=ax, **options)
+
+    def summary(self) -> dict:
+        """One row of `EventLog.summary`."""
+        from evsim.raster import summary_row
+
+        return {"population": self.name, "type": self.kind, "units": self.n_units} | summary_row(
+            self.events, self.dt, self.lengths
+        )
+
+    def equal(self, other: PopulationLog) -> bool:
+        """Whether events, carried events, initial states, thresholds and readouts' states have the same bits.
+
+        EGRU states count only when both logs hold them: they follow from the events.
+        """
+        mine, theirs = self.state_name, other.state_name
+        return (
+            _facts(self) == _facts(other)
+            and _same_events(self.events, other.events)
+            and _same_events(self.carried, other.carried)
+            and _same_arrays(self.initial, other.initial)
+            and _same(self.thresholds, other.thresholds)
+            and (mine == theirs if "v" in (mine, theirs) else True)
+            and (mine is None or theirs is None or _same(self.state, other.state))
+        )
+
+
+@dataclass(eq=False, repr=False)
+class EventLog:
+    """Everything a run leaves behind, and everything `Adjoint` needs to replay it.
+
+    Attributes
+    ----------
+    populations : dict of str to PopulationLog
+        In the order of the network.
+    dt : float
+        Length of a step in ms.
+    start_step, n_steps, n_lanes : int
+        The window: steps ``start_step`` to ``start_step + n_steps`` (exclusive) of ``n_lanes`` replicas.
+    lengths : ndarray of int64, shape (n_lanes,)
+        Steps of each lane, at most ``n_steps``.
+    counters : dict
+        Operation counts of the forward run: ``lane_steps``, ``events`` per population, ``macs`` and
+        ``dense_macs`` per projection.
+    network : dict
+        ``Network.describe()``.
+    parameters : dict of str to ndarray
+        By name, ``"cue->hidden.weight"``; float, or integer for the structure of sparse weights.  After a run
+        these are the network's live arrays, which an optimiser writes into: save a log before that.
+    provenance : dict
+        As made by `evsim.provenance.provenance`.
+
+    Raises
+    ------
+    LogError
+        Sizes that contradict each other.
+    """
+
+    populations: dict[str, PopulationLog]
+    _: KW_ONLY
+    dt: float
+    start_step: int
+    n_steps: int
+    n_lanes: int
+    lengths: NDArray[np.int64]
+    counters: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, NDArray] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.n_lanes < 1 or self.n_steps < 0 or self.start_step < 0 or not self.dt > 0:
+            sizes = f"{self.n_lanes} lanes x {self.n_steps} steps of {self.dt} ms from step {self.start_step}"
+            raise LogError("log", sizes, "a log has lanes, and steps counted from 0 up")
+        self.lengths = np.ascontiguousarray(self.lengths, np.int64)
+        if (
+            self.lengths.shape != (self.n_lanes,)
+            or self.lengths.min() < 0
+            or self.lengths.max() > self.n_steps
+        ):
+            raise LogError(
+                "log",
+                f"lengths {np.array2string(self.lengths, threshold=8)}",
+                f"give {self.n_lanes} numbers in 0..{self.n_steps}",
+            )
+        for name, population in self.populations.items():
+            population.lengths = self.lengths
+            window = (population.n_units, self.n_lanes, self.n_steps)
+            events = population.events
+            if events is not None and (events.n_units, events.n_lanes, events.n_steps) != window:
+                raise LogError(f"population '{name}'", f"{events!r}", "its window is not that of the log")
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{p.name}:{p.kind}({p.n_units})" for p in self.populations.values())
+        return f"EventLog({kinds}; {self.n_lanes} lanes x {self.n_steps} steps of {self.dt:g} ms)"
+
+    def __getitem__(self, name: str) -> PopulationLog:
+        try:
+            return self.populations[name]
+        except KeyError:
+            raise LogError("log", f"has no population '{name}'", f"it has {self.names}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.populations)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.populations
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the populations, in the order of the network."""
+        return list(self.populations)
+
+    @property
+    def duration(self) -> float:
+        """Length of the window in ms."""
+        return self.n_steps * self.dt
+
+    def save(self, path: str | Path, overwrite: bool = False, states: bool = False) -> Path:
+        """Write the log as a SONATA HDF5 file and return its path.
+
+        It is written beside the target under a hidden name and renamed when whole, so that the name ``path``
+        never stands for half a log.  EGRU's tape is not kept: events and initial states determine it.
+
+        Parameters
+        ----------
+        path : str or Path
+        overwrite : bool
+            Whether an existing file may be replaced.
+        states : bool
+            Whether to keep EGRU's states too (readouts' always are).
+
+        Raises
+        ------
+        LogError
+            The file exists, or cannot be written.
+        """
+        from evsim.sonata import write
+
+        return write(self, path, overwrite=overwrite, states=states)
+
+    @classmethod
+    def open(cls, path: str | Path) -> EventLog:
+        """Read a file made by `save`.
+
+        Raises
+        ------
+        LogError
+            The file is missing, foreign, damaged or inconsistent.
+        """
+        from evsim.sonata import read
+
+        content = read(path)
+        members = {name: PopulationLog(**member) for name, member in content.pop("populations").items()}
+        return cls(members, **content)
+
+    def summary(self) -> list[dict]:
+        """A row per population: type, size, events, activity, rates and extreme units (see `summary_row`)."""
+        return [population.summary() for population in self.populations.values()]
+
+    def figure(self, **options) -> Figure:
+        """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""
+        from evsim.raster import figure
+
+        sent = {name: p.events for name, p in self.populations.items() if p.events is not None}
+        return figure(sent, self.dt, self.start_step, lengths=self.lengths, **options)
+
+    def equal(self, other: EventLog) -> bool:
+        """Whether two logs hold the same run: the same bits in all that a file keeps."""
+        return (
+            (self.dt, self.start_step, self.n_steps, self.n_lanes)
+            == (other.dt, other.start_step, other.n_steps, other.n_lanes)
+            and np.array_equal(self.lengths, other.lengths)
+            and self.names == other.names
+            and all(self[name].equal(other[name]) for name in self)
+            and _same_arrays(self.parameters, other.parameters)
+            and all(
+                to_json(mine, sort_keys=True) == to_json(theirs, sort_keys=True)
+                for mine, theirs in (
+                    (self.counters, other.counters),
+                    (self.network, other.network),
+                    (self.provenance, other.provenance),
+                )
+            )
+        )
+
+
+def _facts(log: PopulationLog) -> tuple:
+    return log.name, log.kind, log.n_units, log.dt, log.start_step
+
+
+def _same(mine: NDArray | None, theirs: NDArray | None) -> bool:
+    """Same dtype, shape and bits (so that NaN equals itself and -0 is not 0)."""
+    if mine is None or theirs is None:
+        return mine is theirs
+    if mine.dtype != theirs.dtype or mine.shape != theirs.shape:
+        return False
+    bits = f"u{mine.dtype.itemsize}"
+    return np.array_equal(np.asarray(mine, order="C").view(bits), np.asarray(theirs, order="C").view(bits))
+
+
+def _same_arrays(mine: Mapping[str, NDArray], theirs: Mapping[str, NDArray]) -> bool:
+    return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
+
+
+def _same_events(mine: Events | None, theirs: Events | None) -> bool:
+    if mine is None or theirs is None:
+        return mine is theirs
+    return mine.equal(theirs) and _same(mine.value, theirs.value)

@@ -1,0 +1,221 @@
+"""Events of one population: who sent what, when, in which lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import StimulusError
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events of one population over a window of steps, sorted by (step, lane, unit).
+
+    An event list is stored bucket by bucket: bucket ``step * n_lanes + lane`` holds the events that one
+    lane sent in one step, in order of unit.  A zero is no event: every value is non-zero and finite, and a
+    unit sends at most one event per step.
+
+    Attributes
+    ----------
+    n_units, n_lanes, n_steps : int
+    ptr : ndarray of int64, shape (n_steps * n_lanes + 1,)
+        Events of bucket k are rows ``ptr[k]:ptr[k + 1]``.
+    unit : ndarray of int32, shape (n_events,)
+    value : ndarray of float32 or float64, shape (n_events,)
+        The payload; dimensionless.
+    """
+
+    n_units: int
+    n_lanes: int
+    n_steps: int
+    ptr: NDArray[np.int64]
+    unit: NDArray[np.int32]
+    value: NDArray
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def __repr__(self) -> str:
+        return f"Events({len(self)} of {self.n_units} units x {self.n_lanes} lanes x {self.n_steps} steps)"
+
+    # -- construction ------------------------------------------------------------------------------------
+
+    @classmethod
+    def empty(cls, n_units: int, n_lanes: int, n_steps: int, dtype=np.float32) -> Events:
+        """No events at all."""
+        ptr = np.zeros(n_steps * n_lanes + 1, np.int64)
+        return cls(n_units, n_lanes, n_steps, ptr, np.zeros(0, np.int32), np.zeros(0, dtype))
+
+    @classmethod
+    def from_dense(cls, array: ArrayLike, dtype=np.float32, where: str = "events") -> Events:
+        """Every non-zero entry of ``array``, shape (n_steps, n_lanes, n_units), is one event."""
+        dense = np.asarray(array)
+        if dense.ndim != 3:
+            raise StimulusError(where, f"dense input has shape {dense.shape}", "give (steps, lanes, units)")
+        dense = np.ascontiguousarray(dense, dtype=dtype)
+        if not np.isfinite(dense).all():
+            step, lane, unit = (int(i[0]) for i in np.nonzero(~np.isfinite(dense)))
+            raise StimulusError(
+                where, f"value {dense[step, lane, unit]} at step {step}, lane {lane}, unit {unit}", "give finite values"
+            )
+        n_steps, n_lanes, n_units = dense.shape
+        flat = dense.reshape(n_steps * n_lanes, n_units)
+        bucket, unit = np.nonzero(flat)
+        ptr = np.zeros(len(flat) + 1, np.int64)
+        np.cumsum(np.count_nonzero(flat, axis=1), out=ptr[1:])
+        return cls(n_units, n_lanes, n_steps, ptr, unit.astype(np.int32), flat[bucket, unit])
+
+    @classmethod
+    def from_tokens(cls, tokens: ArrayLike, n_units: int, dtype=np.float32, where: str = "events") -> Events:
+        """One event of value 1 per step and lane, from unit ``tokens[step, lane]``; -1 means no event.
+
+        Parameters
+        ----------
+        tokens : array of integers, shape (n_steps, n_lanes)
+        """
+        ids = np.asarray(tokens)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise StimulusError(
+                where, f"token ids have shape {ids.shape} and dtype {ids.dtype}", "give integers (steps, lanes)"
+            )
+        wrong = (ids < -1) | (ids >= n_units)
+        if wrong.any():
+            step, lane = (int(i[0]) for i in np.nonzero(wrong))
+            raise StimulusError(
+                where,
+                f"token id {ids[step, lane]} at step {step}, lane {lane} is outside 0..{n_units - 1}",
+                f"give ids below {n_units}, or -1 for no event",
+            )
+        flat = ids.ravel()
+        there = flat >= 0
+        ptr = np.zeros(flat.size + 1, np.int64)
+        np.cumsum(there, out=ptr[1:])
+        unit = flat[there].astype(np.int32)
+        return cls(n_units, ids.shape[1], ids.shape[0], ptr, unit, np.ones(unit.size, dtype))
+
+    @classmethod
+    def from_list(
+        cls,
+        step: ArrayLike,
+        lane: ArrayLike,
+        unit: ArrayLike,
+        value: ArrayLike,
+        *,
+        n_units: int,
+        n_lanes: int,
+        n_steps: int,
+        dtype=np.float32,
+        where: str = "events",
+    ) -> Events:
+        """Events given one by one, in any order.
+
+        Parameters
+        ----------
+        step, lane, unit : array of integers, shape (n_events,)
+        value : array, shape (n_events,)
+            Zeros are dropped.
+
+        Raises
+        ------
+        StimulusError
+            Indices out of range, values that are not finite, or two events of one unit in one step.
+        """
+        columns = {"step": step, "lane": lane, "unit": unit}
+        index = {name: np.asarray(column).ravel() for name, column in columns.items()}
+        payload = np.asarray(value, dtype=dtype).ravel()
+        for (name, column), limit in zip(index.items(), (n_steps, n_lanes, n_units)):
+            if column.size != payload.size:
+                raise StimulusError(where, f"{column.size} {name}s for {payload.size} values", "give equal lengths")
+            if column.size and column.dtype.kind not in "iu":
+                raise StimulusError(where, f"{name}s are of dtype {column.dtype}", "give integers")
+            wrong = np.nonzero((column < 0) | (column >= limit))[0]
+            if wrong.size:
+                raise StimulusError(
+                    where, f"event {wrong[0]} has {name} {column[wrong[0]]}", f"{name}s lie in 0..{limit - 1}"
+                )
+        if not np.isfinite(payload).all():
+            row = int(np.nonzero(~np.isfinite(payload))[0][0])
+            raise StimulusError(where, f"event {row} has value {payload[row]}", "give finite values")
+        keep = payload != 0
+        bucket = index["step"][keep].astype(np.int64) * n_lanes + index["lane"][keep]
+        units, payload = index["unit"][keep].astype(np.int32), payload[keep]
+        order = np.lexsort((units, bucket))
+        bucket, units, payload = bucket[order], units[order], payload[order]
+        twice = np.nonzero((np.diff(bucket) == 0) & (np.diff(units) == 0))[0]
+        if twice.size:
+            step_, lane_ = divmod(int(bucket[twice[0]]), n_lanes)
+            raise StimulusError(
+                where, f"two events of unit {units[twice[0]]} in step {step_}, lane {lane_}", "sum or drop one"
+            )
+        ptr = np.zeros(n_steps * n_lanes + 1, np.int64)
+        np.cumsum(np.bincount(bucket, minlength=n_steps * n_lanes), out=ptr[1:])
+        return cls(n_units, n_lanes, n_steps, ptr, units, payload)
+
+    # -- columns and views -------------------------------------------------------------------------------
+
+    @property
+    def bucket(self) -> NDArray[np.int64]:
+        """``step * n_lanes + lane`` of every event, shape (n_events,)."""
+        return np.repeat(np.arange(self.n_steps * self.n_lanes), np.diff(self.ptr))
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        """Step of every event within the window, shape (n_events,)."""
+        return self.bucket // max(self.n_lanes, 1)
+
+    @property
+    def lane(self) -> NDArray[np.int64]:
+        """Lane of every event, shape (n_events,)."""
+        return self.bucket % max(self.n_lanes, 1)
+
+    @property
+    def activity(self) -> float:
+        """Events per unit and step, the alpha of the EGRU papers."""
+        return len(self) / max(self.n_units * self.n_lanes * self.n_steps, 1)
+
+    def at(self, step: int, lane: int) -> tuple[NDArray[np.int32], NDArray]:
+        """Units and values of one bucket."""
+        rows = slice(*self.ptr[step * self.n_lanes + lane :][:2])
+        return self.unit[rows], self.value[rows]
+
+    def window(self, start: int, stop: int) -> Events:
+        """The events of steps ``start`` to ``stop`` (exclusive), renumbered from 0; no copy of the columns."""
+        ptr = self.ptr[start * self.n_lanes : stop * self.n_lanes + 1]
+        rows = slice(ptr[0], ptr[-1])
+        return Events(self.n_units, self.n_lanes, stop - start, ptr - ptr[0], self.unit[rows], self.value[rows])
+
+    def then(self, later: Events) -> Events:
+        """These events followed by those of a later window."""
+        if (self.n_units, self.n_lanes) != (later.n_units, later.n_lanes):
+            raise StimulusError("events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree")
+        return Events(
+            self.n_units,
+            self.n_lanes,
+            self.n_steps + later.n_steps,
+            np.concatenate([self.ptr, self.ptr[-1] + later.ptr[1:]]),
+            np.concatenate([self.unit, later.unit]),
+            np.concatenate([self.value, later.value]),
+        )
+
+    def to_dense(self) -> NDArray:
+        """Values as an array of shape (n_steps, n_lanes, n_units), zero where there was no event."""
+        dense = np.zeros((self.n_steps * self.n_lanes, self.n_units), self.value.dtype)
+        dense[self.bucket, self.unit] = self.value
+        return dense.reshape(self.n_steps, self.n_lanes, self.n_units)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
+        """(step, lane, unit, value) of every event, in order."""
+        return zip(self.step.tolist(), self.lane.tolist(), self.unit.tolist(), self.value.tolist())
+
+    def equal(self, other: Events) -> bool:
+        """Same window, same events, same bits."""
+        return (
+            (self.n_units, self.n_lanes, self.n_steps) == (other.n_units, other.n_lanes, other.n_steps)
+            and np.array_equal(self.ptr, other.ptr)
+            and np.array_equal(self.unit, other.unit)
+            and np.array_equal(self.value, other.value)
+        )

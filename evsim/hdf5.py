@@ -1,0 +1,268 @@
+"""HDF5 files written whole or not at all, and read without believing them.
+
+Writing goes to a hidden name beside the target and is renamed at the end; every array carries the CRC-32 of
+its bytes.  Reading follows no links, opens no second file, and checks types, shapes, sizes and checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import EvsimError, LogError
+from evsim.provenance import to_json
+
+#: Oldest and newest format allowed: with checksums on its metadata, and no newer than others' HDF5 can read.
+LIBVER = ("v108", "v108")
+#: Rows of a chunk of columns that pass a filter.
+CHUNK = 65536
+#: Elements of the largest chunk accepted on reading.
+LARGEST_CHUNK = 2**20
+DAMAGED = "the file is damaged or was edited: save it again"
+
+
+# -- writing ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def new_file(
+    path: str | Path, where: str, overwrite: bool = False, error: type[EvsimError] = LogError
+) -> Iterator[h5py.File]:
+    """A file to write into that appears under ``path`` when the block ends, whole, or not at all.
+
+    Raises
+    ------
+    LogError (or the type given as ``error``)
+        The file exists and may not be replaced, or cannot be written.
+    """
+    target = Path(path)
+    _check_target(target, where, overwrite, error)
+    hidden = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with h5py.File(hidden, "x", libver=LIBVER) as file:
+            yield file
+        with open(hidden, "rb") as written:
+            os.fsync(written.fileno())  # the data must be on the disk before the name is
+        _check_target(target, where, overwrite, error)
+        os.replace(hidden, target)
+    except EvsimError:
+        raise
+    except (OSError, RuntimeError, ValueError) as cause:  # any of which h5py raises when a disk is full
+        raise error(where, f"cannot be written: {one_line(cause)}", "give another place") from cause
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:
+    try:
+        is_folder, has_folder, exists = target.is_dir(), target.parent.is_dir(), os.path.lexists(target)
+    except (OSError, ValueError) as cause:  # a name that is too long, or holds a zero byte
+        raise error(where, f"cannot be written: {one_line(cause)}", "give another name") from cause
+    if is_folder or not target.name:
+        raise error(where, "is a folder", "give the name of a file")
+    if not has_folder:
+        raise error(where, f"the folder '{target.parent}' does not exist", "make it first")
+    if exists and not overwrite:
+        raise error(where, "exists already", "give another name or overwrite=True")
+
+
+def put(group: h5py.Group, name: str, values: ArrayLike, **options) -> h5py.Dataset:
+    """Write an array of any shape, little-endian, with its CRC-32 as attribute ``crc32``."""
+    array = np.asarray(values, order="C")
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    dataset = group.create_dataset(name, data=array, **options)
+    dataset.attrs["crc32"] = np.uint32(zlib.crc32(array.data))
+    return dataset
+
+
+def put_json(group: h5py.Group, name: str, value: Any) -> None:
+    """Write a dict as JSON text (in a data set, because an attribute ends at 64 kB)."""
+    text = to_json(value)
+    group.create_dataset(name, data=text).attrs["crc32"] = np.uint32(zlib.crc32(text.encode()))
+
+
+# -- reading ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_file(path: str | Path, where: str, error: type[EvsimError] = LogError) -> Iterator[Reader]:
+    """A `Reader` of the file at ``path``; whatever goes wrong in the block becomes one ``error``.
+
+    Raises
+    ------
+    LogError (or the type given as ``error``)
+        The file is missing, not HDF5, cut short, or anything in it is not as it should be.
+    """
+    try:
+        there = Path(path).is_file()
+        with open(path, "rb") if there else open(os.devnull, "rb") as raw:
+            size = raw.seek(0, os.SEEK_END)
+        foreign = there and not h5py.is_hdf5(path)
+    except (OSError, ValueError) as cause:
+        raise error(
+            where, f"cannot be read: {one_line(cause)}", "check the name and its permissions"
+        ) from cause
+    if not there:
+        raise error(where, "there is no such file", "check the path")
+    if foreign:
+        raise error(where, "is not an HDF5 file", "give a file made by evsim")
+    try:
+        file = h5py.File(path, "r", libver=LIBVER)
+    except OSError as cause:
+        raise error(
+            where, f"cannot be opened: {one_line(cause)}", "it is cut short, or being written"
+        ) from cause
+    with file:
+        try:
+            yield Reader(where, file, size, error)
+        except EvsimError:
+            raise
+        except Exception as cause:  # a damaged file may make HDF5 raise nearly anything
+            raise error(where, f"cannot be read: {one_line(cause)}", DAMAGED) from cause
+
+
+class Reader:
+    """Reads one open file, believing nothing.
+
+    Every method raises the error type it was made with.
+    """
+
+    def __init__(self, where: str, file: h5py.File, size: int, error: type[EvsimError] = LogError):
+        self.where, self.file, self.size, self.error = where, file, size, error
+
+    def fail(self, problem: str, remedy: str = DAMAGED) -> EvsimError:
+        """An error to raise."""
+        return self.error(self.where, problem, remedy)
+
+    def has(self, parent: h5py.Group, name: str) -> bool:
+        """Whether there is a link of that name; it is not followed."""
+        return parent.id.links.exists(name.encode())
+
+    def group(self, parent: h5py.Group, name: str) -> h5py.Group:
+        """A group of this file."""
+        return self._entry(parent, name, h5py.Group)
+
+    def array(
+        self, parent: h5py.Group, name: str, kinds: str, shape: tuple[int, ...] | None = None
+    ) -> NDArray:
+        """A whole data set.
+
+        Parameters
+        ----------
+        kinds : str
+            Allowed kinds of dtype, of ``f``, ``i``, ``u``; floats have 32 or 64 bit.
+        shape : tuple of int, optional
+            The shape it must have.
+        """
+        dataset = self._entry(parent, name, h5py.Dataset)
+        dtype = dataset.dtype
+        if dtype.kind not in kinds or dtype.itemsize > 8 or (dtype.kind == "f" and dtype.itemsize < 4):
+            raise self.fail(f"{dataset.name} is of dtype {dtype}")
+        if dataset.shape is None or (shape is not None and dataset.shape != shape):
+            raise self.fail(f"{dataset.name} has shape {dataset.shape}, not {shape}")
+        self._check_storage(dataset)
+        array = np.asarray(dataset[()], order="C")
+        self._check_sum(dataset, array.astype(dtype.newbyteorder("<"), copy=False).data)
+        return array.astype(dtype.newbyteorder("="), copy=False)
+
+    def column(self, parent: h5py.Group, name: str, kinds: str) -> NDArray:
+        """A data set of one dimension and any length."""
+        array = self.array(parent, name, kinds)
+        if array.ndim != 1:
+            raise self.fail(f"{parent.name}/{name} has shape {array.shape}, not one dimension")
+        return array
+
+    def number(self, item: h5py.Group | h5py.Dataset, name: str, kind: type = int) -> Any:
+        """A scalar attribute as int or float."""
+        value = np.asarray(item.attrs.get(name))
+        if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
+            raise self.fail(f"{item.name} lacks the number '{name}'")
+        return kind(value)
+
+    def text(self, item: h5py.Group, name: str) -> str:
+        """A string attribute."""
+        value = item.attrs.get(name)
+        if not isinstance(value, str):
+            raise self.fail(f"{item.name} lacks the text '{name}'")
+        return value
+
+    def json(self, parent: h5py.Group, name: str) -> dict:
+        """A dict kept as JSON."""
+        dataset = self._entry(parent, name, h5py.Dataset)
+        if (
+            dataset.shape != ()
+            or h5py.check_string_dtype(dataset.dtype) is None
+            or dataset.dtype.itemsize > self.size
+        ):
+            raise self.fail(f"{dataset.name} is no text")
+        self._check_place(dataset)
+        text = dataset[()]
+        self._check_sum(dataset, text)
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise self.fail(f"{dataset.name} is no JSON object")
+        return value
+
+    def check_memory(self, n_bytes: int, what: str) -> None:
+        """Raise unless this machine has that much memory."""
+        if n_bytes > _memory():
+            raise self.fail(f"claims {what}, more than the memory of this machine holds")
+
+    def _entry(self, parent: h5py.Group, name: str, kind: type) -> Any:
+        full = f"{parent.name.rstrip('/')}/{name}"
+        if not self.has(parent, name):
+            raise self.fail(f"lacks {full}")
+        if parent.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise self.fail(f"{full} is a link", "links are not followed: put the data itself there")
+        found = parent[name]
+        if not isinstance(found, kind):
+            raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
+        return found
+
+    def _check_place(self, dataset: h5py.Dataset) -> None:
+        """The bytes of a data set must be in this very file."""
+        if dataset.is_virtual or dataset.external:
+            raise self.fail(f"{dataset.name} keeps its data in another file", "put the data itself there")
+
+    def _check_storage(self, dataset: h5py.Dataset) -> None:
+        """The file must hold the bytes that a data set claims."""
+        self._check_place(dataset)
+        stored, chunks = dataset.id.get_storage_size(), dataset.chunks
+        if chunks is None:
+            whole = dataset.nbytes <= stored
+        else:  # filters may shrink chunks, but each must be there, and none may be huge
+            n_chunks = math.prod(
+                -(-length // chunk) for length, chunk in zip(dataset.shape, chunks, strict=True)
+            )
+            whole = math.prod(chunks) <= LARGEST_CHUNK and dataset.id.get_num_chunks() == n_chunks
+        if not whole or stored > self.size:
+            raise self.fail(f"{dataset.name} claims {dataset.nbytes} bytes, which the file does not hold")
+        self.check_memory(dataset.nbytes, f"{dataset.nbytes} bytes for {dataset.name}")
+
+    def _check_sum(self, dataset: h5py.Dataset, data: memoryview | bytes) -> None:
+        if self.number(dataset, "crc32") != zlib.crc32(data):
+            raise self.fail(f"{dataset.name} does not match its checksum")
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; a very large number where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**62
+
+
+def one_line(cause: BaseException) -> str:
+    """What an exception says, on one line."""
+    return " ".join(str(cause).split())[:200] or type(cause).__name__

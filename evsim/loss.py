@@ -1,0 +1,72 @@
+"""Losses: the value and its gradient together."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import GradientError
+
+#: Target of a step that does not count.
+IGNORED = -1
+
+
+def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
+    """Mean cross-entropy of softmax(state) with the target classes, in nats, and its gradient.
+
+    Parameters
+    ----------
+    state : float array, shape (n_steps, n_lanes, n_classes)
+        Logits.
+    target : array of int, shape (n_steps, n_lanes)
+        Class of each step; -1 is ignored.
+
+    Returns
+    -------
+    loss : float
+        Mean over the targets that count; 0 if none do.
+    gradient : ndarray, shape and dtype of ``state``
+    """
+    classes = np.asarray(target)
+    n_classes = state.shape[-1]
+    if classes.shape != state.shape[:-1] or classes.dtype.kind not in "iu":
+        raise GradientError(
+            "cross_entropy",
+            f"targets have shape {classes.shape} and dtype {classes.dtype}",
+            f"give integers {state.shape[:-1]}",
+        )
+    if classes.size and (classes.min() < IGNORED or classes.max() >= n_classes):
+        wrong = classes[(classes < IGNORED) | (classes >= n_classes)][0]
+        raise GradientError("cross_entropy", f"target {wrong} is outside 0..{n_classes - 1}", "or -1 to ignore a step")
+    counts = np.nonzero(classes >= 0)
+    gradient = np.zeros_like(state)
+    if counts[0].size == 0:
+        return 0.0, gradient
+    logits = state[counts]
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    probability = np.exp(logits)
+    total = probability.sum(axis=-1, keepdims=True)
+    rows = np.arange(len(logits)), classes[counts]
+    loss = float(np.mean(np.log(total[:, 0]) - logits[rows], dtype=np.float64))
+    probability /= total
+    probability[rows] -= 1
+    gradient[counts] = probability / len(logits)
+    return loss, gradient
+
+
+def mean_squared_error(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
+    """Mean of (state - target)^2 and its gradient.
+
+    Parameters
+    ----------
+    state : float array, shape (n_steps, n_lanes, n_units)
+    target : float array of that shape
+        NaN is ignored.
+    """
+    goal = np.asarray(target, state.dtype)
+    if goal.shape != state.shape:
+        raise GradientError("mean_squared_error", f"targets have shape {goal.shape}", f"give {state.shape}")
+    counts = ~np.isnan(goal)
+    difference = np.where(counts, state - goal, 0)
+    number = max(int(counts.sum()), 1)
+    return float(np.sum(difference * difference, dtype=np.float64) / number), difference * state.dtype.type(2 / number)

@@ -1,0 +1,178 @@
+"""A network: named populations and the projections between them.  It describes; it does not run."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from typing import TypeVar
+
+import numpy as np
+
+from evsim.errors import NetworkError
+from evsim.parameter import Parameter
+from evsim.population import Population
+from evsim.projection import Projection, Weight
+
+P = TypeVar("P", bound=Population)
+
+
+class Network:
+    """Named populations and projections on one time grid.
+
+    Parameters
+    ----------
+    dt : float
+        Length of a step in ms.
+    seed : int
+        Seed of the initial weights.  Each population and projection draws from a stream of its own, chosen by
+        its name, so that the order in which they are added does not matter.
+    dtype : {"float32", "float64"}
+        Float type of parameters, states and event values.
+
+    Attributes
+    ----------
+    populations, projections : dict of str to Population, Projection
+        In the order of addition.
+    """
+
+    def __init__(self, dt: float = 1.0, seed: int = 0, dtype: str = "float32"):
+        if dt is None:
+            raise NetworkError("network", "dt=None asks for continuous time, which this version does not offer", "give dt in ms")
+        if not (isinstance(dt, (int, float)) and math.isfinite(dt) and dt > 0):
+            raise NetworkError("network", f"dt is {dt!r}", "give a positive number of ms")
+        if str(np.dtype(dtype)) not in ("float32", "float64"):
+            raise NetworkError("network", f"dtype is {dtype!r}", "use 'float32' or 'float64'")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise NetworkError("network", f"seed is {seed!r}", "give a non-negative integer")
+        self.dt = float(dt)
+        self.seed = int(seed)
+        self.dtype = np.dtype(dtype)
+        self.populations: dict[str, Population] = {}
+        self.projections: dict[str, Projection] = {}
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{p.name}:{type(p).__name__}({p.n_units})" for p in self.populations.values())
+        return f"Network({parts}; {len(self.projections)} projections; dt={self.dt:g} ms, {self.dtype})"
+
+    def __getitem__(self, name: str) -> Population:
+        try:
+            return self.populations[name]
+        except KeyError:
+            raise NetworkError("network", f"has no population '{name}'", f"it has {list(self.populations)}") from None
+
+    def add(self, population: P) -> P:
+        """Add a population, make its parameters, and return it."""
+        if not isinstance(population, Population):
+            raise NetworkError("network", f"cannot add {population!r}", "add a Population, such as EGRU(128, name='hidden')")
+        if population.name in self.populations:
+            raise NetworkError("network", f"already has a population '{population.name}'", "give another name")
+        if population.parameters:
+            raise NetworkError(f"population '{population.name}'", "is part of another network", "make a new one")
+        population.build(self.dtype, self._rng(population.name))
+        self.populations[population.name] = population
+        return population
+
+    def connect(
+        self,
+        source: Population | str,
+        target: Population | str,
+        weight: Weight = "glorot",
+        delay: float | None = None,
+        port: str | None = None,
+        density: float = 1.0,
+        name: str | None = None,
+    ) -> Projection:
+        """Connect two populations.
+
+        Parameters
+        ----------
+        source, target : Population or str
+        weight : str, number, array, sparse array or callable
+            See `Projection`.
+        delay : float, optional
+            ms, a multiple of dt.  By default 0, and dt for a population's projection to itself.
+        port : str, optional
+            Where the projection ends; by default the target's choice (``EGRU``: ``recurrent`` from itself,
+            ``input`` from others).
+        density : float
+            Fraction of weights kept with a named initialiser.
+        name : str, optional
+            By default ``"source->target"``.
+
+        Raises
+        ------
+        NetworkError
+            Unknown names, a delay off the grid, a cycle without delay.
+        """
+        source, target = self._member(source), self._member(target)
+        name = f"{source.name}->{target.name}" if name is None else name
+        where = f"projection '{name}'"
+        if name in self.projections or name in self.populations:
+            raise NetworkError(where, "that name is taken", "give name= another")
+        if not re.fullmatch(r"[A-Za-z0-9_>-]+", name):
+            raise NetworkError(where, "the name holds other signs than letters, digits and _ > -", "give name= another")
+        if not source.emits:
+            raise NetworkError(where, f"{source!r} sends no events", "connect from an EventSource or EGRU")
+        port = target.default_port(source) if port is None else port
+        if port not in target.ports:
+            raise NetworkError(where, f"{target!r} has no port '{port}'", f"it has {list(target.ports) or 'none'}")
+        target.check_projection(where, source, port)
+        if delay is None:
+            delay = self.dt if source is target else 0.0
+        steps = self._steps(where, delay)
+        if steps == 0 and (source is target or self._reaches_at_once(target, source)):
+            raise NetworkError(
+                where, "closes a cycle without delay", f"give delay={self.dt:g} or more to one projection of the cycle"
+            )
+        projection = Projection(
+            source, target, port=port, delay_steps=steps, weight=weight, density=density, name=name
+        )
+        projection.build(self.dtype, self._rng(name))
+        self.projections[name] = projection
+        return projection
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter by name, ``"hidden.bias"`` or ``"cue->hidden.weight"``; live, not copies."""
+        own = [p for population in self.populations.values() for p in population.parameters.values()]
+        return {p.name: p for p in own + [projection.weight for projection in self.projections.values()]}
+
+    def describe(self) -> dict:
+        """The whole network but the parameters' values, as JSON can hold it."""
+        return {
+            "dt_ms": self.dt,
+            "seed": self.seed,
+            "dtype": str(self.dtype),
+            "populations": {name: p.describe() for name, p in self.populations.items()},
+            "projections": {name: p.describe() for name, p in self.projections.items()},
+        }
+
+    def _rng(self, name: str) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])))
+
+    def _member(self, population: Population | str) -> Population:
+        member = self[population] if isinstance(population, str) else population
+        if self.populations.get(getattr(member, "name", "")) is not member:
+            raise NetworkError("network", f"{member!r} is not part of it", "add() it first")
+        return member
+
+    def _steps(self, where: str, delay: float) -> int:
+        if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):
+            raise NetworkError(where, f"delay is {delay!r} ms", "give a number of ms, 0 or more")
+        steps = round(delay / self.dt)
+        if not math.isclose(steps * self.dt, delay, rel_tol=1e-9, abs_tol=1e-12):
+            near = max(steps, 1) * self.dt
+            raise NetworkError(where, f"delay {delay:g} ms is not a multiple of dt = {self.dt:g} ms", f"use delay={near:g} or another dt")
+        return steps
+
+    def _reaches_at_once(self, start: Population, goal: Population) -> bool:
+        """Whether an event of ``start`` can arrive at ``goal`` within the same step."""
+        todo, seen = [start], set()
+        while todo:
+            here = todo.pop()
+            if here is goal:
+                return True
+            if here.name not in seen:
+                seen.add(here.name)
+                todo += [p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0]
+        return False

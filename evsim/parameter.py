@@ -1,0 +1,59 @@
+"""One named array of a network that can be trained, with its meaning and its range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import ParameterError
+
+
+@dataclass(eq=False)
+class Parameter:
+    """A trainable array; simulations, gradients and optimisers all work on this one piece of memory.
+
+    Attributes
+    ----------
+    name : str
+        ``"hidden.threshold"``, ``"cue->hidden.weight"``.
+    values : ndarray of float32 or float64, C-contiguous
+        Never replaced, only written into (a plan holds its address).
+    lower, upper : float
+        Closed range; optimisers clip into it.
+    trainable : bool
+        Whether optimisers move it.
+    """
+
+    name: str
+    values: NDArray
+    lower: float = -np.inf
+    upper: float = np.inf
+    trainable: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(self.values)
+
+    def assign(self, values: ArrayLike) -> None:
+        """Write ``values`` (broadcast to the shape) into the array, after checking them."""
+        new = np.asarray(values, dtype=self.values.dtype)
+        try:
+            new = np.broadcast_to(new, self.values.shape)
+        except ValueError:
+            raise ParameterError(
+                f"parameter '{self.name}'", f"values have shape {new.shape}", f"give shape {self.values.shape}"
+            ) from None
+        self.check(new)
+        self.values[...] = new
+
+    def check(self, values: NDArray) -> None:
+        """Raise ParameterError at the first value that is not finite or out of range."""
+        wrong = ~np.isfinite(values) | (values < self.lower) | (values > self.upper)
+        if wrong.any():
+            where = tuple(int(i[0]) for i in np.nonzero(wrong))
+            raise ParameterError(
+                f"parameter '{self.name}'",
+                f"value {values[where]} at index {where} is outside [{self.lower:g}, {self.upper:g}]",
+                "give finite values in that range",
+            )

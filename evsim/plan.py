@@ -1,0 +1,164 @@
+"""A plan: a network flattened into contiguous rows of numbers.  Units of measure and strings end here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evsim.core.layout import KINDS, POPULATION, PROJECTION, PlanTable
+from evsim.errors import NetworkError
+from evsim.network import Network
+from evsim.population import Population
+from evsim.projection import Projection
+
+#: What the replay needs of each step, by kernel: (n_units) reals each, in this order.
+TAPES: dict[str, tuple[str, ...]] = {
+    "source": (),
+    "egru_evnn": ("z", "r", "g", "q", "a"),
+    "egru_paper": ("u", "z", "r", "p", "a"),
+    "readout": ("v",),
+}
+#: Accumulators, by kernel and port: the block that each block of columns is added to.
+ACCUMULATORS: dict[str, dict[str, tuple[int, ...]]] = {
+    "source": {},
+    "egru_evnn": {"input": (0, 1, 2), "recurrent": (0, 1, 3)},
+    "egru_paper": {"input": (0, 1, 2), "recurrent": (0, 1, 2)},
+    "readout": {"input": (0,)},
+}
+#: Carried states, by kernel.
+STATES: dict[str, tuple[str, ...]] = {"source": (), "egru_evnn": ("c",), "egru_paper": ("c", "y"), "readout": ("v",)}
+
+
+class Plan:
+    """A network in the form the core runs: populations and projections as rows of integers and addresses.
+
+    The order is canonical: populations after those that reach them at once, ties by name; the projections into
+    a population by (source, delay, name).  So the order in which a network was put together does not matter.
+
+    Parameters
+    ----------
+    network : Network
+        Later changes of parameter *values* are seen; populations or projections added later are not.
+
+    Attributes
+    ----------
+    network : Network
+    populations, projections : list of Population, Projection
+        In canonical order.
+    history : list of int
+        Longest outgoing delay of each population, in steps.
+    table : PlanTable
+    """
+
+    def __init__(self, network: Network):
+        if not network.populations:
+            raise NetworkError("network", "has no populations", "add() some first")
+        self.network = network
+        self.dtype = network.dtype
+        self.dt = network.dt
+        self.populations = _in_order(network)
+        self.rank = {population.name: rank for rank, population in enumerate(self.populations)}
+        self.projections = sorted(
+            network.projections.values(),
+            key=lambda p: (self.rank[p.target.name], self.rank[p.source.name], p.delay_steps, p.name),
+        )
+        self.history = [
+            max([p.delay_steps for p in self.projections if p.source is population], default=0)
+            for population in self.populations
+        ]
+        self.kernels = [population.kernel for population in self.populations]
+        self._arrays: list[NDArray] = []
+        self.population_rows = np.zeros(len(self.populations), POPULATION)
+        self.projection_rows = np.zeros(len(self.projections), PROJECTION)
+        for rank, population in enumerate(self.populations):
+            self._fill_population(rank, population)
+        for index, projection in enumerate(self.projections):
+            self._fill_projection(index, projection)
+        self.table = PlanTable(self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays)
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.populations)} populations, {len(self.projections)} projections, {self.dtype})"
+
+    @property
+    def sources(self) -> list[Population]:
+        """The populations that need a stimulus."""
+        return [p for p in self.populations if p.kernel == "source"]
+
+    @property
+    def schedule(self) -> str:
+        """The order of things within one step, to be read by people."""
+        lines = ["every step, in every lane:"]
+        for rank, population in enumerate(self.populations):
+            if self.kernels[rank] == "source":
+                lines.append(f"  {population.name}: send the stimulus of this step")
+                continue
+            lines.append(f"  {population.name}: accumulators = biases")
+            for p in self.projections:
+                if p.target is population:
+                    when = "this step" if p.delay_steps == 0 else f"{p.delay_steps} step{'s' * (p.delay_steps > 1)} ago"
+                    lines.append(f"    receive events of '{p.source.name}' of {when} on port '{p.port}' ({p.name})")
+            lines.append("    advance" + (", threshold, send and log events, reset" if population.emits else ", log"))
+        return "\n".join(lines)
+
+    def bases(self) -> list[NDArray | None]:
+        """What the accumulators of each population hold before any event: the biases, shape (n_in,)."""
+        bases: list[NDArray | None] = []
+        for rank, population in enumerate(self.populations):
+            n, parameters = population.n_units, population.parameters
+            base = None
+            if self.kernels[rank] != "source":
+                base = np.zeros(self.population_rows[rank]["n_in"], self.dtype)
+                base[: parameters["bias"].values.size] = parameters["bias"].values
+            if base is not None and self.kernels[rank] == "egru_evnn":
+                recurrent = parameters["recurrent_bias"].values
+                base[: 2 * n] += recurrent[: 2 * n]
+                base[3 * n :] = recurrent[2 * n :]
+            bases.append(base)
+        return bases
+
+    def _fill_population(self, rank: int, population: Population) -> None:
+        row, kernel, n = self.population_rows[rank], population.kernel, population.n_units
+        blocks = max((max(port) + 1 for port in ACCUMULATORS[kernel].values()), default=0)
+        into = [i for i, p in enumerate(self.projections) if p.target is population]
+        row["kind"], row["n"], row["n_in"] = KINDS[kernel], n, blocks * n
+        row["n_state"], row["n_tape"] = len(STATES[kernel]) * n, len(TAPES[kernel]) * n
+        row["history"] = self.history[rank]
+        row["in_first"], row["in_stop"] = (into[0], into[-1] + 1) if into else (0, 0)
+        for name in ("bias", "recurrent_bias", "threshold"):
+            if name in population.parameters:
+                row[name] = self._address(population.parameters[name].values)
+        row["decay"] = population.decay(self.dt)
+
+    def _fill_projection(self, index: int, projection: Projection) -> None:
+        row, n = self.projection_rows[index], projection.target.n_units
+        places = ACCUMULATORS[projection.target.kernel][projection.port]
+        row["source"], row["target"] = self.rank[projection.source.name], self.rank[projection.target.name]
+        row["delay"], row["recurrent"] = projection.delay_steps, projection.port == "recurrent"
+        row["n_blocks"], row["block"] = projection.n_blocks, n
+        row["offset"][: len(places)] = [place * n for place in places]
+        row["weight"] = self._address(projection.weight.values)
+        if projection.indptr is not None and projection.indices is not None:
+            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b.
+            block = projection.indices // n + projection.n_blocks * np.repeat(
+                np.arange(projection.shape[0]), np.diff(projection.indptr)
+            )
+            count = np.bincount(block, minlength=projection.shape[0] * projection.n_blocks)
+            row["block_ptr"] = self._address(np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
+            row["column"] = self._address((projection.indices % n).astype(np.int32))
+
+    def _address(self, array: NDArray) -> int:
+        self._arrays.append(array)  # kept alive as long as the plan holds the address
+        return array.ctypes.data
+
+
+def _in_order(network: Network) -> list[Population]:
+    """Populations, each after all that reach it without delay; among those that could come next, by name."""
+    waiting = dict(sorted(network.populations.items()))
+    ordered: list[Population] = []
+    while waiting:
+        for name, population in waiting.items():
+            direct = (p.source.name for p in network.projections.values() if p.target is population and p.delay_steps == 0)
+            if not any(source in waiting for source in direct):
+                ordered.append(waiting.pop(name))
+                break
+    return ordered

@@ -1,0 +1,92 @@
+"""A population: units of one type that share their parameters' shapes and their place in a network."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import NetworkError, ParameterError
+from evsim.parameter import Parameter
+
+#: What an array of a parameter may be made from: a number, an array, or a function of (generator, shape).
+Initial = float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], ArrayLike]
+
+
+class Population(ABC):
+    """A named group of ``n_units`` units of one type.
+
+    A population only describes; it has no running state.  Its parameter arrays exist once it was added to a
+    network, which gives the float type and the random numbers.
+
+    Attributes
+    ----------
+    kernel : str
+        Which kernel of the core runs it (``evsim.plan`` says what each keeps).
+    ports : mapping of str to tuple of str
+        The places where projections may end, each with the names of its blocks of columns: a projection to
+        port ``p`` has ``len(ports[p]) * n_units`` columns, block by block.
+    emits : bool
+        Whether its units send events.
+    states : tuple of str
+        State variables that are carried from step to step, each of shape (lanes, n_units).
+    """
+
+    kernel: str = ""
+    ports: Mapping[str, tuple[str, ...]] = {}
+    emits: ClassVar[bool] = True
+    states: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, n_units: int, name: str):
+        if isinstance(n_units, bool) or not isinstance(n_units, (int, np.integer)) or n_units < 1:
+            raise NetworkError(f"population '{name}'", f"n_units is {n_units!r}", "give a positive integer")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise NetworkError(
+                f"population {name!r}", "the name is not a word", "use letters, digits and underscores: it names files' groups"
+            )
+        self.n_units = int(n_units)
+        self.name = name
+        self.parameters: dict[str, Parameter] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n_units}, name={self.name!r})"
+
+    @abstractmethod
+    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+        """Make the parameter arrays; called once, by the network."""
+
+    def default_port(self, source: Population) -> str:
+        """The port a projection from ``source`` ends in unless it says otherwise."""
+        return next(iter(self.ports), "")
+
+    def check_projection(self, where: str, source: Population, port: str) -> None:
+        """Raise NetworkError if a projection from ``source`` to ``port`` means nothing to this unit type."""
+
+    def decay(self, dt: float) -> float:
+        """The factor by which a leaky state shrinks in ``dt`` ms; 0 for units without one."""
+        return 0.0
+
+    def describe(self) -> dict:
+        """Type and arguments, as JSON can hold them (parameter values not included)."""
+        return {"type": type(self).__name__, "n_units": self.n_units}
+
+    def _add(
+        self,
+        name: str,
+        initial: Initial,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        rng: np.random.Generator,
+        **options,
+    ) -> None:
+        where = f"{self.name}.{name}"
+        values = initial(rng, shape) if callable(initial) else initial
+        array = np.asarray(values, dtype=dtype)
+        if array.shape not in ((), shape):
+            raise ParameterError(f"parameter '{where}'", f"values have shape {array.shape}", f"give a number or shape {shape}")
+        full: NDArray = np.ascontiguousarray(np.broadcast_to(array, shape)).copy()
+        self.parameters[name] = Parameter(where, full, **options)

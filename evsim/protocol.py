@@ -1,0 +1,171 @@
+"""Protocols: what is shown to a network and what it should answer.  A protocol is a Python file.
+
+The file defines a function ``run(folder, ...)``.  Its typed signature is the command line of ``evsim run``, its docstring the
+help; ``typing.Annotated[int, "what it is"]`` describes an option.  ``folder`` is the `RunFolder` that takes the results.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+
+from evsim.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evsim.simulation import Stimulus
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One stretch of input with what should come out of it.
+
+    Attributes
+    ----------
+    stimulus
+        As `Simulation.run` takes it.
+    target : array
+        What the loss compares the readout with; for classes shape (n_steps, n_lanes), -1 where nothing is asked.
+    duration : float, optional
+        ms; by default as long as the stimulus.
+    carry : bool
+        Go on from the state in which the trial before ended.
+    lengths : array of int, shape (n_lanes,), optional
+        Steps of each lane.
+    """
+
+    stimulus: Mapping[str, Stimulus] | Stimulus
+    target: ArrayLike
+    duration: float | None = None
+    carry: bool = False
+    lengths: ArrayLike | None = None
+
+
+class Protocol(ABC):
+    """An endless source of trials, the same ones for the same seed.
+
+    Attributes
+    ----------
+    n_inputs, n_outputs : int
+        Units that a network needs at its ends.
+    """
+
+    n_inputs: int
+    n_outputs: int
+
+    @abstractmethod
+    def trials(self, stream: int) -> Iterator[Trial]:
+        """The trials of one stream: 0 is for training, others are independent of it."""
+
+    def __iter__(self) -> Iterator[Trial]:
+        return self.trials(0)
+
+
+class RunFolder:
+    """The folder that takes the results of one run, and its voice.
+
+    Parameters
+    ----------
+    path : str or Path
+    force : bool
+        Whether a folder that holds something may be written into.
+    quiet : bool
+        Print nothing but errors.
+    resume : bool
+        Whether this goes on with a run that was stopped.
+
+    Raises
+    ------
+    ProtocolError
+        The folder holds something, or cannot be made.
+    """
+
+    def __init__(self, path: str | Path, *, force: bool = False, quiet: bool = False, resume: bool = False):
+        self.path, self.quiet, self.resume = Path(path), quiet, resume
+        where = f"run folder '{path}'"
+        try:
+            if not (force or resume) and self.path.exists() and any(self.path.iterdir()):
+                raise ProtocolError(where, "is not empty", "give another --out, or --force to write into it")
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProtocolError(where, f"cannot be used: {error.strerror}", "give another --out") from error
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def console(self) -> Console:
+        """Where a protocol prints (a Rich console)."""
+        from rich.console import Console
+
+        return Console(quiet=self.quiet, highlight=False)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write a dict as indented JSON, whole or not at all."""
+        from evsim.provenance import to_json
+
+        target, part = self / name, self / f".{name}.part"
+        part.write_text(json.dumps(json.loads(to_json(content)), indent=2) + "\n")
+        return part.replace(target)
+
+
+def default_path(name: str) -> Path:
+    """``runs/<protocol>-<time>``."""
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def names() -> list[str]:
+    """The protocols that come with evsim."""
+    package = importlib.import_module("evsim.protocols")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load(name: str) -> Callable[..., Any]:
+    """The ``run`` function of a protocol by name, or of a Python file by path.
+
+    Raises
+    ------
+    ProtocolError
+        There is no such protocol or file, it fails to import, or has no fitting ``run``.
+    """
+    if name in names():
+        module = importlib.import_module(f"evsim.protocols.{name}")
+    elif name.endswith(".py"):
+        module = _import_file(Path(name))
+    else:
+        raise ProtocolError(f"protocol '{name}'", "there is none of that name", f"use one of {names()}, or the path of a .py file")
+    run = getattr(module, "run", None)
+    if not inspect.isfunction(run):
+        raise ProtocolError(f"protocol '{name}'", "has no function run", "define run(folder, ...) in it")
+    if not inspect.signature(run).parameters:
+        raise ProtocolError(f"protocol '{name}'", "run() takes nothing", "its first parameter is the RunFolder")
+    return run
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ProtocolError(f"protocol '{path}'", "there is no such file", "check the path")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        line = str(error).splitlines()[0] if str(error) else ""
+        raise ProtocolError(f"protocol '{path}'", f"cannot be imported: {type(error).__name__}: {line}", "mend the file") from error
+    return module

@@ -1,0 +1,426 @@
+"""Pictures and tables of events.
+
+Few events are drawn as marks coloured by their payload; many as a density, the fraction of active units in
+cells that cover whole steps and whole units (cells of unequal cover would show stripes that are not in the
+data).
+
+Nothing here touches pyplot: figures are made from `matplotlib.figure.Figure` with an Agg canvas, so that
+pictures can be made without a screen and from several threads.  Matplotlib is imported when the first picture
+is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.errors import LogError, MissingExtraError
+from evsim.events import Events
+from evsim.selection import Selection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Events up to which marks are drawn, and cells of a density picture at most, over and across.
+MOST_MARKS = 100_000
+MOST_CELLS = (900, 450)
+
+INK, GREY, PALE, ACCENT = "#1f2933", "#5b6770", "#c9d1d8", "#1f5fa8"
+#: Colours of payloads of one sign (dark enough on white from end to end), of both signs, and of a density.
+ONE_SIGN = ("#2b1055", "#7a1f7c", "#c43b62", "#ee7748", "#f5b54a")
+BOTH_SIGNS = ("#0b4f9e", "#5f8fc4", "#a9a9ad", "#d0745a", "#a8161e")
+DENSITY = ("#ffffff", "#d3e3f3", "#86b6dc", "#3a7fbd", "#134a8a", "#071f45")
+
+
+def raster(
+    events: Events,
+    dt: float,
+    start_step: int = 0,
+    ax: Axes | None = None,
+    lanes: int | Iterable[int] | Literal["all"] | None = None,
+    units: slice | Iterable[int] | None = None,
+    colour: str | None = "value",
+    colour_bar: bool | Axes = True,
+) -> Axes:
+    """Draw events over time and units.
+
+    Parameters
+    ----------
+    events : Events
+    dt : float
+        Length of a step in ms.
+    start_step : int
+        Step at which the window starts.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure, ``raster(...).figure``.
+    lanes : int, sequence of int, "all" or None
+        Lanes to show, stacked from below; by default lane 0 only.
+    units : slice, sequence of int or None
+        Units to show; by default all.
+    colour : "value", None or a colour
+        Colour marks by payload, or draw all alike.  A density (more than `MOST_MARKS` events) has its own
+        colours.
+    colour_bar : bool or Axes
+        Whether there is a colour bar, or where.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    LogError
+        Lanes or units that do not exist.
+    MissingExtraError
+        Matplotlib is not installed.
+    """
+    chosen = Selection(events, lanes, units)
+    if ax is None:
+        ax = _new_figure(7.2, 3.6).add_subplot()
+    left, right = start_step * dt, (start_step + max(chosen.n_steps, 1)) * dt
+    bottom = chosen.first_row - 0.5
+    ax.set_xlim(left, right)
+    ax.set_ylim(bottom, bottom + chosen.n_rows)
+    if len(chosen.step) > MOST_MARKS:
+        _draw_density(ax, chosen, dt, left, bottom, colour_bar)
+    else:
+        _draw_marks(ax, chosen, dt, left, colour, colour_bar)
+    _label_rows(ax, chosen)
+    ax.set_xlabel("time [ms]")
+    _tidy(ax)
+    return ax
+
+
+def activity_trace(
+    events: Events,
+    dt: float,
+    start_step: int = 0,
+    ax: Axes | None = None,
+    lanes: int | Iterable[int] | Literal["all"] | None = None,
+    units: slice | Iterable[int] | None = None,
+    lengths: ArrayLike | None = None,
+) -> Axes:
+    """Draw the percentage of units that send an event, step by step.
+
+    With more steps than a picture has columns, the line is the mean of a column and the band its range.  The
+    dashed line is the mean of all, alpha.
+    Parameters are those of `raster`; ``lengths``, shape (n_lanes,), are the steps of each lane.
+    """
+    if ax is None:
+        ax = _new_figure(7.2, 1.6).add_subplot()
+    chosen = Selection(events, lanes, units)
+    percent, present = activity_per_step(chosen, lengths)
+    time = (start_step + np.arange(len(percent))) * dt
+    per_column = max(-(-len(percent) // MOST_CELLS[0]), 1)
+    if per_column > 1:
+        starts = np.arange(0, len(percent), per_column)
+        low, high = np.fmin.reduceat(percent, starts), np.fmax.reduceat(percent, starts)
+        weight = np.add.reduceat(present, starts)
+        summed = np.add.reduceat(np.nan_to_num(percent) * present, starts)
+        mean = summed / np.where(weight > 0, weight, np.nan)
+        centre = time[starts] + 0.5 * dt * np.diff(np.append(starts, len(percent)))
+        ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
+        ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
+    elif len(percent):
+        edges = np.append(time, (start_step + len(percent)) * dt)
+        ax.stairs(percent, edges, baseline=0.0, fill=True, color=ACCENT, alpha=0.22, linewidth=0)
+        ax.stairs(percent, edges, baseline=None, color=ACCENT, linewidth=0.9)
+    if present.any():
+        mean_percent = float(np.average(np.nan_to_num(percent), weights=present))
+        ax.axhline(mean_percent, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
+        ax.set_ylim(0.0, 1.1 * float(np.nanmax(percent)) or 1.0)
+    ax.set_xlim(start_step * dt, (start_step + max(len(percent), 1)) * dt)
+    ax.set_xlabel("time [ms]")
+    ax.set_ylabel("active [%]")
+    _tidy(ax)
+    return ax
+
+
+def activity_per_step(
+    chosen: Selection, lengths: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Units that send, in percent of those whose lane has not ended (NaN where none), and the latter.
+
+    Both have shape (n_steps,).
+    """
+    count = np.bincount(chosen.step, minlength=chosen.n_steps).astype(np.float64)
+    alive = np.full(chosen.n_steps, len(chosen.lanes))
+    if lengths is not None:
+        ends = np.sort(np.asarray(lengths)[chosen.lanes])
+        alive = len(ends) - np.searchsorted(ends, np.arange(chosen.n_steps), side="right")
+    present = alive * len(chosen.units)
+    return np.divide(100.0 * count, present, out=np.full(chosen.n_steps, np.nan), where=present > 0), present
+
+
+def figure(
+    populations: Mapping[str, Events],
+    dt: float,
+    start_step: int = 0,
+    *,
+    lanes: int | Iterable[int] | Literal["all"] | None = None,
+    lengths: ArrayLike | None = None,
+    colour: str | None = "value",
+    width: float = 8.0,
+) -> Figure:
+    """Rasters of several populations, one above the other on one time axis, each with its activity below.
+
+    Parameters
+    ----------
+    populations : mapping of str to Events
+        By name, top to bottom.
+    dt, start_step, lanes, colour
+        See `raster`.
+    lengths : array of integers, shape (n_lanes,), optional
+        Steps of each lane; by default all are as long as the window.
+    width : float
+        In inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``figure(...).savefig("raster.png")``; titles give sizes and alpha = events / (units x lane-steps).
+    """
+    if not populations:
+        raise LogError("raster", "there is no population that sends events", "give at least one")
+    heights = [ratio for events in populations.values() for ratio in (_height(events), 0.85)]
+    made = _new_figure(width, sum(heights) + 0.75 * len(populations), dpi=160)
+    grid = made.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(1.0, 0.014))
+    shared: Axes | None = None
+    for k, (name, events) in enumerate(populations.items()):
+        top = made.add_subplot(grid[2 * k, 0], sharex=shared)
+        shared = shared or top
+        bar = made.add_subplot(grid[2 * k, 1])
+        raster(events, dt, start_step, ax=top, lanes=lanes, colour=colour, colour_bar=bar)
+        below = made.add_subplot(grid[2 * k + 1, 0], sharex=shared)
+        activity_trace(events, dt, start_step, ax=below, lanes=lanes, lengths=lengths)
+        _title(top, name, Selection(events, lanes), lengths)
+        for ax in (top, below):
+            last = ax is below and k == len(populations) - 1
+            ax.tick_params(labelbottom=last)
+            ax.set_xlabel("time [ms]" if last else "")
+    made.align_ylabels()
+    return made
+
+
+def summary_row(
+    events: Events | None, dt: float, lengths: ArrayLike | None = None, n_extreme: int = 3
+) -> dict:
+    """Numbers about one population's events, for a table.
+
+    Parameters
+    ----------
+    events : Events or None
+        None for a population that sends nothing: only sizes known from ``lengths`` are given.
+    dt : float
+        Length of a step in ms.
+    lengths : array of integers, shape (n_lanes,), optional
+        Steps of each lane; by default all are as long as the window.
+    n_extreme : int
+        How many of the most and least active units are named.
+
+    Returns
+    -------
+    dict
+        ``lanes``, ``steps`` (of the longest lane), ``lane_steps``, ``events``, ``alpha`` (events per unit and
+        lane-step), ``rate_hz`` (of a unit, on average), ``silent_units``, and ``most_active`` and
+        ``least_active``: lists of (unit, rate in Hz); None where there are no events to speak of.
+    """
+    steps = np.asarray([] if lengths is None else lengths, np.int64)
+    if lengths is None and events is not None:
+        steps = np.full(events.n_lanes, events.n_steps)
+    lane_steps = int(steps.sum())
+    row: dict[str, Any] = {"lanes": len(steps), "steps": int(steps.max(initial=0)), "lane_steps": lane_steps}
+    if events is None:
+        names = ("events", "alpha", "rate_hz", "silent_units", "most_active", "least_active")
+        return row | dict.fromkeys(names)
+    count = np.bincount(events.unit, minlength=events.n_units)
+    rate = count / max(lane_steps * dt * 1e-3, 1e-300)
+    order = np.argsort(-count, kind="stable")  # equal units in order of their number
+    quiet = np.argsort(count, kind="stable")
+    return row | {
+        "events": len(events),
+        "alpha": len(events) / max(events.n_units * lane_steps, 1),
+        "rate_hz": float(rate.mean()),
+        "silent_units": int((count == 0).sum()),
+        "most_active": [(int(unit), float(rate[unit])) for unit in order[:n_extreme]],
+        "least_active": [(int(unit), float(rate[unit])) for unit in quiet[:n_extreme]],
+    }
+
+
+# -- drawing ---------------------------------------------------------------------------------------------
+
+
+def _new_figure(width: float, height: float, dpi: int = 160) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            "raster", "matplotlib is not installed", 'pip install "evsim[plot]"'
+        ) from error
+    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    return made
+
+
+def _draw_marks(
+    ax: Axes, chosen: Selection, dt: float, left: float, colour: str | None, colour_bar: bool | Axes
+) -> None:
+    width, height = _mark_size(ax, chosen)
+    # Matplotlib scales a marker's longer side to sqrt(s).
+    corners = [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)]
+    options: dict[str, Any] = {
+        "marker": corners,
+        "s": max(width, height) ** 2,
+        "linewidths": 0,
+        "rasterized": True,
+        # Snapped to pixels, marks look crisp, but very small ones get stripes of unequal height.
+        "snap": None if min(width, height) >= 1.0 else False,
+    }
+    x, y = left + (chosen.step + 0.5) * dt, chosen.row + chosen.first_row
+    if colour != "value" or _is_flat(chosen.value):
+        ax.scatter(x, y, color=INK if colour in ("value", None) else colour, **options)
+        if not isinstance(colour_bar, bool):
+            colour_bar.set_axis_off()
+        return
+    low, high, extend = _limits(chosen.value)
+    both = low < 0 < high
+    colours = _colour_map(BOTH_SIGNS if both else ONE_SIGN)
+    order = np.argsort(np.abs(chosen.value), kind="stable")  # large payloads on top
+    marks = ax.scatter(
+        x[order],
+        y[order],
+        c=chosen.value[order].astype(np.float64),
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+        **options,
+    )
+    _add_bar(ax, marks, colour_bar, "payload", extend)
+
+
+def _draw_density(
+    ax: Axes, chosen: Selection, dt: float, left: float, bottom: float, colour_bar: bool | Axes
+) -> None:
+    percent, per_step, per_row = chosen.density(MOST_CELLS)
+    extent = (
+        left,
+        left + percent.shape[1] * per_step * dt,
+        bottom,
+        bottom + percent.shape[0] * per_row,
+    )
+    limits = ax.get_xlim(), ax.get_ylim()
+    top = float(np.quantile(percent, 0.998)) or float(percent.max())
+    image = ax.imshow(
+        percent,
+        origin="lower",
+        extent=extent,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=_colour_map(DENSITY),
+        vmin=0,
+        vmax=top,
+    )
+    ax.set_xlim(limits[0])  # the last cells may reach past the window
+    ax.set_ylim(limits[1])
+    _add_bar(ax, image, colour_bar, "active [%]", "max" if percent.max() > top else "neither")
+
+
+def _add_bar(ax: Axes, drawn: Any, colour_bar: bool | Axes, label: str, extend: str) -> None:
+    if colour_bar is False:
+        return
+    made: Figure = ax.figure  # type: ignore[assignment]
+    if colour_bar is True:
+        bar = made.colorbar(drawn, ax=ax, extend=extend, pad=0.015, fraction=0.03, aspect=28)
+    else:
+        bar = made.colorbar(drawn, cax=colour_bar, extend=extend)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.set_label(label, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7, color=GREY, labelcolor=INK, length=2.5, width=0.6)
+
+
+def _colour_map(colours: tuple[str, ...]) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("evsim", colours)
+
+
+def _is_flat(values: NDArray) -> bool:
+    """Whether colours would say nothing: no values, or all alike."""
+    return not len(values) or bool(values.min() == values.max())
+
+
+def _limits(values: NDArray) -> tuple[float, float, str]:
+    """Range of colours, cut at the outermost 0.5 % if they lie far out, and which ends are arrows."""
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = (float(q) for q in np.quantile(values, (0.005, 0.995)))
+    spread = inner_high - inner_low
+    cut_low, cut_high = inner_low - low > 0.5 * spread > 0, high - inner_high > 0.5 * spread > 0
+    low, high = inner_low if cut_low else low, inner_high if cut_high else high
+    if low < 0 < high:
+        low, high = -max(-low, high), max(-low, high)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    return low, high, ends[cut_low, cut_high]
+
+
+def _mark_size(ax: Axes, chosen: Selection) -> tuple[float, float]:
+    """Width and height of a mark in points: a cell of one step and one unit, but visible and no slab."""
+    points = 72 / ax.figure.dpi
+    width, height = points * ax.bbox.width, points * ax.bbox.height
+    # Marks larger than their cells are easier to see, but together they must not feign more activity.
+    least = float(np.clip(np.sqrt(0.25 * width * height / max(len(chosen.step), 1)), 0.6, 1.3))
+    cell_width, cell_height = width / max(chosen.n_steps, 1), height / max(chosen.n_rows, 1)
+    return float(np.clip(cell_width, least, 4.0)), float(np.clip(0.85 * cell_height, least, 7.0))
+
+
+def _label_rows(ax: Axes, chosen: Selection) -> None:
+    """Unit numbers for one lane, lane numbers for several."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    n_units = len(chosen.units)
+    if len(chosen.lanes) > 1:
+        for boundary in range(1, len(chosen.lanes)):
+            ax.axhline(boundary * n_units - 0.5, color=PALE, linewidth=0.6, zorder=0)
+        shown = range(0, len(chosen.lanes), max(-(-len(chosen.lanes) // 12), 1))
+        ax.yaxis.set_major_locator(FixedLocator([(k + 0.5) * n_units - 0.5 for k in shown]))
+        ax.set_yticklabels([str(chosen.lanes[k]) for k in shown])
+        ax.set_ylabel(f"lane ({n_units} unit{'s' if n_units > 1 else ''} each)")
+        return
+    ax.set_ylabel("unit")
+    if chosen.is_consecutive:
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        return
+    shown = range(0, n_units, max(-(-n_units // 8), 1))
+    ax.yaxis.set_major_locator(FixedLocator(list(shown)))
+    ax.set_yticklabels([str(chosen.units[k]) for k in shown])
+
+
+def _title(ax: Axes, name: str, chosen: Selection, lengths: ArrayLike | None) -> None:
+    ends = np.full(chosen.lanes.max() + 1, chosen.n_steps) if lengths is None else np.asarray(lengths)
+    unit_steps = len(chosen.units) * int(ends[chosen.lanes].sum())
+    alpha = len(chosen.step) / max(unit_steps, 1)
+    lanes = f"lane {chosen.lanes[0]}" if len(chosen.lanes) == 1 else f"{len(chosen.lanes)} lanes"
+    facts = f"{len(chosen.units):,} units, {lanes}, {len(chosen.step):,} events, α = {100 * alpha:.3g} %"
+    ax.set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK, pad=5)
+    ax.set_title(facts, loc="right", fontsize=8, color=GREY, pad=5)
+
+
+def _height(events: Events) -> float:
+    """Inches for a population's raster: a small population needs less."""
+    return float(np.clip(0.55 + 0.022 * events.n_units, 0.7, 2.7))
+
+
+def _tidy(ax: Axes) -> None:
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(GREY)
+        ax.spines[side].set_linewidth(0.7)
+    ax.tick_params(labelsize=8, color=GREY, labelcolor=INK, length=3, width=0.7)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_fontsize(9)
+        label.set_color(INK)

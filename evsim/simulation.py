@@ -1,0 +1,320 @@
+"""A simulation: a plan plus its running state.  It gives stimulus to the core and returns an event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.core.event_queue import Rings
+from evsim.core.forward import Forward
+from evsim.errors import StimulusError
+from evsim.eventlog import EventLog, PopulationLog
+from evsim.events import Events
+from evsim.network import Network
+from evsim.plan import STATES, TAPES, Plan
+from evsim.threads import usable_threads
+
+#: What the stimulus of one source may be; see `Simulation.run`.
+Stimulus = Events | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
+
+
+class Simulation:
+    """Runs a network on its time grid.
+
+    Parameters
+    ----------
+    network : Network or Plan
+    threads : int, optional
+        Lanes are shared among so many threads; by default as many as this process may use.  Results do not
+        depend on it.
+
+    Attributes
+    ----------
+    plan : Plan
+    time_step : int
+        Steps since the last reset: where the next carried run starts.
+    """
+
+    def __init__(self, network: Network | Plan, threads: int | None = None):
+        self.plan = network if isinstance(network, Plan) else Plan(network)
+        self.threads = usable_threads(threads)
+        self.time_step = 0
+        self._rings: Rings | None = None
+        self._states: list[NDArray] = []
+
+    @property
+    def schedule(self) -> str:
+        """The order of things within one step, to be printed."""
+        return self.plan.schedule
+
+    @property
+    def n_lanes(self) -> int:
+        """Lanes of the present state; 0 before the first run."""
+        return self._rings.n_lanes if self._rings is not None else 0
+
+    def reset(self) -> None:
+        """Forget states and events in flight; the next run starts at time 0 with any number of lanes."""
+        self._rings, self._states, self.time_step = None, [], 0
+
+    def run(
+        self,
+        stimulus: Mapping[str, Stimulus] | Stimulus,
+        duration: float | None = None,
+        *,
+        carry: bool = False,
+        lengths: ArrayLike | None = None,
+        tape: bool = True,
+    ) -> EventLog:
+        """Run and return the log of what happened.
+
+        Parameters
+        ----------
+        stimulus : mapping of source name to data, or data if there is one source
+            Data is one of: a float array (n_steps, n_lanes, n_units), or (n_steps, n_units) for one lane; integer
+            token ids (n_steps, n_lanes), or (n_steps,) for one lane, -1 for no event; `Events`; or a tuple of
+            arrays (time in ms, lane, unit, value), in any order.  A zero is no event.
+        duration : float, optional
+            ms, a multiple of dt; by default the length of the longest array.  Needed for tuples.
+        carry : bool
+            Go on from where the last run ended, with its states and events in flight, instead of from rest.
+        lengths : array of int, shape (n_lanes,), optional
+            Steps of each lane, for sequences of unequal length: what lies behind costs nothing and means nothing.
+        tape : bool
+            Record what `Adjoint` needs (5 numbers per EGRU unit, lane and step).  Without it, a replay computes
+            it again from the events.
+
+        Raises
+        ------
+        StimulusError
+            Data that do not fit the network or each other.
+        """
+        n_steps, n_lanes = self._window(stimulus, duration, lengths)
+        events = self._encode(stimulus, n_steps, n_lanes)
+        if not carry or self._rings is None:
+            self._begin(n_lanes)
+        elif n_lanes != self.n_lanes:
+            raise StimulusError("stimulus", f"has {n_lanes} lanes, the carried state has {self.n_lanes}", "reset(), or keep the lanes")
+        steps = _lengths(lengths, n_steps, n_lanes)
+        logs = self._describe(n_steps, n_lanes, tape, events)
+        macs = self._forward(logs, steps, n_steps)
+        start, self.time_step = self.time_step, self.time_step + n_steps
+        return EventLog(
+            logs,
+            dt=self.plan.dt,
+            start_step=start,
+            n_steps=n_steps,
+            n_lanes=n_lanes,
+            lengths=steps,
+            counters=self._counters(logs, steps, macs),
+            network=self.plan.network.describe(),
+            parameters=live_parameters(self.plan),
+            provenance={},
+        )
+
+    def step(self, stimulus: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, NDArray]:
+        """Advance by one step, going on from the present state.
+
+        Parameters
+        ----------
+        stimulus : mapping of source name to data, or data if there is one source
+            Floats (n_lanes, n_units), or (n_units,) for one lane; or integer token ids (n_lanes,), or one integer.
+
+        Returns
+        -------
+        dict of str to ndarray, shape (n_lanes, n_units)
+            Event values of the populations that send, states of the readouts.
+        """
+        if not isinstance(stimulus, Mapping):
+            stimulus = {self._only_source(): stimulus}
+        log = self.run({name: _one_step(data) for name, data in stimulus.items()}, self.plan.dt, carry=True, tape=False)
+        return {
+            name: log[name].state[0] if sent is None else sent.to_dense()[0]
+            for name, sent in ((name, log[name].events) for name in log)
+        }
+
+    # -- the pieces of a run, in order ---------------------------------------------------------------------
+
+    def _window(self, stimulus: Any, duration: float | None, lengths: ArrayLike | None) -> tuple[int, int]:
+        """Steps and lanes that the stimulus, the duration and the lengths agree on."""
+        given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
+        shapes = {name: _shape(name, data) for name, data in given.items()}
+        steps = {shape[0] for shape in shapes.values() if shape[0] is not None}
+        lanes = {shape[1] for shape in shapes.values() if shape[1] is not None}
+        if lengths is not None:
+            lanes.add(np.asarray(lengths).size)
+        if duration is not None:
+            exact = duration / self.plan.dt
+            if not (np.isfinite(exact) and exact >= 0 and abs(exact - round(exact)) < 1e-6):
+                raise StimulusError(
+                    "run", f"duration {duration!r} ms is not a multiple of dt = {self.plan.dt:g} ms", "give a whole number of steps"
+                )
+            steps.add(round(exact))
+        if len(steps) != 1 or len(lanes) > 1:
+            raise StimulusError(
+                "stimulus",
+                f"steps {sorted(steps) or 'unknown'} and lanes {sorted(lanes) or 'unknown'} from {shapes} and duration {duration}",
+                "all inputs need the same number of steps and lanes; give duration= for event lists",
+            )
+        if not lanes:
+            top = [int(np.max(data[1], initial=0)) + 1 for data in given.values() if isinstance(data, tuple)]
+            lanes = {self.n_lanes or max(top, default=1)}
+        return steps.pop(), lanes.pop()
+
+    def _encode(self, stimulus: Any, n_steps: int, n_lanes: int) -> dict[str, Events]:
+        """The events of every source."""
+        given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
+        names = {p.name for p in self.plan.sources}
+        if set(given) != names:
+            raise StimulusError("stimulus", f"is for {sorted(given)}, the sources are {sorted(names)}", "give data for each source by name")
+        return {
+            p.name: _encode(f"source '{p.name}'", given[p.name], p.n_units, n_lanes, n_steps, self.plan) for p in self.plan.sources
+        }
+
+    def _only_source(self) -> str:
+        if len(self.plan.sources) != 1:
+            names = [p.name for p in self.plan.sources]
+            raise StimulusError("stimulus", f"the network has sources {names}", "give a mapping from source name to data")
+        return self.plan.sources[0].name
+
+    def _begin(self, n_lanes: int) -> None:
+        """Rest: states zero, nothing in flight."""
+        self.reset()
+        self._rings = Rings([history + 1 for history in self.plan.history], n_lanes, self.plan.dtype == np.float64)
+        self._states = [np.zeros((n_lanes, int(row["n_state"])), self.plan.dtype) for row in self.plan.population_rows]
+
+    def _describe(self, n_steps: int, n_lanes: int, tape: bool, events: dict[str, Events]) -> dict[str, PopulationLog]:
+        """A log of every population as it stands before the run."""
+        logs = {}
+        for rank, population in enumerate(self.plan.populations):
+            names, fields = STATES[population.kernel], TAPES[population.kernel]
+            states = self._states[rank].reshape(n_lanes, len(names), population.n_units)
+            recorded = fields and (tape or not population.emits)
+            logs[population.name] = PopulationLog(
+                population.name,
+                type(population).__name__,
+                population.n_units,
+                self.plan.dt,
+                self.time_step,
+                events=events.get(population.name),
+                carried=self._in_flight(rank, n_lanes) if population.emits else None,
+                initial={name: states[:, i].copy() for i, name in enumerate(names)},
+                tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype) if recorded else None,
+                tape_fields=fields if recorded else (),
+                thresholds=population.parameters["threshold"].values if "threshold" in population.parameters else None,
+            )
+        return logs
+
+    def _in_flight(self, rank: int, n_lanes: int) -> Events:
+        """Events of the steps before the present one that may still be on their way, oldest first."""
+        population, history = self.plan.populations[rank], self.plan.history[rank]
+        if history == 0 or self._rings is None or self.time_step == 0:
+            return Events.empty(population.n_units, n_lanes, history, self.plan.dtype)
+        ago = range(history, 0, -1)
+        buckets = [self._rings.peek(rank, lane, steps) for steps in ago for lane in range(n_lanes)]
+        ptr = np.concatenate([[0], np.cumsum([len(unit) for unit, _ in buckets])]).astype(np.int64)
+        unit = np.concatenate([unit for unit, _ in buckets])
+        return Events(population.n_units, n_lanes, history, ptr, unit, np.concatenate([value for _, value in buckets]))
+
+    def _forward(self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], n_steps: int) -> NDArray[np.int64]:
+        """Run the core, put what it sent into the logs, and return the MACs of each projection."""
+        core = Forward(self.plan.table, self._rings, lengths, n_steps)
+        bases = self.plan.bases()
+        for rank, population in enumerate(self.plan.populations):
+            log = logs[population.name]
+            if population.kernel == "source" and log.events is not None:
+                core.give_source(rank, log.events.ptr, log.events.unit, log.events.value)
+            else:
+                core.give_arrays(rank, bases[rank], self._states[rank], log.tape)
+        macs = core.go(min(self.threads, len(lengths)))
+        for rank, population in enumerate(self.plan.populations):
+            if population.emits and population.kernel != "source":
+                log = logs[population.name]
+                log.events = Events(population.n_units, len(lengths), n_steps, *core.collect(rank))
+        return macs.sum(axis=0)
+
+    def _counters(self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], macs: NDArray[np.int64]) -> dict[str, Any]:
+        lane_steps = int(lengths.sum())
+        return {
+            "lane_steps": lane_steps,
+            "events": {name: log.n_events for name, log in logs.items() if log.events is not None},
+            "macs": {p.name: int(count) for p, count in zip(self.plan.projections, macs)},
+            "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
+        }
+
+
+def live_parameters(plan: Plan) -> dict[str, NDArray]:
+    """Every parameter array by name, and the structure of sparse weights; not copied."""
+    arrays = {name: parameter.values for name, parameter in plan.network.parameters().items()}
+    for p in plan.projections:
+        if p.indptr is not None and p.indices is not None:
+            arrays |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
+    return arrays
+
+
+def _lengths(lengths: ArrayLike | None, n_steps: int, n_lanes: int) -> NDArray[np.int64]:
+    if lengths is None:
+        return np.full(n_lanes, n_steps, np.int64)
+    steps = np.asarray(lengths)
+    if steps.shape != (n_lanes,) or steps.dtype.kind not in "iu" or steps.min() < 0 or steps.max() > n_steps:
+        raise StimulusError("lengths", f"{np.array2string(steps, threshold=8)}", f"give {n_lanes} integers in 0..{n_steps}")
+    return np.ascontiguousarray(steps, np.int64)
+
+
+def _one_step(data: ArrayLike) -> NDArray:
+    """Input of one step with a time axis, and a lane axis if it had none."""
+    array = np.asarray(data)
+    if array.dtype.kind in "iu" and array.ndim < 2:
+        return array.reshape(1, -1)
+    return array[None, None] if array.ndim == 1 else array[None]
+
+
+def _is_tokens(array: NDArray) -> bool:
+    return array.dtype.kind in "iu" and array.ndim < 3
+
+
+def _shape(name: str, data: Any) -> tuple[int | None, int | None]:
+    """(steps, lanes) as far as the data of one source determine them."""
+    if isinstance(data, Events):
+        return data.n_steps, data.n_lanes
+    if isinstance(data, tuple):
+        return None, None
+    array = np.asarray(data)
+    if array.dtype.kind not in "iufb" or array.ndim not in ((1, 2, 3) if array.dtype.kind in "iu" else (2, 3)):
+        raise StimulusError(
+            f"source '{name}'",
+            f"input has shape {array.shape} and dtype {array.dtype}",
+            "give floats (steps, lanes, units) or (steps, units), token ids (steps, lanes) or (steps,), or (time, lane, unit, value)",
+        )
+    one_lane = array.ndim == (1 if _is_tokens(array) else 2)
+    return array.shape[0], 1 if one_lane else array.shape[1]
+
+
+def _encode(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, plan: Plan) -> Events:
+    """The events of one source, in the plan's float type."""
+    if isinstance(data, Events):
+        if data.n_units != n_units:
+            raise StimulusError(where, f"{data!r}", f"give events of {n_units} units")
+        return Events(n_units, n_lanes, n_steps, data.ptr, data.unit, np.ascontiguousarray(data.value, plan.dtype))
+    if isinstance(data, tuple):
+        if len(data) != 4:
+            raise StimulusError(where, f"an event list of {len(data)} columns", "give (time in ms, lane, unit, value)")
+        exact = np.asarray(data[0], np.float64) / plan.dt
+        step = np.round(exact)
+        off = np.nonzero(~(np.abs(exact - step) < 1e-6))[0]
+        if off.size:
+            raise StimulusError(
+                where, f"event {off[0]} at {np.ravel(data[0])[off[0]]} ms is off the grid of dt = {plan.dt:g} ms", "round it, or use a smaller dt"
+            )
+        return Events.from_list(
+            step.astype(np.int64), *data[1:], n_units=n_units, n_lanes=n_lanes, n_steps=n_steps, dtype=plan.dtype, where=where
+        )
+    array = np.asarray(data)
+    if _is_tokens(array):
+        return Events.from_tokens(array.reshape(n_steps, n_lanes), n_units, plan.dtype, where)
+    dense = array.reshape(n_steps, n_lanes, array.shape[-1])
+    if dense.shape[-1] != n_units:
+        raise StimulusError(where, f"input has {dense.shape[-1]} units", f"give {n_units}")
+    return Events.from_dense(dense, plan.dtype, where)

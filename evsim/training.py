@@ -1,0 +1,288 @@
+"""Training: trials through a simulation, losses back through the adjoint, steps of an optimiser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.adjoint import Adjoint
+from evsim.checkpoint import Checkpoint
+from evsim.errors import CheckpointError
+from evsim.loss import cross_entropy
+from evsim.network import Network
+from evsim.optimizer import Optimizer
+from evsim.protocol import Trial
+from evsim.simulation import Simulation
+
+#: A loss: (state of the readout, target) -> (mean, gradient).
+Loss = Callable[[NDArray, ArrayLike], tuple[float, NDArray]]
+
+
+@dataclass
+class Tally:
+    """Sums over the trials of an epoch.
+
+    Attributes
+    ----------
+    loss : float
+        Sum over targets, in nats for cross-entropy.
+    correct, targets : int
+    lane_steps : int
+    events, unit_steps : dict of str to int
+        Per population that sends: events, and units x lane-steps.
+    backward_active : dict of str to int
+    macs : dict of str to dict of str to int
+        Of ``forward``, ``state`` (dL/dy) and ``weight``, by projection.
+    dense_macs : dict of str to int
+        Of each of the three if every unit sent an event in every step, by projection.
+    seconds : dict of str to float
+        Wall time of ``forward``, ``backward``, ``other``.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    targets: int = 0
+    lane_steps: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+    unit_steps: dict[str, int] = field(default_factory=dict)
+    backward_active: dict[str, int] = field(default_factory=dict)
+    macs: dict[str, dict[str, int]] = field(default_factory=dict)
+    dense_macs: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_loss(self) -> float:
+        """Loss per target."""
+        return self.loss / max(self.targets, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of targets that are the readout's largest class."""
+        return self.correct / max(self.targets, 1)
+
+    def activity(self, names: Iterable[str]) -> float:
+        """Events per unit and step over some populations: alpha."""
+        chosen = list(names)
+        return sum(self.events[n] for n in chosen) / max(sum(self.unit_steps[n] for n in chosen), 1)
+
+    def backward_activity(self) -> float:
+        """Backward-active units per unit and step: beta."""
+        units = sum(self.unit_steps[name] for name in self.backward_active)
+        return sum(self.backward_active.values()) / max(units, 1)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {**vars(self), "mean_loss": self.mean_loss, "accuracy": self.accuracy}
+
+
+@dataclass
+class History:
+    """What came of a call of `fit`.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        One per epoch: ``epoch``, ``loss``, ``validation`` (loss or None), ``accuracy``, ``seconds``.
+    best_epoch : int
+        The epoch whose parameters the network holds now.
+    stopped_early : bool
+    training : Tally
+        Of the last epoch run in this call.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped_early: bool = False
+    training: Tally = field(default_factory=Tally)
+
+
+class Trainer:
+    """One network with all that is needed to train it.
+
+    Parameters
+    ----------
+    network : Network
+    readout : str
+        The population whose state the loss looks at.
+    optimizer : Optimizer
+    loss : callable
+        (state, target) -> (mean over targets, gradient).
+    activity_cost : float
+        Adds ``activity_cost * mean(event)`` to the loss: the mean over all units that are trained through the
+        pseudo-derivative, so that a unit is paid for being silent.
+    threads : int, optional
+    **pseudo_derivative
+        Options of `Adjoint`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        readout: str,
+        optimizer: Optimizer,
+        *,
+        loss: Loss = cross_entropy,
+        activity_cost: float = 0.0,
+        threads: int | None = None,
+        **pseudo_derivative: Any,
+    ):
+        self.network, self.readout, self.optimizer, self.loss = network, readout, optimizer, loss
+        self.activity_cost = activity_cost
+        self.simulation = Simulation(network, threads)
+        self.adjoint = Adjoint(self.simulation.plan, threads=threads, **pseudo_derivative)
+        self._costly = [p for p in self.simulation.plan.populations if "threshold" in p.parameters]
+
+    def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
+        """One pass over trials with an optimiser step after each."""
+        tally = Tally()
+        for trial in trials:
+            start = time.perf_counter()
+            log, value, gradient = self._present(self.simulation, trial, tape=True)
+            forward = time.perf_counter()
+            losses = {self.readout: gradient} | self._activity_gradient(log.n_steps, log.n_lanes)
+            gradients = self.adjoint.replay(log, losses)
+            backward = time.perf_counter()
+            self.optimizer.step(gradients)
+            self._count(tally, log, trial, value)
+            _add(tally.backward_active, gradients.counters["backward_active"])
+            for kind in ("state", "weight"):
+                _add(tally.macs.setdefault(kind, {}), gradients.counters[f"macs_{kind}"])
+            end = time.perf_counter()
+            _add(tally.seconds, {"forward": forward - start, "backward": backward - forward, "other": end - backward})
+            tick()
+        return tally
+
+    def evaluate(self, trials: Iterable[Trial]) -> Tally:
+        """One pass over trials without learning, in a simulation of its own."""
+        tally, simulation = Tally(), Simulation(self.simulation.plan, self.simulation.threads)
+        for trial in trials:
+            start = time.perf_counter()
+            log, value, _ = self._present(simulation, trial, tape=False)
+            _add(tally.seconds, {"forward": time.perf_counter() - start})
+            self._count(tally, log, trial, value)
+        return tally
+
+    def _present(self, simulation: Simulation, trial: Trial, tape: bool):
+        log = simulation.run(trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=tape)
+        value, gradient = self.loss(log[self.readout].state, trial.target)
+        return log, value, gradient
+
+    def _activity_gradient(self, n_steps: int, n_lanes: int) -> dict[str, NDArray]:
+        if not self.activity_cost:
+            return {}
+        share = self.activity_cost / max(n_steps * n_lanes * sum(p.n_units for p in self._costly), 1)
+        dtype = self.network.dtype
+        return {f"{p.name}.o": np.full((n_steps, n_lanes, p.n_units), share, dtype) for p in self._costly}
+
+    def _count(self, tally: Tally, log, trial: Trial, value: float) -> None:
+        target = np.asarray(trial.target)
+        if target.dtype.kind in "iu":
+            asked = target >= 0
+            tally.correct += int((log[self.readout].state.argmax(axis=-1)[asked] == target[asked]).sum())
+            number = int(asked.sum())
+        else:
+            number = int(np.isfinite(target).sum())
+        tally.targets += number
+        tally.loss += value * number
+        tally.lane_steps += log.counters["lane_steps"]
+        _add(tally.events, log.counters["events"])
+        _add(tally.unit_steps, {n: log[n].n_units * log.counters["lane_steps"] for n in log.counters["events"]})
+        _add(tally.macs.setdefault("forward", {}), log.counters["macs"])
+        _add(tally.dense_macs, log.counters["dense_macs"])
+
+
+def fit(
+    trainer: Trainer,
+    trials: Callable[[int], Iterable[Trial]],
+    *,
+    epochs: int,
+    validation: Callable[[], Iterable[Trial]] | None = None,
+    schedule: Callable[[int], float] | None = None,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    on_trial: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda epoch: None,
+) -> History:
+    """Train for some epochs; at the end the network holds the parameters of the best one.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    trials : callable
+        Epoch number -> its trials.  They must depend on nothing but that number for a resumed run to equal an
+        uninterrupted one.
+    epochs : int
+    validation : callable, optional
+        -> trials that are never learned from.  The best epoch is the one with the lowest loss on them; without, the
+        last one.
+    schedule : callable, optional
+        Epoch number -> learning rate of that epoch.
+    patience : int, optional
+        Stop after so many epochs without a better validation loss.
+    checkpoint : path, optional
+        Written after every epoch, whole or not at all.
+    resume : bool
+        Go on from ``checkpoint``.  The weights then are, bit for bit, those of an uninterrupted run.
+    on_trial, on_epoch : callable
+        Called after each trial, and after each epoch with its entry of the history.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing to resume from, or a checkpoint of another network.
+    """
+    parameters, history = trainer.network.parameters(), History()
+    best_loss, best = np.inf, _copy(parameters)
+    if resume:
+        if checkpoint is None:
+            raise CheckpointError("fit", "asked to resume without a checkpoint", "give checkpoint=")
+        state = Checkpoint.open(checkpoint)
+        state.restore(parameters)
+        trainer.optimizer.load(state.optimizer)
+        best = state.best
+        best_loss = float(state.progress["best_loss"])
+        history.epochs, history.best_epoch = state.progress["epochs"], state.progress["best_epoch"]
+    for epoch in range(len(history.epochs), epochs):
+        if patience is not None and epoch - history.best_epoch > patience:
+            history.stopped_early = True
+            break
+        if schedule is not None:
+            trainer.optimizer.lr = schedule(epoch)
+        start = time.perf_counter()
+        history.training = trainer.learn(trials(epoch), on_trial)
+        checked = trainer.evaluate(validation()) if validation is not None else None
+        score = checked.mean_loss if checked is not None else -float(epoch)
+        if score < best_loss:
+            best_loss, best, history.best_epoch = score, _copy(parameters), epoch
+        entry = {
+            "epoch": epoch,
+            "loss": history.training.mean_loss,
+            "validation": None if checked is None else checked.mean_loss,
+            "accuracy": (checked or history.training).accuracy,
+            "lr": trainer.optimizer.lr,
+            "seconds": time.perf_counter() - start,
+        }
+        history.epochs.append(entry)
+        if checkpoint is not None:
+            progress = {"epochs": history.epochs, "best_epoch": history.best_epoch, "best_loss": best_loss}
+            Checkpoint(_copy(parameters), best, trainer.optimizer.state(), progress).save(checkpoint)
+        on_epoch(entry)
+    for name, parameter in parameters.items():
+        parameter.assign(best[name])
+    return history
+
+
+def _copy(parameters) -> dict[str, NDArray]:
+    return {name: p.values.copy() for name, p in parameters.items()}
+
+
+def _add(sums: dict, more: dict) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value
