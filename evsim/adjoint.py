@@ -162,7 +162,10 @@ class Adjoint:
             population = self.plan.network[name]
             if population.kernel == "source" or (kind and not population.emits):
                 raise GradientError(f"loss '{key}'", f"{population!r} has none", "readouts have a state, EGRU a state, .y and .o")
-            array = np.ascontiguousarray(given, self.plan.dtype)
+            try:
+                array = np.ascontiguousarray(given, self.plan.dtype)
+            except (TypeError, ValueError):
+                raise GradientError(f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats") from None
             shape = (log.n_steps, log.n_lanes, population.n_units)
             if array.shape != shape:
                 raise GradientError(f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: steps, lanes, units")

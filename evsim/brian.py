@@ -457,8 +457,8 @@ def egru_example(
     """A lively random network, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
 
     In each step each input sends an event with probability 0.15, its value gamma-distributed with mean 1.
-    Hidden populations have activities of 0.05 to 0.3, and few units that are silent or always send.  Recurrence
-    is strong enough to matter, and input strong enough to keep runs together that differ by rounding.
+    Hidden populations have activities of 0.05 to 0.3, and few units that are silent or always send.  The
+    recurrence is strong enough to matter, the input to keep runs together that differ by rounding.
 
     Parameters
     ----------

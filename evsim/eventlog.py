@@ -155,7 +155,7 @@ class PopulationLog:
 
     # -- pictures and comparison -------------------------------------------------------------------------
 
-    def plot_raster(self, ax: Axes | None = None, **options) -> Axes:
+    def plot_raster(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Raster of the events; options are those of `evsim.raster.raster`."""
         from evsim.raster import raster
 
@@ -319,7 +319,7 @@ class EventLog:
         """A row per population: type, size, events, activity, rates and extreme units (see `summary_row`)."""
         return [population.summary() for population in self.populations.values()]
 
-    def figure(self, **options) -> Figure:
+    def figure(self, **options: Any) -> Figure:
         """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""
         from evsim.raster import figure
 

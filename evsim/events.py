@@ -56,7 +56,8 @@ class Events:
         dense = np.asarray(array)
         if dense.ndim != 3:
             raise StimulusError(where, f"dense input has shape {dense.shape}", "give (steps, lanes, units)")
-        dense = np.ascontiguousarray(dense, dtype=dtype)
+        with np.errstate(over="ignore"):  # what the float type cannot hold is reported just below
+            dense = np.ascontiguousarray(dense, dtype=dtype)
         if not np.isfinite(dense).all():
             step, lane, unit = (int(i[0]) for i in np.nonzero(~np.isfinite(dense)))
             raise StimulusError(
@@ -126,11 +127,14 @@ class Events:
         """
         columns = {"step": step, "lane": lane, "unit": unit}
         index = {name: np.asarray(column).ravel() for name, column in columns.items()}
-        payload = np.asarray(value, dtype=dtype).ravel()
+        with np.errstate(over="ignore"):
+            payload = np.asarray(value, dtype=dtype).ravel()
         for (name, column), limit in zip(index.items(), (n_steps, n_lanes, n_units)):
             if column.size != payload.size:
                 raise StimulusError(where, f"{column.size} {name}s for {payload.size} values", "give equal lengths")
-            if column.size and column.dtype.kind not in "iu":
+            if column.size == 0:  # an empty list has no dtype worth speaking of
+                index[name] = column = column.astype(np.int64)
+            if column.dtype.kind not in "iu":
                 raise StimulusError(where, f"{name}s are of dtype {column.dtype}", "give integers")
             wrong = np.nonzero((column < 0) | (column >= limit))[0]
             if wrong.size:
@@ -141,7 +145,7 @@ class Events:
             row = int(np.nonzero(~np.isfinite(payload))[0][0])
             raise StimulusError(where, f"event {row} has value {payload[row]}", "give finite values")
         keep = payload != 0
-        bucket = index["step"][keep].astype(np.int64) * n_lanes + index["lane"][keep]
+        bucket = index["step"][keep].astype(np.int64) * n_lanes + index["lane"][keep].astype(np.int64)
         units, payload = index["unit"][keep].astype(np.int32), payload[keep]
         order = np.lexsort((units, bucket))
         bucket, units, payload = bucket[order], units[order], payload[order]
@@ -154,6 +158,35 @@ class Events:
         ptr = np.zeros(n_steps * n_lanes + 1, np.int64)
         np.cumsum(np.bincount(bucket, minlength=n_steps * n_lanes), out=ptr[1:])
         return cls(n_units, n_lanes, n_steps, ptr, units, payload)
+
+    def check(self, where: str = "events") -> None:
+        """Raise StimulusError unless all is as the head of this class says; `from_dense` and its kin guarantee it."""
+        n, ptr = len(self.unit), self.ptr
+        if (
+            (self.ptr.dtype, self.unit.dtype) != (np.int64, np.int32)
+            or ptr.shape != (self.n_steps * self.n_lanes + 1,)
+            or (ptr[0], ptr[-1], len(self.value)) != (0, n, n)
+            or (np.diff(ptr) < 0).any()
+        ):
+            raise StimulusError(where, f"{self!r} has pointers or types that do not fit", "make events with Events.from_list")
+        wrong = (self.unit < 0) | (self.unit >= self.n_units) | ~np.isfinite(self.value) | (self.value == 0)
+        if wrong.any():
+            row = int(np.nonzero(wrong)[0][0])
+            raise StimulusError(
+                where,
+                f"event {row} is of unit {self.unit[row]} with value {self.value[row]}",
+                f"units lie in 0..{self.n_units - 1}, values are finite and not zero",
+            )
+        disorder = np.diff(self.unit) <= 0
+        first = ptr[(ptr > 0) & (ptr < n)]  # an event that begins a bucket may be of any unit
+        disorder[first - 1] = False
+        if disorder.any():
+            row = int(np.nonzero(disorder)[0][0])
+            raise StimulusError(
+                where,
+                f"event {row + 1} of unit {self.unit[row + 1]} comes after one of unit {self.unit[row]}",
+                "units increase within a step and lane; Events.from_list sorts",
+            )
 
     # -- columns and views -------------------------------------------------------------------------------
 

@@ -65,9 +65,11 @@ def new_file(
 
 
 def _check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:
+    if "\0" in str(target):
+        raise error(where, "the name holds a zero byte", "give another name")
     try:
         is_folder, has_folder, exists = target.is_dir(), target.parent.is_dir(), os.path.lexists(target)
-    except (OSError, ValueError) as cause:  # a name that is too long, or holds a zero byte
+    except OSError as cause:
         raise error(where, f"cannot be written: {one_line(cause)}", "give another name") from cause
     if is_folder or not target.name:
         raise error(where, "is a folder", "give the name of a file")
@@ -77,7 +79,7 @@ def _check_target(target: Path, where: str, overwrite: bool, error: type[EvsimEr
         raise error(where, "exists already", "give another name or overwrite=True")
 
 
-def put(group: h5py.Group, name: str, values: ArrayLike, **options) -> h5py.Dataset:
+def put(group: h5py.Group, name: str, values: ArrayLike, **options: Any) -> h5py.Dataset:
     """Write an array of any shape, little-endian, with its CRC-32 as attribute ``crc32``."""
     array = np.asarray(values, order="C")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -88,8 +90,17 @@ def put(group: h5py.Group, name: str, values: ArrayLike, **options) -> h5py.Data
 
 def put_json(group: h5py.Group, name: str, value: Any) -> None:
     """Write a dict as JSON text (in a data set, because an attribute ends at 64 kB)."""
-    text = to_json(value)
-    group.create_dataset(name, data=text).attrs["crc32"] = np.uint32(zlib.crc32(text.encode()))
+    text = to_json(value).encode()
+    group.create_dataset(name, data=np.bytes_(text)).attrs["crc32"] = np.uint32(zlib.crc32(text))
+
+
+def put_text(item: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
+    """Write an attribute of fixed length.
+
+    Strings of variable length lie in a heap without checksum, and one wrong bit there can send HDF5 into an
+    endless loop: none is read here.
+    """
+    item.attrs[name] = np.bytes_(text.encode())
 
 
 # -- reading ---------------------------------------------------------------------------------------------
@@ -185,29 +196,31 @@ class Reader:
 
     def number(self, item: h5py.Group | h5py.Dataset, name: str, kind: type = int) -> Any:
         """A scalar attribute as int or float."""
-        value = np.asarray(item.attrs.get(name))
+        value = np.asarray(self.attribute(item, name))
         if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
             raise self.fail(f"{item.name} lacks the number '{name}'")
         return kind(value)
 
     def text(self, item: h5py.Group, name: str) -> str:
-        """A string attribute."""
-        value = item.attrs.get(name)
-        if not isinstance(value, str):
+        """An attribute written by `put_text`."""
+        value = self.attribute(item, name)
+        if not isinstance(value, bytes):
             raise self.fail(f"{item.name} lacks the text '{name}'")
-        return value
+        return value.decode()
+
+    def attribute(self, item: h5py.Group | h5py.Dataset, name: str) -> Any:
+        """An attribute, None if there is none or it is of variable length (see `put_text`)."""
+        if name not in item.attrs or item.attrs.get_id(name).dtype.kind == "O":
+            return None
+        return item.attrs[name]
 
     def json(self, parent: h5py.Group, name: str) -> dict:
-        """A dict kept as JSON."""
+        """A dict written by `put_json`."""
         dataset = self._entry(parent, name, h5py.Dataset)
-        if (
-            dataset.shape != ()
-            or h5py.check_string_dtype(dataset.dtype) is None
-            or dataset.dtype.itemsize > self.size
-        ):
+        if dataset.shape != () or dataset.dtype.kind != "S":
             raise self.fail(f"{dataset.name} is no text")
-        self._check_place(dataset)
-        text = dataset[()]
+        self._check_storage(dataset)
+        text = bytes(dataset[()])
         self._check_sum(dataset, text)
         value = json.loads(text)
         if not isinstance(value, dict):
@@ -230,21 +243,15 @@ class Reader:
             raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
         return found
 
-    def _check_place(self, dataset: h5py.Dataset) -> None:
-        """The bytes of a data set must be in this very file."""
+    def _check_storage(self, dataset: h5py.Dataset) -> None:
+        """Raise unless the bytes that a data set claims are in this very file."""
         if dataset.is_virtual or dataset.external:
             raise self.fail(f"{dataset.name} keeps its data in another file", "put the data itself there")
-
-    def _check_storage(self, dataset: h5py.Dataset) -> None:
-        """The file must hold the bytes that a data set claims."""
-        self._check_place(dataset)
         stored, chunks = dataset.id.get_storage_size(), dataset.chunks
         if chunks is None:
             whole = dataset.nbytes <= stored
         else:  # filters may shrink chunks, but each must be there, and none may be huge
-            n_chunks = math.prod(
-                -(-length // chunk) for length, chunk in zip(dataset.shape, chunks, strict=True)
-            )
+            n_chunks = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, chunks, strict=True))
             whole = math.prod(chunks) <= LARGEST_CHUNK and dataset.id.get_num_chunks() == n_chunks
         if not whole or stored > self.size:
             raise self.fail(f"{dataset.name} claims {dataset.nbytes} bytes, which the file does not hold")

@@ -41,7 +41,7 @@ class Network:
             raise NetworkError("network", "dt=None asks for continuous time, which this version does not offer", "give dt in ms")
         if not (isinstance(dt, (int, float)) and math.isfinite(dt) and dt > 0):
             raise NetworkError("network", f"dt is {dt!r}", "give a positive number of ms")
-        if str(np.dtype(dtype)) not in ("float32", "float64"):
+        if not _is_float(dtype):
             raise NetworkError("network", f"dtype is {dtype!r}", "use 'float32' or 'float64'")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise NetworkError("network", f"seed is {seed!r}", "give a non-negative integer")
@@ -69,7 +69,11 @@ class Network:
             raise NetworkError("network", f"already has a population '{population.name}'", "give another name")
         if population.parameters:
             raise NetworkError(f"population '{population.name}'", "is part of another network", "make a new one")
-        population.build(self.dtype, self._rng(population.name))
+        try:
+            population.build(self.dtype, self._rng(population.name))
+        except Exception:
+            population.parameters.clear()  # so that it can be mended and added again
+            raise
         self.populations[population.name] = population
         return population
 
@@ -175,4 +179,12 @@ class Network:
             if here.name not in seen:
                 seen.add(here.name)
                 todo += [p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0]
+        return False
+
+
+def _is_float(dtype: object) -> bool:
+    """Whether ``dtype`` names one of the two float types."""
+    try:
+        return dtype is not None and np.dtype(dtype) in (np.float32, np.float64)  # type: ignore[call-overload]
+    except TypeError:
         return False

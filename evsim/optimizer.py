@@ -53,6 +53,11 @@ class Optimizer(ABC):
         missing = [name for name in self.parameters if name not in gradients]
         if missing:
             raise GradientError(f"parameter '{missing[0]}'", "has no gradient", f"give one for each of {list(self.parameters)}")
+        for name, parameter in self.parameters.items():
+            if np.shape(gradients[name]) != parameter.values.shape:
+                raise GradientError(
+                    f"gradient of '{name}'", f"has shape {np.shape(gradients[name])}", f"give {parameter.values.shape}"
+                )
         norm = global_norm(gradients[name] for name in self.parameters)
         if not np.isfinite(norm):
             wrong = next((n for n in self.parameters if not np.isfinite(gradients[n]).all()), "all together")

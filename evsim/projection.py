@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import NetworkError, ParameterError
 from evsim.parameter import Parameter
 from evsim.population import Population
 
-#: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array, or a
-#: function of (generator, shape).
-Weight = str | float | ArrayLike | scipy.sparse.sparray | scipy.sparse.spmatrix | Callable
+if TYPE_CHECKING:
+    import scipy.sparse
+
+#: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array (which is
+#: not named here, because SciPy takes longer to import than all else), or a function of (generator, shape).
+Weight = str | float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], Any] | Any
 
 
 def glorot(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray:
@@ -37,6 +41,14 @@ def zeros(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray:
 
 #: Initialisers by name; each block of a port (one gate) is drawn by itself.
 INITIALISERS = {"glorot": glorot, "orthogonal": orthogonal, "zeros": zeros}
+
+
+def _checksum(*arrays: NDArray) -> int:
+    """CRC-32 over the bytes of some arrays."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(array.tobytes(), total)
+    return total
 
 
 class Projection:
@@ -96,7 +108,8 @@ class Projection:
             weight = self._draw(weight, rng)
         elif callable(weight):
             weight = weight(rng, self.shape)
-        if not scipy.sparse.issparse(weight):
+        sparse = hasattr(weight, "tocsr")
+        if not sparse:
             weight = np.asarray(weight, dtype=dtype)
             if weight.ndim == 0:
                 weight = np.full(self.shape, weight)
@@ -107,8 +120,8 @@ class Projection:
                 f"weights have shape {weight.shape}",
                 f"give {self.shape}: a row per unit of '{self.source.name}', the blocks ({blocks}) side by side",
             )
-        if scipy.sparse.issparse(weight):
-            csr = scipy.sparse.csr_array(weight).astype(dtype)
+        if sparse:
+            csr = weight.tocsr().astype(dtype)
             csr.sum_duplicates()
             csr.sort_indices()
             self.indptr = np.ascontiguousarray(csr.indptr, dtype=np.int64)
@@ -125,8 +138,10 @@ class Projection:
         weight = np.concatenate(drawn, axis=1)
         if self._density == 1:
             return weight
+        from scipy.sparse import csr_array
+
         kept = rng.random(self.shape) < self._density
-        return scipy.sparse.csr_array(np.where(kept, weight / np.sqrt(self._density), 0.0))
+        return csr_array(np.where(kept, weight / np.sqrt(self._density), 0.0))
 
     def to_dense(self) -> NDArray:
         """The weights as an array of shape (rows, columns)."""
@@ -136,9 +151,11 @@ class Projection:
 
     def to_scipy(self) -> scipy.sparse.csr_array:
         """The weights as a SciPy CSR array (a copy)."""
+        from scipy.sparse import csr_array
+
         if self.indptr is None:
-            return scipy.sparse.csr_array(self.weight.values)
-        return scipy.sparse.csr_array((self.weight.values.copy(), self.indices, self.indptr), shape=self.shape)
+            return csr_array(self.weight.values)
+        return csr_array((self.weight.values.copy(), self.indices, self.indptr), shape=self.shape)
 
     def describe(self) -> dict:
         """Everything but the values, as JSON can hold it."""
@@ -150,4 +167,4 @@ class Projection:
             "shape": list(self.shape),
             "weights": self.n_weights,
             "format": "csr" if self.is_sparse else "dense",
-        }
+        } | ({} if self.indptr is None or self.indices is None else {"structure": _checksum(self.indptr, self.indices)})

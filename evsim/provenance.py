@@ -7,12 +7,13 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
-def provenance(arguments: Sequence[str] | None = None, folder: str | Path | None = None, **extra) -> dict:
+def provenance(
+    arguments: Sequence[str] | None = None, folder: str | Path | None = None, **extra: Any
+) -> dict:
     """What a log should know about its own making, as JSON can hold it.
 
     Parameters
@@ -72,6 +73,8 @@ def _plain(item: Any) -> Any:
 
 
 def _version(distribution: str) -> str | None:
+    from importlib import metadata  # takes longer to import than this whole file
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

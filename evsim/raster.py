@@ -259,9 +259,7 @@ def _new_figure(width: float, height: float, dpi: int = 160) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError(
-            "raster", "matplotlib is not installed", 'pip install "evsim[plot]"'
-        ) from error
+        raise MissingExtraError("raster", "matplotlib is not installed", "pip install matplotlib") from error
     made = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     return made
@@ -338,7 +336,7 @@ def _add_bar(ax: Axes, drawn: Any, colour_bar: bool | Axes, label: str, extend: 
         bar = made.colorbar(drawn, ax=ax, extend=extend, pad=0.015, fraction=0.03, aspect=28)
     else:
         bar = made.colorbar(drawn, cax=colour_bar, extend=extend)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7, color=GREY, labelcolor=INK, length=2.5, width=0.6)
 
@@ -404,7 +402,7 @@ def _title(ax: Axes, name: str, chosen: Selection, lengths: ArrayLike | None) ->
     unit_steps = len(chosen.units) * int(ends[chosen.lanes].sum())
     alpha = len(chosen.step) / max(unit_steps, 1)
     lanes = f"lane {chosen.lanes[0]}" if len(chosen.lanes) == 1 else f"{len(chosen.lanes)} lanes"
-    facts = f"{len(chosen.units):,} units, {lanes}, {len(chosen.step):,} events, α = {100 * alpha:.3g} %"
+    facts = f"{len(chosen.units):,} units, {lanes}, {len(chosen.step):,} events, α = {100 * alpha:.3g} %"  # noqa: RUF001
     ax.set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK, pad=5)
     ax.set_title(facts, loc="right", fontsize=8, color=GREY, pad=5)
 

@@ -93,11 +93,12 @@ class Simulation:
         """
         n_steps, n_lanes = self._window(stimulus, duration, lengths)
         events = self._encode(stimulus, n_steps, n_lanes)
+        # All that can be wrong with the input is found before the present state is touched.
+        steps = _lengths(lengths, n_steps, n_lanes)
         if not carry or self._rings is None:
             self._begin(n_lanes)
         elif n_lanes != self.n_lanes:
             raise StimulusError("stimulus", f"has {n_lanes} lanes, the carried state has {self.n_lanes}", "reset(), or keep the lanes")
-        steps = _lengths(lengths, n_steps, n_lanes)
         logs = self._describe(n_steps, n_lanes, tape, events)
         macs = self._forward(logs, steps, n_steps)
         start, self.time_step = self.time_step, self.time_step + n_steps
@@ -146,7 +147,7 @@ class Simulation:
         if lengths is not None:
             lanes.add(np.asarray(lengths).size)
         if duration is not None:
-            exact = duration / self.plan.dt
+            exact = duration / self.plan.dt if isinstance(duration, (int, float, np.number)) else np.nan
             if not (np.isfinite(exact) and exact >= 0 and abs(exact - round(exact)) < 1e-6):
                 raise StimulusError(
                     "run", f"duration {duration!r} ms is not a multiple of dt = {self.plan.dt:g} ms", "give a whole number of steps"
@@ -161,6 +162,8 @@ class Simulation:
         if not lanes:
             top = [int(np.max(data[1], initial=0)) + 1 for data in given.values() if isinstance(data, tuple)]
             lanes = {self.n_lanes or max(top, default=1)}
+        if lanes == {0}:
+            raise StimulusError("stimulus", "has 0 lanes", "give at least one lane")
         return steps.pop(), lanes.pop()
 
     def _encode(self, stimulus: Any, n_steps: int, n_lanes: int) -> dict[str, Events]:
@@ -280,8 +283,13 @@ def _shape(name: str, data: Any) -> tuple[int | None, int | None]:
     if isinstance(data, Events):
         return data.n_steps, data.n_lanes
     if isinstance(data, tuple):
+        if len(data) != 4:
+            raise StimulusError(f"source '{name}'", f"an event list of {len(data)} columns", "give (time in ms, lane, unit, value)")
         return None, None
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError:  # rows of unequal length
+        raise StimulusError(f"source '{name}'", "input is not a regular array", "give rows of equal length") from None
     if array.dtype.kind not in "iufb" or array.ndim not in ((1, 2, 3) if array.dtype.kind in "iu" else (2, 3)):
         raise StimulusError(
             f"source '{name}'",
@@ -297,13 +305,16 @@ def _encode(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, pla
     if isinstance(data, Events):
         if data.n_units != n_units:
             raise StimulusError(where, f"{data!r}", f"give events of {n_units} units")
-        return Events(n_units, n_lanes, n_steps, data.ptr, data.unit, np.ascontiguousarray(data.value, plan.dtype))
+        with np.errstate(over="ignore"):  # check() reports what the plan's float type cannot hold
+            value = np.ascontiguousarray(data.value, plan.dtype)
+        events = Events(n_units, n_lanes, n_steps, data.ptr, data.unit, value)
+        events.check(where)
+        return events
     if isinstance(data, tuple):
-        if len(data) != 4:
-            raise StimulusError(where, f"an event list of {len(data)} columns", "give (time in ms, lane, unit, value)")
         exact = np.asarray(data[0], np.float64) / plan.dt
         step = np.round(exact)
-        off = np.nonzero(~(np.abs(exact - step) < 1e-6))[0]
+        with np.errstate(invalid="ignore"):  # infinite times are off the grid
+            off = np.nonzero(~(np.abs(exact - step) < 1e-6))[0]
         if off.size:
             raise StimulusError(
                 where, f"event {off[0]} at {np.ravel(data[0])[off[0]]} ms is off the grid of dt = {plan.dt:g} ms", "round it, or use a smaller dt"

@@ -5,7 +5,8 @@ Layout, version 1.0 of ``evsim_log_version``::
     /                       magic, version (SONATA), evsim_log_version
     /spikes/<population>    timestamps, node_ids, value; attributes sorting, n_units, n_lanes, dt_ms
         index/row_ptr       rows of step s are row_ptr[s]:row_ptr[s + 1]
-    /report/<population>    sampled states (a readout's v, or EGRU's c) in SONATA's report layout
+    /report/<population>    sampled states (a readout's v, or EGRU's c) in SONATA's report layout; all bits of
+                            float64 states in data64
     /evsim                  dt_ms, start_step, n_steps, n_lanes; lengths; JSON: network, counters, provenance
         populations/<name>  kind, n_units, rank, emits; thresholds; initial/<state>;
                             carried/{ptr, unit, value}
@@ -17,8 +18,9 @@ order of (step, lane, unit).  Every array of ours carries the CRC-32 of its byte
 refused and not half believed.
 
 Facts about readers: libsonata's wheel has no zlib, so timestamps and node ids use only HDF5's own
-scale-offset filter; it demands N + 1 index pointers where the specification says N.  bmtk reads ``sorting``
-as a string on ``node_ids`` and cannot read the enum that libsonata wants on the group: both are written.
+scale-offset filter; it demands N + 1 index pointers where the specification says N, and float32 for the data
+of a report.  bmtk reads ``sorting`` as a string on ``node_ids`` and cannot read the enum that libsonata wants
+on the group: both are written.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import LogError
 from evsim.events import Events
-from evsim.hdf5 import CHUNK, Reader, new_file, one_line, open_file, put, put_json
+from evsim.hdf5 import CHUNK, Reader, new_file, one_line, open_file, put, put_json, put_text
 
 if TYPE_CHECKING:
     from evsim.eventlog import EventLog, PopulationLog
@@ -54,7 +56,7 @@ def write(log: EventLog, path: str | Path, overwrite: bool = False, states: bool
     LogError
         The file exists and may not be replaced, or cannot be written.
     """
-    where = f"log '{path}'"
+    where = f"log {str(path)!r}"
     with new_file(path, where, overwrite) as file:
         file.attrs["magic"] = np.uint32(MAGIC)
         file.attrs["version"] = np.array([0, 1], "u4")
@@ -91,7 +93,7 @@ def _write_window(where: str, ours: h5py.Group, log: EventLog) -> None:
 
 
 def _write_population(where: str, group: h5py.Group, log: EventLog, population: PopulationLog) -> None:
-    group.attrs["kind"] = population.kind
+    put_text(group, "kind", population.kind)
     group.attrs["n_units"] = np.int64(population.n_units)
     group.attrs["emits"] = np.uint8(population.events is not None)
     if population.carried is not None:
@@ -132,9 +134,13 @@ def _write_spikes(where: str, group: h5py.Group, log: EventLog, events: Events) 
 
 def _write_report(group: h5py.Group, log: EventLog, population: PopulationLog) -> None:
     """States as SONATA's soma report: data[frame, node]; frame s is at ``(start_step + s) * dt``."""
-    group.attrs["state"] = population.state_name
+    put_text(group, "state", str(population.state_name))
     n_nodes = log.n_lanes * population.n_units
-    put(group, "data", population.state.reshape(log.n_steps, n_nodes)).attrs["units"] = "1"
+    state = population.state.reshape(log.n_steps, n_nodes)
+    with np.errstate(over="ignore"):
+        put(group, "data", state.astype("f4", copy=False)).attrs["units"] = "1"
+    if state.dtype != np.float32:
+        put(group, "data64", state)
     mapping = group.create_group("mapping")
     node_ids = mapping.create_dataset("node_ids", data=np.arange(n_nodes, dtype="u8"))
     node_ids.attrs["sorted"] = np.uint8(1)
@@ -174,7 +180,7 @@ def read(path: str | Path) -> dict[str, Any]:
     LogError
         The file is missing, foreign, damaged or inconsistent.
     """
-    with open_file(path, f"log '{path}'") as reader:
+    with open_file(path, f"log {str(path)!r}") as reader:
         return _LogReader(reader).log()
 
 
@@ -196,27 +202,19 @@ class _LogReader:
             or self.n_lanes < 1
             or min(self.start_step, self.n_steps) < 0
         ):
-            window = (
-                f"{self.n_lanes} lanes x {self.n_steps} steps of {self.dt} ms from step {self.start_step}"
-            )
-            raise self.fail(f"claims {window}")
+            window = f"{self.n_lanes} lanes x {self.n_steps} steps of {self.dt} ms"
+            raise self.fail(f"claims {window} from step {self.start_step}")
 
     def check_version(self) -> None:
         """Raise LogError unless this is a log of ours, of a version known here."""
-        attributes = self.file.attrs
-        if "evsim_log_version" not in attributes:
-            kind = (
-                "SONATA, but not an event log of evsim"
-                if "magic" in attributes
-                else "HDF5, but not an event log"
-            )
-            raise self.fail(f"is {kind}", "give a file made by EventLog.save")
-        version = np.ravel(attributes["evsim_log_version"]).tolist()
-        if version[:1] != [VERSION[0]]:
-            text = ".".join(str(number) for number in version[:3])
-            raise self.fail(
-                f"has log version {text}, not {VERSION[0]}.x", "read it with the evsim that wrote it"
-            )
+        version = self.read.attribute(self.file, "evsim_log_version")
+        if version is None:
+            kind = "SONATA" if "magic" in self.file.attrs else "HDF5"
+            raise self.fail(f"is {kind}, but not an event log of evsim", "give a file made by EventLog.save")
+        numbers = np.ravel(version).tolist()
+        if numbers[:1] != [VERSION[0]]:
+            found = ".".join(str(number) for number in numbers[:3])
+            raise self.fail(f"has log version {found}, not {VERSION[0]}.x", "use the evsim that wrote it")
 
     def log(self) -> dict[str, Any]:
         """Keyword arguments of `EventLog`."""
@@ -330,7 +328,8 @@ class _LogReader:
         state = self.read.text(group, "state")
         if state not in ("v", "c"):
             raise self.fail(f"/report/{name} is of state '{state}'")
-        data = self.read.array(group, "data", "f", (self.n_steps, self.n_lanes * n_units))
+        column = "data64" if self.read.has(group, "data64") else "data"
+        data = self.read.array(group, column, "f", (self.n_steps, self.n_lanes * n_units))
         return (state,), data.reshape(self.n_steps, self.n_lanes, 1, n_units)
 
     def n_buckets(self, n_steps: int) -> int:

@@ -1,0 +1,36 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from evsim.core.layout import PlanTable
+
+class Backward:
+    def __init__(
+        self,
+        plan: PlanTable,
+        lengths: NDArray[np.int64],
+        n_steps: int,
+        pseudo_kind: int,
+        gamma: float,
+        eps: float,
+    ) -> None: ...
+    def give_events(
+        self, population: int, history: int, ptr: NDArray[np.int64], unit: NDArray[np.int32], value: NDArray
+    ) -> None: ...
+    def give_senders(self, population: int, ptr: NDArray[np.int64], unit: NDArray[np.int32]) -> None: ...
+    def give_arrays(
+        self,
+        population: int,
+        tape: NDArray,
+        initial: NDArray,
+        loss_state: NDArray | None,
+        loss_value: NDArray | None,
+        loss_event: NDArray | None,
+        D: NDArray,
+        carry: NDArray,
+        dbias: NDArray,
+        dthreshold: NDArray | None,
+        active: NDArray[np.int64],
+    ) -> None: ...
+    def give_products(self, projection: int, product: NDArray) -> None: ...
+    def go(self, n_threads: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+    def weights(self, projection: int, dweight: NDArray, n_threads: int) -> int: ...

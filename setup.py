@@ -1,0 +1,142 @@
+"""The compiled part of the build: cython_core/ becomes evsim.core. Everything static is in setup.cfg."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("cython_core")
+BUILD = Path("build")
+DEBUG = os.environ.get("EVSIM_DEBUG", "0") not in ("", "0")
+
+# What all typed memoryviews need is compiled once, into this module, and not again into each kernel.
+SHARED = "evsim.core._cyutility"
+
+# Hand-written C linked into a module. Never <module>.c: that is the name of what Cython generates.
+LINKED_C = {"kernels": ["kernel_table.c"]}
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+    "cdivision": True,
+}
+
+# No fused multiply-add behind our back and no -march: the same bits on every instruction set.  Nobody reads
+# floating-point exceptions or errno here; knowing that lets the compiler vectorise choices, and changes no result.
+# An optimisation level in CFLAGS wins over ours.
+OPTIMISE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O1"] if DEBUG else ["-O3"]
+FLAGS = [*OPTIMISE, "-g" if DEBUG else "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+
+REMEDY = "apt install build-essential python3-dev"
+NOTHING = "int main(void) { return 0; }"
+PYTHON_H = "#include <Python.h>\n" + NOTHING
+OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }"
+
+
+def extensions():
+    """One extension for each .pyx and one for what they share; any new .h, .c or .pxd rebuilds them all."""
+    watched = [*SOURCES.glob("*.h"), *SOURCES.glob("*.c"), *SOURCES.glob("*.pxd"), Path("setup.py")]
+    by_size = sorted(SOURCES.glob("*.pyx"), key=lambda source: source.stat().st_size, reverse=True)
+    kernels = [
+        Extension(
+            f"evsim.core.{source.stem}",
+            [str(source), *(str(SOURCES / name) for name in LINKED_C.get(source.stem, []))],
+            include_dirs=[str(SOURCES)],
+            depends=sorted(map(str, watched)),
+        )
+        for source in by_size
+    ]
+    return [Extension(SHARED, []), *kernels]  # the slow ones first, they are compiled side by side
+
+
+class BuildCore(build_ext):
+    """Ask the compiler what it can do, translate the .pyx files, compile on all cores."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or len(os.sched_getaffinity(0))
+
+    def run(self):
+        self.into_tree = bool(self.inplace)  # setuptools clears ``inplace`` while it builds
+        super().run()
+
+    def build_extensions(self):
+        if not self.compiles(NOTHING):
+            raise SystemExit(f"evsim: no working C compiler ({self.compiler.compiler_so[0]}): {REMEDY}")
+        if not self.compiles(PYTHON_H):
+            raise SystemExit(f"evsim: Python.h is missing for {sys.executable}: {REMEDY}")
+        openmp = ["-fopenmp"] if self.compiles(OPENMP, "-fopenmp") else []
+        if not openmp:
+            print("evsim: this compiler has no OpenMP, the core will use one thread", file=sys.stderr)
+        for extension in self.extensions:
+            # The shared module is the largest and no kernel runs in it.
+            quick = ["-O1"] if extension.name == SHARED and OPTIMISE else []
+            extension.extra_compile_args = [*FLAGS, *openmp, *quick]
+            extension.extra_link_args = openmp
+
+        self.translate()
+        recipe = json.dumps([DIRECTIVES, *self.compiler.compiler_so, *FLAGS, *openmp])
+        record = BUILD / f"recipe-{sysconfig.get_config_var('SOABI')}.json"
+        self.keep_finished_modules(record.exists() and record.read_text() == recipe)
+        super().build_extensions()
+        if self.into_tree:
+            record.write_text(recipe)
+
+    def compiles(self, program, *flags):
+        """Whether a C program of a few lines compiles and links; quiet either way."""
+        with tempfile.TemporaryDirectory() as folder:
+            source, result = Path(folder, "program.c"), Path(folder, "program")
+            source.write_text(program)
+            include = [f"-I{path}" for path in self.compiler.include_dirs]
+            command = [*self.compiler.compiler_so, *include, str(source), "-o", str(result), *flags]
+            try:
+                return subprocess.run(command, capture_output=True, check=False).returncode == 0
+            except OSError:
+                return False
+
+    def translate(self):
+        """Turn each .pyx into C under build/; it compares times only, so debug has a folder of its own."""
+        from Cython.Build import cythonize
+
+        # setup.cfg installs cython_core/ as evsim.core, but Cython finds ``evsim.core.layout`` by walking
+        # folders. One link shows it the installed name.
+        link = BUILD / "pxd/evsim/core"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to("../../../cython_core", target_is_directory=True)
+
+        generated = cythonize(
+            [Extension(e.name, e.sources[:1] or ["_cyutility.c"]) for e in self.extensions],
+            build_dir=str(BUILD / ("cython-debug" if DEBUG else "cython")),
+            include_path=[str(BUILD / "pxd")],
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=SHARED,
+            nthreads=self.parallel,
+        )
+        for extension, new in zip(self.extensions, generated, strict=True):
+            extension.sources = [*new.sources, *extension.sources[1:]]
+
+    def keep_finished_modules(self, same_recipe):
+        """Let a build in the tree start from the modules beside the sources, if made by the same recipe."""
+        build_py = self.get_finalized_command("build_py")
+        for extension in self.extensions:
+            target = Path(self.get_ext_fullpath(extension.name))
+            finished = Path(build_py.get_package_dir("evsim.core"), target.name)
+            target.unlink(missing_ok=True)
+            if self.into_tree and same_recipe and finished.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(finished, target)  # with its time: it is compiled if older than its sources
+
+
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

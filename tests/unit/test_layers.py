@@ -1,0 +1,113 @@
+"""Who may import whom: a file imports only from levels below its own, so the packages have no cycles."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"evsim": "evsim", "models": "evsim.models", "protocols": "evsim.protocols", "data": "evsim.data"}
+
+# Bottom first. ``evsim.data.*`` stands for the package and everything in it.
+LEVELS = (
+    ("evsim.errors",),
+    ("evsim.core.*",),
+    ("evsim.events", "evsim.loss", "evsim.parameter", "evsim.provenance", "evsim.threads", "evsim.data.*"),
+    ("evsim.hdf5", "evsim.optimizer", "evsim.population", "evsim.projection", "evsim.selection"),
+    ("evsim.network", "evsim.models.*"),
+    ("evsim.plan", "evsim.raster", "evsim.comparison", "evsim.sonata"),
+    ("evsim.eventlog",),
+    ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # never each other
+    ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
+    ("evsim.training", "evsim.progress", "evsim.tables"),
+    ("evsim.protocols.*",),
+    ("evsim.cli",),
+    ("evsim", "evsim.__main__"),
+)
+
+
+def same_level_allowed(importer, imported):
+    """The few imports within one level."""
+    if (importer, imported) == ("evsim.projection", "evsim.population"):
+        return True
+    if within("evsim.data", importer) and within("evsim.data", imported):
+        return True
+    return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package
+
+
+def within(package, module):
+    return module == package or module.startswith(package + ".")
+
+
+def level(module):
+    """Index of the level of a module, found by its name or by the pattern of its package."""
+    patterns = {module, module + ".*", module.rpartition(".")[0] + ".*"}
+    for index, names in enumerate(LEVELS):
+        if patterns.intersection(names):
+            return index
+    pytest.fail(f"{module} has no level: decide what it may import and add it to LEVELS in this file")
+
+
+def module_name(path):
+    folder, *inner = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([FOLDERS[folder], *inner]).removesuffix(".__init__")
+
+
+def run_nodes(tree):
+    """All nodes but those below ``if TYPE_CHECKING:``, which is never run and so makes no cycle."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
+            yield node
+            yield from run_nodes(node)
+
+
+def evsim_imports(path):
+    """The import statements of a file that name this package, those inside functions too."""
+    for node in run_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = ["evsim" if node.level else node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        if any(within("evsim", name) for name in names):
+            yield node
+
+
+def absolute(node):
+    """Whether an import has the form ``from evsim.x import Y``."""
+    return isinstance(node, ast.ImportFrom) and node.level == 0 and node.module != "evsim"
+
+
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+by_file = pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOT)) for path in SOURCES])
+
+
+@by_file
+def test_imports_only_from_below(path):
+    importer = module_name(path)
+    own_level = level(importer)
+    for node in filter(absolute, evsim_imports(path)):
+        imported = node.module
+        allowed = level(imported) < own_level or same_level_allowed(importer, imported)
+        assert allowed, f"line {node.lineno}: {importer} (level {own_level}) imports {imported}"
+
+
+@by_file
+def test_imports_are_absolute_and_name_a_module(path):
+    for node in evsim_imports(path):
+        assert absolute(node), f"line {node.lineno}: write `from evsim.x import Y`, not `{ast.unparse(node)}`"
+
+
+@pytest.mark.parametrize("ending", ["pyx", "pxd"])
+def test_core_imports_only_itself_and_the_errors(ending):
+    statement = re.compile(r"^\s*(?:from|c?import)\s+(evsim[\w.]*)", re.M)
+    for path in sorted((ROOT / "cython_core").glob(f"*.{ending}")):
+        imported = statement.findall(path.read_text(encoding="utf-8"))
+        outside = [name for name in imported if level(name) > level("evsim.core")]
+        assert not outside, f"{path.name} imports {outside}: the core knows nothing above it"
+
+
+def test_the_table_names_each_module_once():
+    names = [name for names in LEVELS for name in names]
+    assert len(names) == len(set(names))
