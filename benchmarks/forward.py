@@ -92,7 +92,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"evsim kernels: {kernels.in_use()}; torch {torch.__version__}, {torch.get_num_threads()} thread; {STEPS} steps, one lane")
+    print(
+        f"evsim kernels: {kernels.in_use()}; torch {torch.__version__}, {torch.get_num_threads()} thread; {STEPS} steps, one lane"
+    )
     print(f"{'units':>6} {'alpha':>7} {'evsim us/step':>14} {'nn.GRU us/step':>15} {'ratio':>7}   10-90 %")
     for units in options.units:
         r = compare(units, options.activity, options.repetitions)

@@ -89,7 +89,11 @@ class Adjoint:
         threads: int | None = None,
     ):
         if pseudo_derivative not in PSEUDO_DERIVATIVES:
-            raise GradientError("adjoint", f"unknown pseudo-derivative {pseudo_derivative!r}", f"use one of {PSEUDO_DERIVATIVES}")
+            raise GradientError(
+                "adjoint",
+                f"unknown pseudo-derivative {pseudo_derivative!r}",
+                f"use one of {PSEUDO_DERIVATIVES}",
+            )
         if not (np.isfinite(gamma) and gamma >= 0 and np.isfinite(eps) and eps > 0):
             raise GradientError("adjoint", f"gamma = {gamma}, eps = {eps}", "give gamma >= 0 and eps > 0")
         self.plan = plan
@@ -124,7 +128,12 @@ class Adjoint:
         tapes = self._tapes(log)
         work = _Work(self.plan, log)
         core = Backward(
-            self.plan.table, log.lengths, log.n_steps, PSEUDO_DERIVATIVES.index(self.pseudo_derivative), self.gamma, self.eps
+            self.plan.table,
+            log.lengths,
+            log.n_steps,
+            PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
+            self.gamma,
+            self.eps,
         )
         for rank, population in enumerate(self.plan.populations):
             work.give(core, rank, tapes[rank], parts.get(population.name, {}))
@@ -136,19 +145,27 @@ class Adjoint:
             macs_weight[projection.name] = core.weights(index, dweight, self.threads)
             gradients.parameters[projection.weight.name] = dweight
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
-            gradients.counters[key] = {p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0))}
+            gradients.counters[key] = {
+                p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0))
+            }
         gradients.counters["macs_weight"] = macs_weight
         if inputs:
             gradients.inputs = {p.name: work.input_gradient(p.name, log.n_steps) for p in self.plan.sources}
         if initial:
-            gradients.initial = {p.name: work.initial_gradient(rank, tapes) for rank, p in enumerate(self.plan.populations)}
+            gradients.initial = {
+                p.name: work.initial_gradient(rank, tapes) for rank, p in enumerate(self.plan.populations)
+            }
         return gradients
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.network.describe()
         for part in ("dt_ms", "dtype", "populations", "projections"):
             if log.network.get(part) != mine[part]:
-                raise GradientError("log", f"its {part} are not those of the plan", "replay a log on the plan that recorded it")
+                raise GradientError(
+                    "log",
+                    f"its {part} are not those of the plan",
+                    "replay a log on the plan that recorded it",
+                )
 
     def _losses(self, log: EventLog, losses: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray]]:
         """Loss gradients by population and kind (state, y, o)."""
@@ -157,21 +174,33 @@ class Adjoint:
             name, _, kind = key.partition(".")
             if name not in self.plan.rank or kind not in ("", "y", "o"):
                 raise GradientError(
-                    f"loss '{key}'", "no such place", f"use a name among {list(self.plan.rank)}, or name.y, name.o of those that send"
+                    f"loss '{key}'",
+                    "no such place",
+                    f"use a name among {list(self.plan.rank)}, or name.y, name.o of those that send",
                 )
             population = self.plan.network[name]
             if population.kernel == "source" or (kind and not population.emits):
-                raise GradientError(f"loss '{key}'", f"{population!r} has none", "readouts have a state, EGRU a state, .y and .o")
+                raise GradientError(
+                    f"loss '{key}'",
+                    f"{population!r} has none",
+                    "readouts have a state, EGRU a state, .y and .o",
+                )
             try:
                 array = np.ascontiguousarray(given, self.plan.dtype)
             except (TypeError, ValueError):
-                raise GradientError(f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats") from None
+                raise GradientError(
+                    f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats"
+                ) from None
             shape = (log.n_steps, log.n_lanes, population.n_units)
             if array.shape != shape:
-                raise GradientError(f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: steps, lanes, units")
+                raise GradientError(
+                    f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: steps, lanes, units"
+                )
             if not np.isfinite(array).all():
                 where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-                raise GradientError(f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values")
+                raise GradientError(
+                    f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
+                )
             parts.setdefault(name, {})[kind or "state"] = array
         if not parts:
             raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
@@ -180,7 +209,10 @@ class Adjoint:
     def _tapes(self, log: EventLog) -> list[NDArray | None]:
         """The tape of every population: the log's, or made again from its events."""
         members = [log[p.name] for p in self.plan.populations]
-        whole = all(m.tape is not None and m.tape.shape[2] == row["n_tape"] // row["n"] for m, row in self._with_rows(members))
+        whole = all(
+            m.tape is not None and m.tape.shape[2] == row["n_tape"] // row["n"]
+            for m, row in self._with_rows(members)
+        )
         return [m.tape for m in members] if whole else self._run_again(log, members)
 
     def _with_rows(self, members: list[PopulationLog]) -> Iterator[tuple[PopulationLog, Any]]:
@@ -209,7 +241,9 @@ class Adjoint:
                 again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))
                 if not again.equal(member.events):
                     raise GradientError(
-                        f"log of '{member.name}'", "its events do not follow from the present parameters", "replay before the parameters change"
+                        f"log of '{member.name}'",
+                        "its events do not follow from the present parameters",
+                        "replay before the parameters change",
                     )
         return tapes
 
@@ -285,11 +319,17 @@ class _Work:
 
     def counters(self) -> dict[str, Any]:
         """Backward-active units and their share of all, per population that has a pseudo-derivative."""
-        active = {p.name: int(self.active[i].sum()) for i, p in enumerate(self.plan.populations) if "threshold" in p.parameters}
+        active = {
+            p.name: int(self.active[i].sum())
+            for i, p in enumerate(self.plan.populations)
+            if "threshold" in p.parameters
+        }
         lane_steps = max(int(self.log.lengths.sum()), 1)
         return {
             "backward_active": active,
-            "beta": {name: count / (lane_steps * self.plan.network[name].n_units) for name, count in active.items()},
+            "beta": {
+                name: count / (lane_steps * self.plan.network[name].n_units) for name, count in active.items()
+            },
         }
 
     def input_gradient(self, name: str, n_steps: int) -> NDArray:

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from evsim import protocol
 from evsim.errors import EvsimError, ProtocolError
-from evsim.protocol import RunFolder
+from evsim.protocol import RunFolder, default_path, load, names
 
 app = typer.Typer(
     help="Event-driven simulation and training of event-based recurrent networks.",
@@ -41,8 +40,18 @@ def main() -> None:
 # -- evsim run -------------------------------------------------------------------------------------------
 
 #: Options that every protocol has besides its own.
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.  [default: runs/<protocol>-<time>]", show_default=False)]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder, with its settings.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for the results.  [default: runs/<protocol>-<time>]", show_default=False
+    ),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", help="Go on with the run in this folder, with its settings.", show_default=False
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 COMMON = {"out": (Out, None), "resume": (Resume, None), "force": (Force, False), "quiet": (Quiet, False)}
@@ -66,8 +75,8 @@ def add_protocols(arguments: list[str]) -> None:
     if arguments[:1] != ["run"]:
         return
     named = [word for word in arguments[1:2] if not word.startswith("-")]
-    for name in named or protocol.names():
-        run = protocol.load(name)
+    for name in named or names():
+        run = load(name)
         runs.command(name, help=python_inspect.getdoc(run))(protocol_command(name, run))
 
 
@@ -79,7 +88,9 @@ def protocol_command(name: str, run: Callable[..., Any]) -> Callable[..., None]:
     for p in list(python_inspect.signature(run).parameters.values())[1:]:
         if p.name in COMMON or p.name not in hints:
             problem = "is an option of every protocol" if p.name in COMMON else "has no type"
-            raise ProtocolError(f"protocol '{name}'", f"parameter '{p.name}' of run() {problem}", "rename or annotate it")
+            raise ProtocolError(
+                f"protocol '{name}'", f"parameter '{p.name}' of run() {problem}", "rename or annotate it"
+            )
         parameters.append(p.replace(annotation=_option(hints[p.name]), kind=keyword))
     for option, (annotation, default) in COMMON.items():
         parameters.append(python_inspect.Parameter(option, keyword, default=default, annotation=annotation))
@@ -117,10 +128,15 @@ def start(
     """Make or reopen the run folder, keep the settings in it, and run; ``typed`` options win over resumed ones."""
     if resume is not None:
         if out is not None:
-            raise ProtocolError("run", f"--out {out} beside --resume {resume}", "results go to the resumed folder")
+            raise ProtocolError(
+                "run", f"--out {out} beside --resume {resume}", "results go to the resumed folder"
+            )
         options |= {key: value for key, value in _settings(resume, name, options).items() if key not in typed}
-    folder = RunFolder(resume or out or protocol.default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None)
+    folder = RunFolder(
+        resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
+    )
     stored = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    folder.settings = stored
     folder.write_json("settings.json", {"protocol": name, "options": stored})
     try:
         run(folder, **options)
@@ -137,19 +153,25 @@ def _settings(folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any
         kept = {key: value for key, value in stored["options"].items() if key in options}
         of = stored["protocol"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProtocolError(where, "has no readable settings.json", "give the folder of a run to --resume") from error
+        raise ProtocolError(
+            where, "has no readable settings.json", "give the folder of a run to --resume"
+        ) from error
     if of != name:
         raise ProtocolError(where, f"is of the protocol '{of}'", f"use: evsim run {of} --resume {folder}")
     if not (folder / "checkpoint.h5").exists():
-        raise ProtocolError(where, "holds no checkpoint yet", f"start anew: evsim run {name} --force --out {folder}")
-    return {key: Path(value) if key == "corpus" and value is not None else value for key, value in kept.items()}
+        raise ProtocolError(
+            where, "holds no checkpoint yet", f"start anew: evsim run {name} --force --out {folder}"
+        )
+    return {
+        key: Path(value) if key == "corpus" and value is not None else value for key, value in kept.items()
+    }
 
 
 @app.command("list")
 def list_() -> None:
     """Name the protocols that come with evsim, each with what it does."""
-    for name in protocol.names():
-        print(f"{name:20} {(protocol.load(name).__doc__ or '').strip().splitlines()[0]}")
+    for name in names():
+        print(f"{name:20} {(load(name).__doc__ or '').strip().splitlines()[0]}")
 
 
 # -- logs ------------------------------------------------------------------------------------------------
@@ -158,7 +180,9 @@ LogFile = Annotated[Path, typer.Argument(help="Event log (HDF5) of a run.", show
 
 
 @app.command()
-def inspect(file: LogFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def inspect(
+    file: LogFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
     """Show what is in an event log: populations, events, activity, operations, provenance."""
     from evsim.eventlog import EventLog
     from evsim.provenance import to_json
@@ -180,7 +204,9 @@ def inspect(file: LogFile, as_json: Annotated[bool, typer.Option("--json", help=
     from evsim.tables import counter_table, population_table
 
     console = Console(highlight=False)
-    console.print(f"{file}: {log.duration:g} ms in steps of {log.dt:g} ms, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}")
+    console.print(
+        f"{file}: {log.duration:g} ms in steps of {log.dt:g} ms, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}"
+    )
     console.print(population_table(facts["populations"]))
     if log.counters.get("macs"):
         console.print(counter_table(log.counters))
@@ -191,7 +217,9 @@ def inspect(file: LogFile, as_json: Annotated[bool, typer.Option("--json", help=
 @app.command()
 def raster(
     file: LogFile,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Picture to write: .png, .svg or .pdf.")] = Path("raster.png"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Picture to write: .png, .svg or .pdf.")] = Path(
+        "raster.png"
+    ),
     lane: Annotated[int, typer.Option(help="Lane to draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
 ) -> None:
@@ -207,7 +235,9 @@ def raster(
     try:
         log.figure(lanes=lane).savefig(out)
     except OSError as error:
-        raise LogError(f"picture '{out}'", f"cannot be written: {error.strerror}", "give another -o") from error
+        raise LogError(
+            f"picture '{out}'", f"cannot be written: {error.strerror}", "give another -o"
+        ) from error
     print(out)
 
 
@@ -224,21 +254,30 @@ def crosscheck(
     delay: Annotated[int, typer.Option(help="Recurrent delay in steps.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Of weights and stimulus.", min=0)] = 0,
     tolerance: Annotated[float, typer.Option(help="Largest difference of states.")] = 1e-12,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the picture.  [default: runs/crosscheck-<time>]", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for the picture.  [default: runs/crosscheck-<time>]", show_default=False
+        ),
+    ] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Build the same random network in Brian2, run both, and compare events and states (float64)."""
     from evsim.brian import crosscheck_egru
 
-    folder = RunFolder(out or protocol.default_path("crosscheck"), force=force, quiet=quiet)
-    comparison = crosscheck_egru(n_units=units, n_steps=steps, layers=layers, delay=delay, form=form, seed=seed)
+    folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
+    comparison = crosscheck_egru(
+        n_units=units, n_steps=steps, layers=layers, delay=delay, form=form, seed=seed
+    )
     from evsim.tables import comparison_table
 
     good = comparison.ok(tolerance)
     folder.console.print(comparison_table(comparison))
     comparison.draw(folder / "crosscheck.png")
-    folder.console.print(f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}")
+    folder.console.print(
+        f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}"
+    )
     sys.exit(0 if good else 1)
 
 
@@ -252,18 +291,21 @@ def info() -> None:
     facts = provenance()
     for key in ("evsim", "python", "numpy", "h5py", "platform"):
         print(f"{key:16} {facts[key]}")
-    print(f"{'instruction set':16} {kernels.in_use()} (of {', '.join(kernels.available())}; EVSIM_ISA chooses)")
+    print(
+        f"{'instruction set':16} {kernels.in_use()} (of {', '.join(kernels.available())}; EVSIM_ISA chooses)"
+    )
     print(f"{'threads':16} {usable_threads(None)}")
 
 
 @app.callback(invoke_without_command=True)
 def _app(
-    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        from evsim import __version__
+        from importlib.metadata import version as version_of
 
-        print(__version__)
+        print(version_of("evsim"))
         raise typer.Exit
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evsim.errors import LogError
 from evsim.events import Events
-from evsim.provenance import to_json
+from evsim.provenance import provenance, to_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -298,6 +298,8 @@ class EventLog:
         """
         from evsim.sonata import write
 
+        if "evsim" not in self.provenance:
+            self.provenance = provenance(**self.provenance)
         return write(self, path, overwrite=overwrite, states=states)
 
     @classmethod

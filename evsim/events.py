@@ -61,7 +61,9 @@ class Events:
         if not np.isfinite(dense).all():
             step, lane, unit = (int(i[0]) for i in np.nonzero(~np.isfinite(dense)))
             raise StimulusError(
-                where, f"value {dense[step, lane, unit]} at step {step}, lane {lane}, unit {unit}", "give finite values"
+                where,
+                f"value {dense[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
+                "give finite values",
             )
         n_steps, n_lanes, n_units = dense.shape
         flat = dense.reshape(n_steps * n_lanes, n_units)
@@ -81,7 +83,9 @@ class Events:
         ids = np.asarray(tokens)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise StimulusError(
-                where, f"token ids have shape {ids.shape} and dtype {ids.dtype}", "give integers (steps, lanes)"
+                where,
+                f"token ids have shape {ids.shape} and dtype {ids.dtype}",
+                "give integers (steps, lanes)",
             )
         wrong = (ids < -1) | (ids >= n_units)
         if wrong.any():
@@ -127,11 +131,16 @@ class Events:
         """
         columns = {"step": step, "lane": lane, "unit": unit}
         index = {name: np.asarray(column).ravel() for name, column in columns.items()}
-        with np.errstate(over="ignore"):
-            payload = np.asarray(value, dtype=dtype).ravel()
+        try:
+            with np.errstate(over="ignore"):
+                payload = np.asarray(value, dtype=dtype).ravel()
+        except (TypeError, ValueError):
+            raise StimulusError(where, "values are not numbers", "give floats") from None
         for (name, column), limit in zip(index.items(), (n_steps, n_lanes, n_units)):
             if column.size != payload.size:
-                raise StimulusError(where, f"{column.size} {name}s for {payload.size} values", "give equal lengths")
+                raise StimulusError(
+                    where, f"{column.size} {name}s for {payload.size} values", "give equal lengths"
+                )
             if column.size == 0:  # an empty list has no dtype worth speaking of
                 index[name] = column = column.astype(np.int64)
             if column.dtype.kind not in "iu":
@@ -153,7 +162,9 @@ class Events:
         if twice.size:
             step_, lane_ = divmod(int(bucket[twice[0]]), n_lanes)
             raise StimulusError(
-                where, f"two events of unit {units[twice[0]]} in step {step_}, lane {lane_}", "sum or drop one"
+                where,
+                f"two events of unit {units[twice[0]]} in step {step_}, lane {lane_}",
+                "sum or drop one",
             )
         ptr = np.zeros(n_steps * n_lanes + 1, np.int64)
         np.cumsum(np.bincount(bucket, minlength=n_steps * n_lanes), out=ptr[1:])
@@ -168,7 +179,9 @@ class Events:
             or (ptr[0], ptr[-1], len(self.value)) != (0, n, n)
             or (np.diff(ptr) < 0).any()
         ):
-            raise StimulusError(where, f"{self!r} has pointers or types that do not fit", "make events with Events.from_list")
+            raise StimulusError(
+                where, f"{self!r} has pointers or types that do not fit", "make events with Events.from_list"
+            )
         wrong = (self.unit < 0) | (self.unit >= self.n_units) | ~np.isfinite(self.value) | (self.value == 0)
         if wrong.any():
             row = int(np.nonzero(wrong)[0][0])
@@ -219,12 +232,16 @@ class Events:
         """The events of steps ``start`` to ``stop`` (exclusive), renumbered from 0; no copy of the columns."""
         ptr = self.ptr[start * self.n_lanes : stop * self.n_lanes + 1]
         rows = slice(ptr[0], ptr[-1])
-        return Events(self.n_units, self.n_lanes, stop - start, ptr - ptr[0], self.unit[rows], self.value[rows])
+        return Events(
+            self.n_units, self.n_lanes, stop - start, ptr - ptr[0], self.unit[rows], self.value[rows]
+        )
 
     def then(self, later: Events) -> Events:
         """These events followed by those of a later window."""
         if (self.n_units, self.n_lanes) != (later.n_units, later.n_lanes):
-            raise StimulusError("events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree")
+            raise StimulusError(
+                "events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree"
+            )
         return Events(
             self.n_units,
             self.n_lanes,

@@ -37,7 +37,9 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
         )
     if classes.size and (classes.min() < IGNORED or classes.max() >= n_classes):
         wrong = classes[(classes < IGNORED) | (classes >= n_classes)][0]
-        raise GradientError("cross_entropy", f"target {wrong} is outside 0..{n_classes - 1}", "or -1 to ignore a step")
+        raise GradientError(
+            "cross_entropy", f"target {wrong} is outside 0..{n_classes - 1}", "or -1 to ignore a step"
+        )
     counts = np.nonzero(classes >= 0)
     gradient = np.zeros_like(state)
     if counts[0].size == 0:
@@ -69,4 +71,6 @@ def mean_squared_error(state: NDArray, target: ArrayLike) -> tuple[float, NDArra
     counts = ~np.isnan(goal)
     difference = np.where(counts, state - goal, 0)
     number = max(int(counts.sum()), 1)
-    return float(np.sum(difference * difference, dtype=np.float64) / number), difference * state.dtype.type(2 / number)
+    return float(np.sum(difference * difference, dtype=np.float64) / number), difference * state.dtype.type(
+        2 / number
+    )

@@ -38,7 +38,11 @@ class Network:
 
     def __init__(self, dt: float = 1.0, seed: int = 0, dtype: str = "float32"):
         if dt is None:
-            raise NetworkError("network", "dt=None asks for continuous time, which this version does not offer", "give dt in ms")
+            raise NetworkError(
+                "network",
+                "dt=None asks for continuous time, which this version does not offer",
+                "give dt in ms",
+            )
         if not (isinstance(dt, (int, float)) and math.isfinite(dt) and dt > 0):
             raise NetworkError("network", f"dt is {dt!r}", "give a positive number of ms")
         if not _is_float(dtype):
@@ -59,16 +63,24 @@ class Network:
         try:
             return self.populations[name]
         except KeyError:
-            raise NetworkError("network", f"has no population '{name}'", f"it has {list(self.populations)}") from None
+            raise NetworkError(
+                "network", f"has no population '{name}'", f"it has {list(self.populations)}"
+            ) from None
 
     def add(self, population: P) -> P:
         """Add a population, make its parameters, and return it."""
         if not isinstance(population, Population):
-            raise NetworkError("network", f"cannot add {population!r}", "add a Population, such as EGRU(128, name='hidden')")
+            raise NetworkError(
+                "network", f"cannot add {population!r}", "add a Population, such as EGRU(128, name='hidden')"
+            )
         if population.name in self.populations:
-            raise NetworkError("network", f"already has a population '{population.name}'", "give another name")
+            raise NetworkError(
+                "network", f"already has a population '{population.name}'", "give another name"
+            )
         if population.parameters:
-            raise NetworkError(f"population '{population.name}'", "is part of another network", "make a new one")
+            raise NetworkError(
+                f"population '{population.name}'", "is part of another network", "make a new one"
+            )
         try:
             population.build(self.dtype, self._rng(population.name))
         except Exception:
@@ -115,19 +127,25 @@ class Network:
         if name in self.projections or name in self.populations:
             raise NetworkError(where, "that name is taken", "give name= another")
         if not re.fullmatch(r"[A-Za-z0-9_>-]+", name):
-            raise NetworkError(where, "the name holds other signs than letters, digits and _ > -", "give name= another")
+            raise NetworkError(
+                where, "the name holds other signs than letters, digits and _ > -", "give name= another"
+            )
         if not source.emits:
             raise NetworkError(where, f"{source!r} sends no events", "connect from an EventSource or EGRU")
         port = target.default_port(source) if port is None else port
         if port not in target.ports:
-            raise NetworkError(where, f"{target!r} has no port '{port}'", f"it has {list(target.ports) or 'none'}")
+            raise NetworkError(
+                where, f"{target!r} has no port '{port}'", f"it has {list(target.ports) or 'none'}"
+            )
         target.check_projection(where, source, port)
         if delay is None:
             delay = self.dt if source is target else 0.0
         steps = self._steps(where, delay)
         if steps == 0 and (source is target or self._reaches_at_once(target, source)):
             raise NetworkError(
-                where, "closes a cycle without delay", f"give delay={self.dt:g} or more to one projection of the cycle"
+                where,
+                "closes a cycle without delay",
+                f"give delay={self.dt:g} or more to one projection of the cycle",
             )
         projection = Projection(
             source, target, port=port, delay_steps=steps, weight=weight, density=density, name=name
@@ -152,7 +170,9 @@ class Network:
         }
 
     def _rng(self, name: str) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])))
+        return np.random.Generator(
+            np.random.Philox(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]))
+        )
 
     def _member(self, population: Population | str) -> Population:
         member = self[population] if isinstance(population, str) else population
@@ -166,7 +186,11 @@ class Network:
         steps = round(delay / self.dt)
         if not math.isclose(steps * self.dt, delay, rel_tol=1e-9, abs_tol=1e-12):
             near = max(steps, 1) * self.dt
-            raise NetworkError(where, f"delay {delay:g} ms is not a multiple of dt = {self.dt:g} ms", f"use delay={near:g} or another dt")
+            raise NetworkError(
+                where,
+                f"delay {delay:g} ms is not a multiple of dt = {self.dt:g} ms",
+                f"use delay={near:g} or another dt",
+            )
         return steps
 
     def _reaches_at_once(self, start: Population, goal: Population) -> bool:
@@ -178,7 +202,9 @@ class Network:
                 return True
             if here.name not in seen:
                 seen.add(here.name)
-                todo += [p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0]
+                todo += [
+                    p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0
+                ]
         return False
 
 

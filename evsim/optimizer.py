@@ -40,7 +40,10 @@ class Optimizer(ABC):
             raise ParameterError("optimizer", f"clip is {clip!r}", "give a positive norm, or None")
         self.parameters = {name: p for name, p in parameters.items() if p.trainable}
         self.lr, self.clip, self.n_steps = float(lr), clip, 0
-        self._kept = {slot: {name: np.zeros_like(p.values) for name, p in self.parameters.items()} for slot in self.slots}
+        self._kept = {
+            slot: {name: np.zeros_like(p.values) for name, p in self.parameters.items()}
+            for slot in self.slots
+        }
 
     def step(self, gradients: Mapping[str, NDArray]) -> float:
         """Take one step; returns the norm of the gradients before clipping.
@@ -52,20 +55,30 @@ class Optimizer(ABC):
         """
         missing = [name for name in self.parameters if name not in gradients]
         if missing:
-            raise GradientError(f"parameter '{missing[0]}'", "has no gradient", f"give one for each of {list(self.parameters)}")
+            raise GradientError(
+                f"parameter '{missing[0]}'",
+                "has no gradient",
+                f"give one for each of {list(self.parameters)}",
+            )
         for name, parameter in self.parameters.items():
             if np.shape(gradients[name]) != parameter.values.shape:
                 raise GradientError(
-                    f"gradient of '{name}'", f"has shape {np.shape(gradients[name])}", f"give {parameter.values.shape}"
+                    f"gradient of '{name}'",
+                    f"has shape {np.shape(gradients[name])}",
+                    f"give {parameter.values.shape}",
                 )
         norm = global_norm(gradients[name] for name in self.parameters)
         if not np.isfinite(norm):
             wrong = next((n for n in self.parameters if not np.isfinite(gradients[n]).all()), "all together")
-            raise GradientError(f"gradient of '{wrong}'", "is not finite", "use a smaller learning rate, or clip=")
+            raise GradientError(
+                f"gradient of '{wrong}'", "is not finite", "use a smaller learning rate, or clip="
+            )
         scale = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
         self.n_steps += 1
         for name, parameter in self.parameters.items():
-            gradient = gradients[name] if scale == 1.0 else gradients[name] * parameter.values.dtype.type(scale)
+            gradient = (
+                gradients[name] if scale == 1.0 else gradients[name] * parameter.values.dtype.type(scale)
+            )
             self._move(parameter, gradient, {slot: arrays[name] for slot, arrays in self._kept.items()})
             if parameter.lower > -np.inf or parameter.upper < np.inf:
                 np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
@@ -77,14 +90,20 @@ class Optimizer(ABC):
 
     def state(self) -> dict[str, NDArray]:
         """All that a later step depends on besides the parameters, as arrays by name."""
-        arrays = {f"{slot}/{name}": array for slot, kept in self._kept.items() for name, array in kept.items()}
+        arrays = {
+            f"{slot}/{name}": array for slot, kept in self._kept.items() for name, array in kept.items()
+        }
         return arrays | {"n_steps": np.array(self.n_steps), "lr": np.array(self.lr)}
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         """Take over what `state` of an equal optimiser gave."""
         mine = self.state()
         if set(state) != set(mine) or any(state[name].shape != mine[name].shape for name in mine):
-            raise ParameterError("optimizer", "that state is of another optimiser or network", f"it needs {sorted(mine)[:3]} ...")
+            raise ParameterError(
+                "optimizer",
+                "that state is of another optimiser or network",
+                f"it needs {sorted(mine)[:3]} ...",
+            )
         self.n_steps, self.lr = int(state["n_steps"]), float(state["lr"])
         for slot, kept in self._kept.items():
             for name, array in kept.items():
@@ -96,7 +115,9 @@ class SGD(Optimizer):
 
     slots = ("momentum",)
 
-    def __init__(self, parameters: Mapping[str, Parameter], lr: float, momentum: float = 0.0, clip: float | None = None):
+    def __init__(
+        self, parameters: Mapping[str, Parameter], lr: float, momentum: float = 0.0, clip: float | None = None
+    ):
         super().__init__(parameters, lr, clip)
         self.momentum = momentum
 
@@ -133,6 +154,8 @@ class Adam(Optimizer):
         clip: float | None = None,
     ):
         super().__init__(parameters, lr, clip)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ParameterError("optimizer", f"betas are {betas}", "give two numbers in [0, 1)")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
@@ -154,4 +177,4 @@ class Adam(Optimizer):
 
 def global_norm(gradients) -> float:
     """Euclidean norm of all entries of all arrays together."""
-    return float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradients)))
+    return float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients)))

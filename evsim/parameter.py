@@ -42,7 +42,9 @@ class Parameter:
             new = np.broadcast_to(new, self.values.shape)
         except ValueError:
             raise ParameterError(
-                f"parameter '{self.name}'", f"values have shape {new.shape}", f"give shape {self.values.shape}"
+                f"parameter '{self.name}'",
+                f"values have shape {new.shape}",
+                f"give shape {self.values.shape}",
             ) from None
         self.check(new)
         self.values[...] = new

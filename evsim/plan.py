@@ -26,7 +26,12 @@ ACCUMULATORS: dict[str, dict[str, tuple[int, ...]]] = {
     "readout": {"input": (0,)},
 }
 #: Carried states, by kernel.
-STATES: dict[str, tuple[str, ...]] = {"source": (), "egru_evnn": ("c",), "egru_paper": ("c", "y"), "readout": ("v",)}
+STATES: dict[str, tuple[str, ...]] = {
+    "source": (),
+    "egru_evnn": ("c",),
+    "egru_paper": ("c", "y"),
+    "readout": ("v",),
+}
 
 
 class Plan:
@@ -74,7 +79,9 @@ class Plan:
             self._fill_population(rank, population)
         for index, projection in enumerate(self.projections):
             self._fill_projection(index, projection)
-        self.table = PlanTable(self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays)
+        self.table = PlanTable(
+            self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays
+        )
 
     def __repr__(self) -> str:
         return f"Plan({len(self.populations)} populations, {len(self.projections)} projections, {self.dtype})"
@@ -95,9 +102,17 @@ class Plan:
             lines.append(f"  {population.name}: accumulators = biases")
             for p in self.projections:
                 if p.target is population:
-                    when = "this step" if p.delay_steps == 0 else f"{p.delay_steps} step{'s' * (p.delay_steps > 1)} ago"
-                    lines.append(f"    receive events of '{p.source.name}' of {when} on port '{p.port}' ({p.name})")
-            lines.append("    advance" + (", threshold, send and log events, reset" if population.emits else ", log"))
+                    when = (
+                        "this step"
+                        if p.delay_steps == 0
+                        else f"{p.delay_steps} step{'s' * (p.delay_steps > 1)} ago"
+                    )
+                    lines.append(
+                        f"    receive events of '{p.source.name}' of {when} on port '{p.port}' ({p.name})"
+                    )
+            lines.append(
+                "    advance" + (", threshold, send and log events, reset" if population.emits else ", log")
+            )
         return "\n".join(lines)
 
     def bases(self) -> list[NDArray | None]:
@@ -157,7 +172,11 @@ def _in_order(network: Network) -> list[Population]:
     ordered: list[Population] = []
     while waiting:
         for name, population in waiting.items():
-            direct = (p.source.name for p in network.projections.values() if p.target is population and p.delay_steps == 0)
+            direct = (
+                p.source.name
+                for p in network.projections.values()
+                if p.target is population and p.delay_steps == 0
+            )
             if not any(source in waiting for source in direct):
                 ordered.append(waiting.pop(name))
                 break

@@ -46,7 +46,9 @@ class Population(ABC):
             raise NetworkError(f"population '{name}'", f"n_units is {n_units!r}", "give a positive integer")
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise NetworkError(
-                f"population {name!r}", "the name is not a word", "use letters, digits and underscores: it names files' groups"
+                f"population {name!r}",
+                "the name is not a word",
+                "use letters, digits and underscores: it names files' groups",
             )
         self.n_units = int(n_units)
         self.name = name
@@ -87,6 +89,8 @@ class Population(ABC):
         values = initial(rng, shape) if callable(initial) else initial
         array = np.asarray(values, dtype=dtype)
         if array.shape not in ((), shape):
-            raise ParameterError(f"parameter '{where}'", f"values have shape {array.shape}", f"give a number or shape {shape}")
+            raise ParameterError(
+                f"parameter '{where}'", f"values have shape {array.shape}", f"give a number or shape {shape}"
+            )
         full: NDArray = np.ascontiguousarray(np.broadcast_to(array, shape)).copy()
         self.parameters[name] = Parameter(where, full, **options)

@@ -24,7 +24,14 @@ def epochs_shown(
         Entry of the history -> what the bar says after that epoch; by default losses and accuracy.  Where the
         output is no terminal, the same goes to a line of its own.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     say, console = describe or _losses, folder.console
     bar = Progress(

@@ -77,9 +77,23 @@ class Projection:
     """
 
     def __init__(
-        self, source: Population, target: Population, *, port: str, delay_steps: int, weight: Weight, density: float, name: str
+        self,
+        source: Population,
+        target: Population,
+        *,
+        port: str,
+        delay_steps: int,
+        weight: Weight,
+        density: float,
+        name: str,
     ):
-        self.source, self.target, self.port, self.delay_steps, self.name = source, target, port, delay_steps, name
+        self.source, self.target, self.port, self.delay_steps, self.name = (
+            source,
+            target,
+            port,
+            delay_steps,
+            name,
+        )
         self.n_blocks = len(target.ports[port])
         self.shape = (source.n_units, self.n_blocks * target.n_units)
         self.indptr: NDArray[np.int64] | None = None
@@ -104,6 +118,12 @@ class Projection:
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
         """Make the weight arrays; called once, by the network."""
         weight = self._initial
+        if self._density != 1 and not isinstance(weight, str):
+            raise NetworkError(
+                f"projection '{self.name}'",
+                f"density is {self._density} with weights that are given",
+                "use density with a named initialiser, or give a SciPy sparse array",
+            )
         if isinstance(weight, str):
             weight = self._draw(weight, rng)
         elif callable(weight):
@@ -131,9 +151,15 @@ class Projection:
 
     def _draw(self, name: str, rng: np.random.Generator) -> NDArray | scipy.sparse.csr_array:
         if name not in INITIALISERS:
-            raise NetworkError(f"projection '{self.name}'", f"unknown initialiser {name!r}", f"use one of {sorted(INITIALISERS)}")
+            raise NetworkError(
+                f"projection '{self.name}'",
+                f"unknown initialiser {name!r}",
+                f"use one of {sorted(INITIALISERS)}",
+            )
         if not 0 < self._density <= 1:
-            raise NetworkError(f"projection '{self.name}'", f"density is {self._density}", "give a fraction in (0, 1]")
+            raise NetworkError(
+                f"projection '{self.name}'", f"density is {self._density}", "give a fraction in (0, 1]"
+            )
         drawn = [INITIALISERS[name](rng, self.shape[0], self.target.n_units) for _ in range(self.n_blocks)]
         weight = np.concatenate(drawn, axis=1)
         if self._density == 1:
@@ -167,4 +193,8 @@ class Projection:
             "shape": list(self.shape),
             "weights": self.n_weights,
             "format": "csr" if self.is_sparse else "dense",
-        } | ({} if self.indptr is None or self.indices is None else {"structure": _checksum(self.indptr, self.indices)})
+        } | (
+            {}
+            if self.indptr is None or self.indices is None
+            else {"structure": _checksum(self.indptr, self.indices)}
+        )

@@ -87,6 +87,11 @@ class RunFolder:
     resume : bool
         Whether this goes on with a run that was stopped.
 
+    Attributes
+    ----------
+    settings : dict
+        The protocol's options of this run, as JSON can hold them.
+
     Raises
     ------
     ProtocolError
@@ -95,6 +100,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, force: bool = False, quiet: bool = False, resume: bool = False):
         self.path, self.quiet, self.resume = Path(path), quiet, resume
+        self.settings: dict[str, Any] = {}
         where = f"run folder '{path}'"
         try:
             if not (force or resume) and self.path.exists() and any(self.path.iterdir()):
@@ -146,12 +152,18 @@ def load(name: str) -> Callable[..., Any]:
     elif name.endswith(".py"):
         module = _import_file(Path(name))
     else:
-        raise ProtocolError(f"protocol '{name}'", "there is none of that name", f"use one of {names()}, or the path of a .py file")
+        raise ProtocolError(
+            f"protocol '{name}'",
+            "there is none of that name",
+            f"use one of {names()}, or the path of a .py file",
+        )
     run = getattr(module, "run", None)
     if not inspect.isfunction(run):
         raise ProtocolError(f"protocol '{name}'", "has no function run", "define run(folder, ...) in it")
     if not inspect.signature(run).parameters:
-        raise ProtocolError(f"protocol '{name}'", "run() takes nothing", "its first parameter is the RunFolder")
+        raise ProtocolError(
+            f"protocol '{name}'", "run() takes nothing", "its first parameter is the RunFolder"
+        )
     return run
 
 
@@ -167,5 +179,7 @@ def _import_file(path: Path) -> Any:
     except Exception as error:
         del sys.modules[spec.name]
         line = str(error).splitlines()[0] if str(error) else ""
-        raise ProtocolError(f"protocol '{path}'", f"cannot be imported: {type(error).__name__}: {line}", "mend the file") from error
+        raise ProtocolError(
+            f"protocol '{path}'", f"cannot be imported: {type(error).__name__}: {line}", "mend the file"
+        ) from error
     return module

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.core import kernels
 from evsim.core.event_queue import Rings
 from evsim.core.forward import Forward
 from evsim.errors import StimulusError
@@ -98,7 +99,11 @@ class Simulation:
         if not carry or self._rings is None:
             self._begin(n_lanes)
         elif n_lanes != self.n_lanes:
-            raise StimulusError("stimulus", f"has {n_lanes} lanes, the carried state has {self.n_lanes}", "reset(), or keep the lanes")
+            raise StimulusError(
+                "stimulus",
+                f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
+                "reset(), or keep the lanes",
+            )
         logs = self._describe(n_steps, n_lanes, tape, events)
         macs = self._forward(logs, steps, n_steps)
         start, self.time_step = self.time_step, self.time_step + n_steps
@@ -112,7 +117,7 @@ class Simulation:
             counters=self._counters(logs, steps, macs),
             network=self.plan.network.describe(),
             parameters=live_parameters(self.plan),
-            provenance={},
+            provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
         )
 
     def step(self, stimulus: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, NDArray]:
@@ -130,7 +135,9 @@ class Simulation:
         """
         if not isinstance(stimulus, Mapping):
             stimulus = {self._only_source(): stimulus}
-        log = self.run({name: _one_step(data) for name, data in stimulus.items()}, self.plan.dt, carry=True, tape=False)
+        log = self.run(
+            {name: _one_step(data) for name, data in stimulus.items()}, self.plan.dt, carry=True, tape=False
+        )
         return {
             name: log[name].state[0] if sent is None else sent.to_dense()[0]
             for name, sent in ((name, log[name].events) for name in log)
@@ -150,7 +157,9 @@ class Simulation:
             exact = duration / self.plan.dt if isinstance(duration, (int, float, np.number)) else np.nan
             if not (np.isfinite(exact) and exact >= 0 and abs(exact - round(exact)) < 1e-6):
                 raise StimulusError(
-                    "run", f"duration {duration!r} ms is not a multiple of dt = {self.plan.dt:g} ms", "give a whole number of steps"
+                    "run",
+                    f"duration {duration!r} ms is not a multiple of dt = {self.plan.dt:g} ms",
+                    "give a whole number of steps",
                 )
             steps.add(round(exact))
         if len(steps) != 1 or len(lanes) > 1:
@@ -171,24 +180,37 @@ class Simulation:
         given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
         names = {p.name for p in self.plan.sources}
         if set(given) != names:
-            raise StimulusError("stimulus", f"is for {sorted(given)}, the sources are {sorted(names)}", "give data for each source by name")
+            raise StimulusError(
+                "stimulus",
+                f"is for {sorted(given)}, the sources are {sorted(names)}",
+                "give data for each source by name",
+            )
         return {
-            p.name: _encode(f"source '{p.name}'", given[p.name], p.n_units, n_lanes, n_steps, self.plan) for p in self.plan.sources
+            p.name: _encode(f"source '{p.name}'", given[p.name], p.n_units, n_lanes, n_steps, self.plan)
+            for p in self.plan.sources
         }
 
     def _only_source(self) -> str:
         if len(self.plan.sources) != 1:
             names = [p.name for p in self.plan.sources]
-            raise StimulusError("stimulus", f"the network has sources {names}", "give a mapping from source name to data")
+            raise StimulusError(
+                "stimulus", f"the network has sources {names}", "give a mapping from source name to data"
+            )
         return self.plan.sources[0].name
 
     def _begin(self, n_lanes: int) -> None:
         """Rest: states zero, nothing in flight."""
         self.reset()
-        self._rings = Rings([history + 1 for history in self.plan.history], n_lanes, self.plan.dtype == np.float64)
-        self._states = [np.zeros((n_lanes, int(row["n_state"])), self.plan.dtype) for row in self.plan.population_rows]
+        self._rings = Rings(
+            [history + 1 for history in self.plan.history], n_lanes, self.plan.dtype == np.float64
+        )
+        self._states = [
+            np.zeros((n_lanes, int(row["n_state"])), self.plan.dtype) for row in self.plan.population_rows
+        ]
 
-    def _describe(self, n_steps: int, n_lanes: int, tape: bool, events: dict[str, Events]) -> dict[str, PopulationLog]:
+    def _describe(
+        self, n_steps: int, n_lanes: int, tape: bool, events: dict[str, Events]
+    ) -> dict[str, PopulationLog]:
         """A log of every population as it stands before the run."""
         logs = {}
         for rank, population in enumerate(self.plan.populations):
@@ -204,9 +226,13 @@ class Simulation:
                 events=events.get(population.name),
                 carried=self._in_flight(rank, n_lanes) if population.emits else None,
                 initial={name: states[:, i].copy() for i, name in enumerate(names)},
-                tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype) if recorded else None,
+                tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
+                if recorded
+                else None,
                 tape_fields=fields if recorded else (),
-                thresholds=population.parameters["threshold"].values if "threshold" in population.parameters else None,
+                thresholds=population.parameters["threshold"].values
+                if "threshold" in population.parameters
+                else None,
             )
         return logs
 
@@ -219,9 +245,13 @@ class Simulation:
         buckets = [self._rings.peek(rank, lane, steps) for steps in ago for lane in range(n_lanes)]
         ptr = np.concatenate([[0], np.cumsum([len(unit) for unit, _ in buckets])]).astype(np.int64)
         unit = np.concatenate([unit for unit, _ in buckets])
-        return Events(population.n_units, n_lanes, history, ptr, unit, np.concatenate([value for _, value in buckets]))
+        return Events(
+            population.n_units, n_lanes, history, ptr, unit, np.concatenate([value for _, value in buckets])
+        )
 
-    def _forward(self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], n_steps: int) -> NDArray[np.int64]:
+    def _forward(
+        self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], n_steps: int
+    ) -> NDArray[np.int64]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         core = Forward(self.plan.table, self._rings, lengths, n_steps)
         bases = self.plan.bases()
@@ -238,7 +268,9 @@ class Simulation:
                 log.events = Events(population.n_units, len(lengths), n_steps, *core.collect(rank))
         return macs.sum(axis=0)
 
-    def _counters(self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], macs: NDArray[np.int64]) -> dict[str, Any]:
+    def _counters(
+        self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], macs: NDArray[np.int64]
+    ) -> dict[str, Any]:
         lane_steps = int(lengths.sum())
         return {
             "lane_steps": lane_steps,
@@ -262,7 +294,9 @@ def _lengths(lengths: ArrayLike | None, n_steps: int, n_lanes: int) -> NDArray[n
         return np.full(n_lanes, n_steps, np.int64)
     steps = np.asarray(lengths)
     if steps.shape != (n_lanes,) or steps.dtype.kind not in "iu" or steps.min() < 0 or steps.max() > n_steps:
-        raise StimulusError("lengths", f"{np.array2string(steps, threshold=8)}", f"give {n_lanes} integers in 0..{n_steps}")
+        raise StimulusError(
+            "lengths", f"{np.array2string(steps, threshold=8)}", f"give {n_lanes} integers in 0..{n_steps}"
+        )
     return np.ascontiguousarray(steps, np.int64)
 
 
@@ -284,13 +318,21 @@ def _shape(name: str, data: Any) -> tuple[int | None, int | None]:
         return data.n_steps, data.n_lanes
     if isinstance(data, tuple):
         if len(data) != 4:
-            raise StimulusError(f"source '{name}'", f"an event list of {len(data)} columns", "give (time in ms, lane, unit, value)")
+            raise StimulusError(
+                f"source '{name}'",
+                f"an event list of {len(data)} columns",
+                "give (time in ms, lane, unit, value)",
+            )
         return None, None
     try:
         array = np.asarray(data)
     except ValueError:  # rows of unequal length
-        raise StimulusError(f"source '{name}'", "input is not a regular array", "give rows of equal length") from None
-    if array.dtype.kind not in "iufb" or array.ndim not in ((1, 2, 3) if array.dtype.kind in "iu" else (2, 3)):
+        raise StimulusError(
+            f"source '{name}'", "input is not a regular array", "give rows of equal length"
+        ) from None
+    if array.dtype.kind not in "iufb" or array.ndim not in (
+        (1, 2, 3) if array.dtype.kind in "iu" else (2, 3)
+    ):
         raise StimulusError(
             f"source '{name}'",
             f"input has shape {array.shape} and dtype {array.dtype}",
@@ -317,10 +359,18 @@ def _encode(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, pla
             off = np.nonzero(~(np.abs(exact - step) < 1e-6))[0]
         if off.size:
             raise StimulusError(
-                where, f"event {off[0]} at {np.ravel(data[0])[off[0]]} ms is off the grid of dt = {plan.dt:g} ms", "round it, or use a smaller dt"
+                where,
+                f"event {off[0]} at {np.ravel(data[0])[off[0]]} ms is off the grid of dt = {plan.dt:g} ms",
+                "round it, or use a smaller dt",
             )
         return Events.from_list(
-            step.astype(np.int64), *data[1:], n_units=n_units, n_lanes=n_lanes, n_steps=n_steps, dtype=plan.dtype, where=where
+            step.astype(np.int64),
+            *data[1:],
+            n_units=n_units,
+            n_lanes=n_lanes,
+            n_steps=n_steps,
+            dtype=plan.dtype,
+            where=where,
         )
     array = np.asarray(data)
     if _is_tokens(array):

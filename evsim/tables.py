@@ -20,14 +20,23 @@ def _table(*columns: str) -> Table:
 
 def population_table(rows: list[dict[str, Any]]) -> Table:
     """The rows of `EventLog.summary`."""
-    table = _table("population", "type", "units", "events", "alpha", "rate [Hz]", "silent", "most active", "least active")
+    table = _table(
+        "population", "type", "units", "events", "alpha", "rate [Hz]", "silent", "most active", "least active"
+    )
     for row in rows:
         counts = [f"{row['units']:,}"]
         if row["events"] is None:
             counts += ["-"] * 6
         else:
-            counts += [f"{row['events']:,}", f"{row['alpha']:.4f}", f"{row['rate_hz']:,.1f}", f"{row['silent_units']:,}"]
-            counts += [", ".join(str(unit) for unit, _ in row[key]) for key in ("most_active", "least_active")]
+            counts += [
+                f"{row['events']:,}",
+                f"{row['alpha']:.4f}",
+                f"{row['rate_hz']:,.1f}",
+                f"{row['silent_units']:,}",
+            ]
+            counts += [
+                ", ".join(str(unit) for unit, _ in row[key]) for key in ("most_active", "least_active")
+            ]
         table.add_row(row["population"], row["type"], *counts)
     return table
 

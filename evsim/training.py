@@ -154,7 +154,10 @@ class Trainer:
             for kind in ("state", "weight"):
                 _add(tally.macs.setdefault(kind, {}), gradients.counters[f"macs_{kind}"])
             end = time.perf_counter()
-            _add(tally.seconds, {"forward": forward - start, "backward": backward - forward, "other": end - backward})
+            _add(
+                tally.seconds,
+                {"forward": forward - start, "backward": backward - forward, "other": end - backward},
+            )
             tick()
         return tally
 
@@ -169,7 +172,9 @@ class Trainer:
         return tally
 
     def _present(self, simulation: Simulation, trial: Trial, tape: bool):
-        log = simulation.run(trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=tape)
+        log = simulation.run(
+            trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=tape
+        )
         value, gradient = self.loss(log[self.readout].state, trial.target)
         return log, value, gradient
 
@@ -192,7 +197,9 @@ class Trainer:
         tally.loss += value * number
         tally.lane_steps += log.counters["lane_steps"]
         _add(tally.events, log.counters["events"])
-        _add(tally.unit_steps, {n: log[n].n_units * log.counters["lane_steps"] for n in log.counters["events"]})
+        _add(
+            tally.unit_steps, {n: log[n].n_units * log.counters["lane_steps"] for n in log.counters["events"]}
+        )
         _add(tally.macs.setdefault("forward", {}), log.counters["macs"])
         _add(tally.dense_macs, log.counters["dense_macs"])
 

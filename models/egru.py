@@ -91,7 +91,14 @@ class EGRU(Population):
         if self.form == "evnn":
             self._add("recurrent_bias", 0.0, (3 * self.n_units,), dtype, rng)
         self._add(
-            "threshold", self._threshold, (self.n_units,), dtype, rng, lower=0.0, upper=1.0, trainable=self._train_threshold
+            "threshold",
+            self._threshold,
+            (self.n_units,),
+            dtype,
+            rng,
+            lower=0.0,
+            upper=1.0,
+            trainable=self._train_threshold,
         )
 
     def default_port(self, source: Population) -> str:
@@ -101,7 +108,11 @@ class EGRU(Population):
     def check_projection(self, where: str, source: Population, port: str) -> None:
         """The paper's form gates events by the sender's reset gate, so they must be its own."""
         if self.form == "paper" and port == "recurrent" and source is not self:
-            raise NetworkError(where, f"the recurrent port of '{self.name}' (form 'paper') takes its own events only", "use port='input'")
+            raise NetworkError(
+                where,
+                f"the recurrent port of '{self.name}' (form 'paper') takes its own events only",
+                "use port='input'",
+            )
 
     def describe(self) -> dict:
         """Type and arguments."""

@@ -32,7 +32,9 @@ class LeakyReadout(Population):
     def __init__(self, n_units: int, name: str, tau: float = 10.0, bias: Initial = 0.0):
         super().__init__(n_units, name)
         if not (isinstance(tau, (int, float)) and math.isfinite(tau) and tau >= 0):
-            raise NetworkError(f"population '{name}'", f"tau is {tau!r}", "give a time constant in ms, 0 or more")
+            raise NetworkError(
+                f"population '{name}'", f"tau is {tau!r}", "give a time constant in ms, 0 or more"
+            )
         self.tau = float(tau)
         self._bias = bias
 

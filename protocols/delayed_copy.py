@@ -17,7 +17,6 @@ from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial
-from evsim.provenance import provenance
 from evsim.training import Trainer, fit
 
 
@@ -37,14 +36,22 @@ class DelayedCopy(Protocol):
     """
 
     def __init__(
-        self, n_symbols: int = 8, delay: int = 50, batch_size: int = 32, cue: int = 5, answer: int = 5, seed: int = 0
+        self,
+        n_symbols: int = 8,
+        delay: int = 50,
+        batch_size: int = 32,
+        cue: int = 5,
+        answer: int = 5,
+        seed: int = 0,
     ):
         least = {"n_symbols": 2, "delay": 0, "batch_size": 1, "cue": 1, "answer": 1, "seed": 0}
         for name, value in (
             ("n_symbols", n_symbols), ("delay", delay), ("batch_size", batch_size), ("cue", cue), ("answer", answer), ("seed", seed)
         ):  # fmt: skip
             if value != int(value) or value < least[name]:
-                raise ProtocolError("delayed_copy", f"{name} is {value!r}", f"give an integer of {least[name]} or more")
+                raise ProtocolError(
+                    "delayed_copy", f"{name} is {value!r}", f"give an integer of {least[name]} or more"
+                )
         self.n_symbols, self.delay, self.batch_size = int(n_symbols), int(delay), int(batch_size)
         self.cue, self.answer, self.seed = int(cue), int(answer), int(seed)
         self.n_inputs, self.n_outputs = self.n_symbols + 1, self.n_symbols
@@ -99,7 +106,7 @@ def run(
         )
     checked = trainer.evaluate(islice(task.trials(10**6 + 1), 8))
     log = trainer.simulation.run(next(task.trials(10**6 + 1)).stimulus)
-    log.provenance = provenance(protocol="delayed_copy", seed=seed)
+    log.provenance |= {"protocol": "delayed_copy", "settings": folder.settings}
     log.save(folder / "events.h5", overwrite=True)
     log.figure().savefig(folder / "raster.png", dpi=150)
     summary = {

@@ -23,7 +23,6 @@ from evsim.optimizer import Adam
 from evsim.population import Population
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial
-from evsim.provenance import provenance
 from evsim.training import Tally, Trainer, fit
 
 #: Lanes and steps in which the validation text is read, and steps of the stretch that is logged.
@@ -67,18 +66,23 @@ def _trials(ids: NDArray[np.int32], lanes: int, window: int) -> Iterator[Trial]:
 
 def run(
     folder: RunFolder,
-    corpus: Annotated[Path | None, "text file, or folder with train, valid and test text; by default Python's own help texts"] = None,
+    corpus: Annotated[
+        Path | None,
+        "text file, or folder with train, valid and test text; by default Python's own help texts",
+    ] = None,
     level: Annotated[Literal["char", "word"], "what a token is"] = "char",
-    units: Annotated[int, "EGRU units per layer"] = 192,
+    units: Annotated[int, "EGRU units per layer"] = 256,
     layers: Annotated[int, "EGRU layers"] = 1,
     threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.3,
-    activity_cost: Annotated[float, "nats added per unit of mean activity: more makes the network more silent"] = 1.0,
+    activity_cost: Annotated[
+        float, "nats added per unit of mean activity: more makes the network more silent"
+    ] = 1.0,
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
     eps: Annotated[float, "its inverse half-width: more makes the backward pass sparser"] = 3.6,
-    lr: Annotated[float, "learning rate of Adam, falling to 5 % along a cosine"] = 5e-3,
+    lr: Annotated[float, "learning rate of Adam, falling to 5 % along a cosine"] = 1e-2,
     epochs: Annotated[int, "passes over the training text"] = 20,
     patience: Annotated[int, "stop after so many epochs that were no better"] = 4,
-    lanes: Annotated[int, "streams learned from at once"] = 32,
+    lanes: Annotated[int, "streams learned from at once"] = 64,
     window: Annotated[int, "steps of truncated backpropagation"] = 64,
     seed: Annotated[int, "of the weights"] = 0,
 ) -> dict[str, Any]:
@@ -88,7 +92,12 @@ def run(
     task = LanguageModel(load_corpus(corpus, level), lanes, window)
     network = build(task, units, layers, threshold, seed)
     trainer = Trainer(
-        network, "next", Adam(network.parameters(), lr=lr, clip=1.0), activity_cost=activity_cost, gamma=gamma, eps=eps
+        network,
+        "next",
+        Adam(network.parameters(), lr=lr, clip=1.0),
+        activity_cost=activity_cost,
+        gamma=gamma,
+        eps=eps,
     )
     folder.console.print(f"{task.corpus!r}\n{network!r}")
     with epochs_shown(folder, epochs, len(task), _say) as (tick, report):
@@ -134,7 +143,9 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
     below: Population = network.add(EventSource(task.n_inputs, "tokens"))
     for number in range(1, layers + 1):
         # A gate's bias below 0 for the candidate starts the units off silent; they learn when to speak.
-        layer = network.add(EGRU(units, f"layer{number}", threshold=threshold, bias=np.repeat([0.0, 0.0, -0.3], units)))
+        layer = network.add(
+            EGRU(units, f"layer{number}", threshold=threshold, bias=np.repeat([0.0, 0.0, -0.3], units))
+        )
         # One token is one event of size 1, so its row is the whole drive: rows of size 1, not of size 1 / sqrt(rows).
         network.connect(below, layer, weight=_unit_rows if number == 1 else "glorot")
         network.connect(layer, layer, weight="orthogonal")
@@ -176,7 +187,9 @@ def _say(entry: dict[str, Any]) -> str:
 
 def _ngrams(corpus: Corpus) -> dict[str, float]:
     orders = (3, 5)
-    return {str(n): WittenBell(n, corpus.n_tokens).fit(corpus.train).bits_per_token(corpus.valid) for n in orders}
+    return {
+        str(n): WittenBell(n, corpus.n_tokens).fit(corpus.train).bits_per_token(corpus.valid) for n in orders
+    }
 
 
 def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder, seed: int) -> EventLog:
@@ -184,7 +197,7 @@ def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder, seed: int) ->
     stretch = next(_trials(task.corpus.valid, 1, LOGGED_STEPS))
     trainer.simulation.reset()
     log = trainer.simulation.run(stretch.stimulus)
-    log.provenance = provenance(protocol="language_model", seed=seed)
+    log.provenance |= {"protocol": "language_model", "settings": folder.settings}
     log.save(folder / "events.h5", overwrite=True)
     log.figure().savefig(folder / "raster.png", dpi=150)
     return log
@@ -198,7 +211,9 @@ def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> N
     for column, justify in (("", "left"), ("evsim", "right"), ("to compare with", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     grams = ", ".join(f"{bits:.3f} ({n}-gram)" for n, bits in summary["ngram_bits"].items())
-    table.add_row(f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", f"{grams}, Witten-Bell")
+    table.add_row(
+        f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", f"{grams}, Witten-Bell"
+    )
     if "test_bits_per_token" in summary:
         table.add_row(f"bits per {unit}, test text", f"{summary['test_bits_per_token']:.3f}", "")
     table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 for a dense network")
@@ -208,11 +223,19 @@ def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> N
         if kind in summary["work_per_token"]:
             macs = summary["work_per_token"][kind]
             ratio = macs["dense"] / max(macs["event"], 1e-9)
-            table.add_row(f"MACs per {unit}, {name}", f"{macs['event']:,.0f}", f"{macs['dense']:,.0f} dense: {ratio:.1f} x fewer")
+            table.add_row(
+                f"MACs per {unit}, {name}",
+                f"{macs['event']:,.0f}",
+                f"{macs['dense']:,.0f} dense: {ratio:.1f} x fewer",
+            )
     for name, tally in (("training", summary["training"]), ("reading", summary["validation"])):
         seconds = sum(tally["seconds"].values())
         if seconds:
             events = sum(tally["events"].values())
-            table.add_row(f"events per second, {name}", f"{events / seconds:,.0f}", f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second")
+            table.add_row(
+                f"events per second, {name}",
+                f"{events / seconds:,.0f}",
+                f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second",
+            )
     folder.console.print(table)
     folder.console.print(f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5")

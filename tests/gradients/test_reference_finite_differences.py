@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from gradients.cases import N_LANES, N_STEPS, Case, check_differences
 
 from evsim.events import Events
 from evsim.models import EGRU
 from evsim.reference import backpropagate, simulate
+from gradients.cases import N_LANES, N_STEPS, Case, check_differences
 
 CASES = [
     Case("evnn"),

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from gradients.cases import ALL, N_LANES, N_STEPS, gradient_errors, relative_error
 
 from evsim.models import EGRU
 from evsim.reference import backpropagate, simulate
+from gradients.cases import ALL, N_LANES, N_STEPS, gradient_errors, relative_error
 
 pytestmark = pytest.mark.peer
 

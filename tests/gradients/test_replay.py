@@ -6,13 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.sparse
-from gradients.cases import ALL, N_LANES, N_STEPS, Case, check_differences, gradient_errors, relative_error
 
 from evsim.adjoint import Adjoint
 from evsim.events import Events
 from evsim.models import EGRU
 from evsim.reference import Run, backpropagate, history, simulate
 from evsim.simulation import Simulation
+from gradients.cases import ALL, N_LANES, N_STEPS, Case, check_differences, gradient_errors, relative_error
 
 WARM_UP = 7
 SOME = [ALL[0], *ALL[60::4]]

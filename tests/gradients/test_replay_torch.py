@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from gradients.cases import ALL, gradient_errors, relative_error
 
 from evsim.adjoint import Adjoint
 from evsim.simulation import Simulation
+from gradients.cases import ALL, gradient_errors, relative_error
 
 pytestmark = pytest.mark.peer
 

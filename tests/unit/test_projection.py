@@ -153,7 +153,9 @@ def test_description():
     net = network()
     net.connect("cue", "hidden", density=0.5, delay=2.0, name="in")
     projection = net.projections["in"]
-    assert projection.describe() == {
+    described = projection.describe()
+    assert isinstance(described.pop("structure"), int)
+    assert described == {
         "source": "cue",
         "target": "hidden",
         "port": "input",
@@ -166,6 +168,20 @@ def test_description():
         repr(projection) == f"Projection('in', 40 x 90, CSR, {projection.n_weights} weights, delay 2 steps)"
     )
     assert "dense" in repr(net.connect("cue", "answer"))
+
+
+def test_descriptions_tell_one_sparse_structure_from_another():
+    """As many weights in other places make another network, on which no log of the first may be replayed."""
+    first = np.zeros((2, 6))
+    first[0, 1] = first[1, 4] = 1.0
+    moved_column, moved_row = first[:, ::-1], first[::-1]
+    described = [
+        network(n_source=2).connect("cue", "answer", scipy.sparse.csr_array(weight)).describe()
+        for weight in (first, 2 * first, moved_column, moved_row)
+    ]
+    assert described[0] == described[1]  # values do not count
+    assert described[0] != described[2]
+    assert described[0] != described[3]
 
 
 def test_ports_by_default():
