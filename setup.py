@@ -32,8 +32,8 @@ DIRECTIVES = {
 }
 
 # No fused multiply-add behind our back and no -march: the same bits on every instruction set.  Nobody reads
-# floating-point exceptions or errno here; knowing that lets the compiler vectorise choices, and changes no result.
-# An optimisation level in CFLAGS wins over ours.
+# floating-point exceptions or errno here; knowing that lets the compiler vectorise choices, and changes no
+# result.  An optimisation level in CFLAGS wins over ours.
 OPTIMISE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O1"] if DEBUG else ["-O3"]
 FLAGS = [*OPTIMISE, "-g" if DEBUG else "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
 

@@ -1,11 +1,11 @@
 """Forward time per step of an EGRU layer beside torch.nn.GRU: same sizes, same run, one thread, one lane.
 
-Motivation: at one lane a dense GRU is bound by streaming its weights; an event-driven layer streams only the rows of units
-that sent something.  This is a sanity check of that claim, not yet the whole benchmark.
+Motivation: at one lane a dense GRU is bound by streaming its weights; an event-driven layer streams only the
+rows of units that sent something.  This is a sanity check of that claim, not yet the whole benchmark.
 
-Both are given fresh input at every repetition and carry their state.  They alternate in one process, and the medians of
-the repetitions are compared.  The thresholds of the EGRU are set so that its activity is near the one asked for; the
-activity really measured is printed.
+Both are given fresh input at every repetition and carry their state.  They alternate in one process, and the
+medians of the repetitions are compared.  The thresholds of the EGRU are set so that its activity is near the
+one asked for; the activity really measured is printed.
 
     python benchmarks/forward.py [--units 512] [--activity 0.1]
 """
@@ -22,15 +22,16 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from evsim import Events, Network, Simulation
+from evsim import Network, Simulation
 from evsim.core import kernels
 from evsim.models import EGRU, EventSource
 
-STEPS = 64
-
 
 def network(units: int, activity: float, seed: int) -> Network:
-    """Input -> EGRU, both ``units`` wide; thresholds at each unit's own (1 - activity) quantile, found by iteration."""
+    """Input -> EGRU, both ``units`` wide.
+
+    Thresholds are at each unit's own (1 - activity) quantile, found by iteration.
+    """
     net = Network(seed=seed)
     source = net.add(EventSource(units, "input"))
     hidden = net.add(EGRU(units, "hidden", threshold=0.1))
@@ -52,7 +53,7 @@ def stimulus(rng: np.random.Generator, units: int, activity: float, steps: int) 
     return values.astype(np.float32)
 
 
-def compare(units: int, activity: float, repetitions: int) -> dict[str, float]:
+def compare(units: int, activity: float, steps: int, repetitions: int) -> dict[str, float]:
     """Median microseconds per step of both, and their ratio's spread over repetitions."""
     net = network(units, activity, seed=0)
     simulation = Simulation(net, threads=1)
@@ -63,16 +64,16 @@ def compare(units: int, activity: float, repetitions: int) -> dict[str, float]:
     state = None
     with torch.inference_mode():
         for _ in range(repetitions):
-            x = stimulus(rng, units, activity, STEPS)
+            x = stimulus(rng, units, activity, steps)
             start = time.perf_counter()
             # Making events from the dense input is part of the work.
-            log = simulation.run(Events.from_dense(x), carry=True, tape=False)
-            times["evsim"].append((time.perf_counter() - start) / STEPS * 1e6)
+            log = simulation.run(x, carry=True, tape=False)
+            times["evsim"].append((time.perf_counter() - start) / steps * 1e6)
             active.append(log["hidden"].activity)
             dense = torch.from_numpy(x)
             start = time.perf_counter()
             _, state = gru(dense, state)
-            times["torch"].append((time.perf_counter() - start) / STEPS * 1e6)
+            times["torch"].append((time.perf_counter() - start) / steps * 1e6)
     ratio = np.array(times["torch"]) / np.array(times["evsim"])
     return {
         "activity": float(np.mean(active[5:])),
@@ -89,19 +90,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--activity", type=float, default=0.1)
-    parser.add_argument("--repetitions", type=int, default=60)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[64, 256], help="per call: a call has a fixed cost"
+    )
+    parser.add_argument("--repetitions", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"evsim kernels: {kernels.in_use()}; torch {torch.__version__}, {torch.get_num_threads()} thread; {STEPS} steps, one lane"
-    )
-    print(f"{'units':>6} {'alpha':>7} {'evsim us/step':>14} {'nn.GRU us/step':>15} {'ratio':>7}   10-90 %")
-    for units in options.units:
-        r = compare(units, options.activity, options.repetitions)
-        print(
-            f"{units:6d} {r['activity']:7.3f} {r['evsim']:14.1f} {r['torch']:15.1f} {r['ratio']:6.1f}x   {r['low']:.1f}-{r['high']:.1f}",
-            flush=True,
-        )
+    print(f"evsim kernels: {kernels.in_use()}; torch {torch.__version__}; one thread, one lane")
+    print("steps  units   alpha  evsim us/step  nn.GRU us/step   ratio   10-90 %")
+    for steps in options.steps:
+        for units in options.units:
+            r = compare(units, options.activity, steps, options.repetitions)
+            print(
+                f"{steps:5d} {units:6d} {r['activity']:7.3f} {r['evsim']:14.1f} {r['torch']:15.1f} "
+                f"{r['ratio']:6.1f}x   {r['low']:.1f}-{r['high']:.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

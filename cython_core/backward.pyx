@@ -1,8 +1,9 @@
 """The loop over time, backwards: adjoint event replay.
 
-Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it fired, or where the
-pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are known, each weight row is
-written by its own unit, over that unit's events.  Rows of units that sent nothing are not touched.
+Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
+fired, or where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are
+known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent nothing
+are not touched.
 
 Lanes run in parallel backwards in time, units in parallel for the weights; sums over lanes are taken in
 order of lane.  So no result depends on the number of threads.
@@ -17,7 +18,16 @@ from libc.string cimport memset
 
 from evsim.core.fanout cimport gather, outer
 from evsim.core.kernels cimport backward_active, egru_evnn_vjp, egru_paper_vjp, pseudo_derivative, readout_vjp
-from evsim.core.layout cimport EGRU_EVNN, EGRU_PAPER, READOUT, SOURCE, PlanTable, PopulationRow, ProjectionRow, real
+from evsim.core.layout cimport (
+    EGRU_EVNN,
+    EGRU_PAPER,
+    READOUT,
+    SOURCE,
+    PlanTable,
+    PopulationRow,
+    ProjectionRow,
+    real,
+)
 from evsim.core.paper_form cimport Window, gather_gated, outer_gated, reset_gate_gradient
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
@@ -60,9 +70,13 @@ cdef struct Scratch:
 
 
 cdef void event_gradient(
-    const Replay *replay, int p, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, real *dy, char *mark
+    const Replay *replay, int p, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, real *dy,
+    char *mark
 ) noexcept nogil:
-    """dL/dy on the backward-active units of population p: their rows times D at the steps where events would arrive."""
+    """dL/dy on the backward-active units of population p.
+
+    That is their rows times D at the steps where events would arrive.
+    """
     cdef Slot *slot = &replay.slot[p]
     cdef const PopulationRow *pop = &replay.populations[p]
     cdef const PopulationRow *target
@@ -90,14 +104,18 @@ cdef void event_gradient(
             continue
         target = &replay.populations[projection.target]
         if projection.recurrent and target.kind == EGRU_PAPER:
-            gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit, replay.by_event[j],
-                               dy, mark, macs, replay.macs_recompute + lane * replay.n_projections)
+            gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit,
+                               replay.by_event[j], dy, mark, macs,
+                               replay.macs_recompute + lane * replay.n_projections)
         else:
-            D = <const real *> replay.slot[projection.target].window.D + (arrival * replay.n_lanes + lane) * target.n_in
+            D = <const real *> replay.slot[projection.target].window.D
+            D += (arrival * replay.n_lanes + lane) * target.n_in
             macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
 
 
-cdef void replay_egru(const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag) noexcept nogil:
+cdef void replay_egru(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+) noexcept nogil:
     """One step of an EGRU population, backwards."""
     cdef Slot *slot = &replay.slot[p]
     cdef const PopulationRow *pop = &replay.populations[p]
@@ -142,9 +160,11 @@ cdef void replay_egru(const Replay *replay, int p, int64_t step, int64_t lane, S
         for i in range(n):
             before[i] = a_before[i] - (threshold[i] if a_before[i] > threshold[i] else 0)
     if pop.kind == EGRU_EVNN:
-        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event, dc, D, dbias, dthreshold)
+        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+                      dc, D, dbias, dthreshold)
     else:
-        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event, dc, D, dc + n, dthreshold)
+        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+                       dc, D, dc + n, dthreshold)
         reset_gate_gradient(pop, replay.projections, &slot.window, step, lane, D, replay.by_event,
                             <real *> scratch.dr, replay.macs_state + lane * replay.n_projections)
         for i in range(3 * n):
@@ -175,7 +195,8 @@ cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept no
     scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
     scratch.mark = <char *> calloc(most, 1)
     good = (scratch.slope != NULL and scratch.dy != NULL and scratch.compact != NULL and scratch.zero != NULL
-            and scratch.c_before != NULL and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL)
+            and scratch.c_before != NULL and scratch.dr != NULL and scratch.unit != NULL
+            and scratch.mark != NULL)
     if good:
         for step in range(replay.lengths[lane] - 1, -1, -1):
             at = step * replay.n_lanes + lane
@@ -188,8 +209,8 @@ cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept no
                     loss = <const real *> scratch.zero
                     if slot.loss_state != NULL:
                         loss = <const real *> slot.loss_state + at * pop.n
-                    readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n, <real *> slot.window.D + at * pop.n,
-                                <real *> slot.dbias + lane * pop.n)
+                    readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
+                                <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
                 else:
                     replay_egru(replay, p, step, lane, &scratch, tag)
     free(scratch.slope)
@@ -204,8 +225,8 @@ cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept no
 
 
 cdef int64_t write_row(
-    const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value, real *gated,
-    char *mark, real *dweight
+    const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value,
+    real *gated, char *mark, real *dweight
 ) noexcept nogil:
     """The gradient of one unit's weight row from that unit's events."""
     cdef const ProjectionRow *p = &replay.projections[j]
@@ -235,8 +256,8 @@ cdef bint write_rows(
     good = gated != NULL and mark != NULL
     if good:
         for unit in range(first, stop):
-            macs[unit] = write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], arrival + ptr[unit], value + ptr[unit],
-                                   gated, mark, dweight)
+            macs[unit] = write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], arrival + ptr[unit],
+                                   value + ptr[unit], gated, mark, dweight)
     free(gated)
     free(mark)
     return good
@@ -261,7 +282,8 @@ cdef class Backward:
     cdef int64_t n_steps
     cdef Py_ssize_t itemsize
 
-    def __cinit__(self, PlanTable plan, const int64_t[::1] lengths, int64_t n_steps, int pseudo_kind, double gamma, double eps):
+    def __cinit__(self, PlanTable plan, const int64_t[::1] lengths, int64_t n_steps, int pseudo_kind,
+                  double gamma, double eps):
         self.plan = plan
         self.n_steps = n_steps
         self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
@@ -298,10 +320,12 @@ cdef class Backward:
         self.keep.append(array)
         return <void *> <uintptr_t> array.ctypes.data
 
-    def give_events(self, int population, int history, const int64_t[::1] ptr, const int32_t[::1] unit, value):
+    def give_events(self, int population, int history, const int64_t[::1] ptr, const int32_t[::1] unit,
+                    value):
         """Set a population's events, from ``history`` steps before the window on."""
         cdef Window *window = &self.replay.slot[population].window
-        if ptr.shape[0] != (history + self.n_steps) * self.replay.n_lanes + 1 or value.itemsize != self.itemsize:
+        cdef int64_t cells = (history + self.n_steps) * self.replay.n_lanes
+        if ptr.shape[0] != cells + 1 or value.itemsize != self.itemsize:
             raise ValueError("backward: events do not fit the replay")
         self.keep += [ptr, unit, value]
         window.n_lanes = self.replay.n_lanes
@@ -312,8 +336,10 @@ cdef class Backward:
             window.value = <const void *> <uintptr_t> value.ctypes.data
 
     def give_senders(self, int population, const int64_t[::1] ptr, const int32_t[::1] unit):
-        """Set, for the paper's form, the units whose events arrive through recurrent projections, by (step, lane)."""
+        """Set, for the paper's form, the units whose events arrive at the recurrent port, by (step, lane)."""
         cdef Window *window = &self.replay.slot[population].window
+        if ptr.shape[0] != self.n_steps * self.replay.n_lanes + 1 or ptr[ptr.shape[0] - 1] != unit.shape[0]:
+            raise ValueError("backward: senders do not fit the replay")
         self.keep += [ptr, unit]
         window.sender_ptr = &ptr[0]
         if unit.shape[0]:
@@ -340,8 +366,10 @@ cdef class Backward:
         slot.active = <int64_t *> &active[0]
 
     def give_products(self, int projection, product):
-        """Set, for a recurrent projection of the paper's form, the room for R_z D_z of each event of the source."""
-        self.replay.by_event[projection] = self._address(product, product.size)
+        """Set the room for R_z D_z of each event of the source (paper's form, recurrent projections)."""
+        cdef const Window *window = &self.replay.slot[self.replay.projections[projection].source].window
+        cells = (window.history + self.n_steps) * window.n_lanes
+        self.replay.by_event[projection] = self._address(product, max(window.ptr[cells], 1))
 
     def go(self, int n_threads):
         """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (B, n_projections)."""
@@ -371,7 +399,10 @@ cdef class Backward:
         return counts
 
     def weights(self, int projection, dweight, int n_threads):
-        """Add the gradient of a projection's weights to ``dweight`` (zero where unwritten); returns the MACs."""
+        """Add the gradient of a projection's weights to ``dweight`` (zero where unwritten).
+
+        Returns the MACs.
+        """
         cdef const ProjectionRow *p = &self.replay.projections[projection]
         cdef int64_t n = self.plan.populations[p.source].n
         by_unit, arrival, value = self._by_unit(projection)
@@ -380,7 +411,10 @@ cdef class Backward:
         cdef int64_t[::1] macs = counts
         cdef const int32_t *arrivals = <const int32_t *> <uintptr_t> arrival.ctypes.data
         cdef const void *values = <const void *> <uintptr_t> value.ctypes.data
-        cdef void *out = self._address(dweight, dweight.size)
+        cdef int64_t n_weights = n * p.n_blocks * p.block
+        if p.block_ptr != 0:
+            n_weights = (<const int64_t *> p.block_ptr)[n * p.n_blocks]
+        cdef void *out = self._address(dweight, n_weights)
         cdef int failed = 0
         cdef int64_t chunk
         cdef int64_t size = 16
@@ -388,12 +422,12 @@ cdef class Backward:
         cdef int64_t n_chunks = (n + size - 1) // size
         if self.plan.double_precision:
             for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size), &ptr[0],
-                                         arrivals, <const double *> values, <double *> out, &macs[0])
+                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
+                                         &ptr[0], arrivals, <const double *> values, <double *> out, &macs[0])
         else:
             for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size), &ptr[0],
-                                         arrivals, <const float *> values, <float *> out, &macs[0])
+                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
+                                         &ptr[0], arrivals, <const float *> values, <float *> out, &macs[0])
         if failed:
             raise MemoryError("backward: no memory for a weight row")
         return int(counts.sum())
@@ -412,7 +446,8 @@ cdef class Backward:
         cdef int64_t unit
         pointers = np.zeros(n + 2, np.int64)
         cdef int64_t[::1] ptr = pointers
-        # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where they stop.
+        # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
+        # they stop.
         for step in range(steps):
             to = step - window.history + p.delay
             for lane in range(lanes):

@@ -17,7 +17,8 @@ static inline int32_t FN(fire)(int64_t n, const REAL *restrict a, const REAL *re
     return count;
 }
 
-/* EvNN's form.  Accumulators (4 n): z, r, g from the input port, q = y'R_g + b_Rg.  Tape (5 n): z, r, g, q, a. */
+/* EvNN's form.  Accumulators (4 n): z, r, g from the input port, q = y'R_g + b_Rg.
+ * Tape (5 n): z, r, g, q, a. */
 TARGET int32_t FN(egru_evnn_advance)(
     int64_t n, const REAL *restrict in, const REAL *restrict threshold, /* IN */
     REAL *restrict c,                                                   /* IN and OUT, (n) */
@@ -40,9 +41,10 @@ TARGET int32_t FN(egru_evnn_advance)(
 }
 
 TARGET void FN(egru_evnn_vjp)(
-    int64_t n, const REAL *restrict tape, const REAL *restrict c_before, const REAL *restrict threshold, /* IN */
-    const REAL *restrict slope, const REAL *restrict dy, const REAL *restrict d_event,                  /* IN, (n) */
-    REAL *restrict dc,                                                                                  /* IN and OUT */
+    int64_t n, const REAL *restrict tape,                              /* IN */
+    const REAL *restrict c_before, const REAL *restrict threshold,     /* IN, (n) */
+    const REAL *restrict slope, const REAL *restrict dy, const REAL *restrict d_event,
+    REAL *restrict dc,                                                 /* IN and OUT */
     REAL *restrict D, REAL *restrict dbias, REAL *restrict dthreshold) /* OUT (4 n), sums (4 n), (n) */
 {
     const REAL *restrict z = tape, *restrict r = tape + n, *restrict g = tape + 2 * n;
@@ -66,11 +68,11 @@ TARGET void FN(egru_evnn_vjp)(
         dbias[i] += D[i];
 }
 
-/* The paper's form.  Accumulators (3 n): u, r, z.  Tape (5 n): u, z, r, p, a, where r is set by the caller for senders only
- * and p is the input part of r's accumulator. */
+/* The paper's form.  Accumulators (3 n): u, r, z.  Tape (5 n): u, z, r, p, a, where r is set by the caller
+ * for senders only and p is the input part of r's accumulator. */
 TARGET int32_t FN(egru_paper_advance)(
     int64_t n, const REAL *restrict in, const REAL *restrict threshold, /* IN */
-    REAL *restrict c, REAL *restrict y,                                 /* IN and OUT, (n): state and last output */
+    REAL *restrict c, REAL *restrict y,                                 /* IN and OUT, (n): state, last y */
     REAL *restrict tape, int32_t *restrict unit, REAL *restrict value)  /* OUT */
 {
     REAL *restrict u = tape, *restrict z = tape + n, *restrict a = tape + 4 * n;
@@ -86,11 +88,12 @@ TARGET int32_t FN(egru_paper_advance)(
     return FN(fire)(n, a, threshold, unit, value);
 }
 
-/* Leaves D's r block at zero: it needs the product with the recurrent z rows first (fanout). */
+/* Leaves D's r block at zero: it needs the product with the recurrent z rows first (paper_form.pxd). */
 TARGET void FN(egru_paper_vjp)(
-    int64_t n, const REAL *restrict tape, const REAL *restrict c_before, const REAL *restrict threshold, /* IN */
-    const REAL *restrict slope, const REAL *restrict dy, const REAL *restrict d_event,                  /* IN, (n) */
-    REAL *restrict dc,                                                                                  /* IN and OUT */
+    int64_t n, const REAL *restrict tape,                              /* IN */
+    const REAL *restrict c_before, const REAL *restrict threshold,     /* IN, (n) */
+    const REAL *restrict slope, const REAL *restrict dy, const REAL *restrict d_event,
+    REAL *restrict dc,                                                 /* IN and OUT */
     REAL *restrict D, REAL *restrict dreset, REAL *restrict dthreshold) /* OUT (3 n), dL/da (n), sums (n) */
 {
     const REAL *restrict u = tape, *restrict z = tape + n, *restrict a = tape + 4 * n;
@@ -107,7 +110,7 @@ TARGET void FN(egru_paper_vjp)(
     }
 }
 
-/* Slope of the pseudo-derivative dH/dv at v = a - threshold; kind as in layout.pxd. */
+/* Slope of the pseudo-derivative dH/dv at v = a - threshold; kind as in evsim/adjoint.py. */
 TARGET void FN(pseudo_derivative)(int32_t kind, double gamma_, double eps_, int64_t n, const REAL *restrict a,
                                   const REAL *restrict threshold, REAL *restrict slope)
 {

@@ -1,7 +1,8 @@
 """Ring of buckets for clocked runs.
 
-An event sent at step t must reach each of its targets ``delay`` steps later.  Instead of one copy per delay, a population keeps its
-events of the last ``depth`` steps, and a projection with delay d reads the bucket of d steps ago: push, peek, advance.
+An event sent at step t must reach each of its targets ``delay`` steps later.  Instead of one copy per delay,
+a population keeps its events of the last ``depth`` steps, and a projection with delay d reads the bucket of d
+steps ago: push, peek, advance.
 """
 
 import numpy as np
@@ -146,6 +147,37 @@ cdef class Rings:
             memcpy(&units[0], bucket.unit, bucket.count * sizeof(int32_t))
             memcpy(&raw[0], bucket.value, raw.shape[0])
         return unit, value
+
+    def past(self, int population):
+        """Events of all steps before the present one, oldest step first.
+
+        Returns ptr (steps * lanes + 1,), unit, value.
+        """
+        cdef int steps = self._checked(population, 0).depth - 1
+        cdef Py_ssize_t size = sizeof(double) if self.double_precision else sizeof(float)
+        cdef int64_t row = 0
+        cdef int ago
+        cdef int lane
+        cdef Bucket *bucket
+        pointers = np.zeros(steps * self.n_lanes + 1, np.int64)
+        cdef int64_t[::1] ptr = pointers
+        for ago in range(steps, 0, -1):
+            for lane in range(self.n_lanes):
+                row += ring_peek(self.at(population, lane), ago).count
+                ptr[(steps - ago) * self.n_lanes + lane + 1] = row
+        units = np.empty(row, np.int32)
+        values = np.empty(row, np.float64 if self.double_precision else np.float32)
+        cdef int32_t[::1] unit = units
+        cdef unsigned char[::1] value = values.view(np.uint8)
+        row = 0
+        for ago in range(steps, 0, -1):
+            for lane in range(self.n_lanes):
+                bucket = ring_peek(self.at(population, lane), ago)
+                if bucket.count:
+                    memcpy(&unit[row], bucket.unit, bucket.count * sizeof(int32_t))
+                    memcpy(&value[row * size], bucket.value, bucket.count * size)
+                    row += bucket.count
+        return pointers, units, values
 
     def advance(self, int population, int lane):
         """Begin the next step of one ring."""

@@ -1,4 +1,7 @@
-"""Events along weight rows: delivery, its transpose for the replay, and the weight gradient; each returns its MACs."""
+"""Events along weight rows: delivery, its transpose for the replay, and the weight gradient.
+
+Each returns its MACs.
+"""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -60,17 +63,19 @@ cdef inline int64_t deliver_to(
     cdef real *target = accumulators + p.offset[k]
     cdef const real *row
     cdef int64_t macs = 0
+    cdef int64_t block
     cdef int64_t e
     cdef int64_t i
     cdef int64_t j
     for e in range(n):
+        block = <int64_t> unit[e] * p.n_blocks + k
         if ptr == NULL:
-            row = weight + (<int64_t> unit[e] * p.n_blocks + k) * p.block
+            row = weight + block * p.block
             for i in range(n_targets):
                 target[targets[i]] += value[e] * row[targets[i]]
             macs += n_targets
         else:
-            for j in range(ptr[<int64_t> unit[e] * p.n_blocks + k], ptr[<int64_t> unit[e] * p.n_blocks + k + 1]):
+            for j in range(ptr[block], ptr[block + 1]):
                 if is_target[column[j]]:
                     target[column[j]] += value[e] * weight[j]
                     macs += 1
@@ -124,19 +129,21 @@ cdef inline int64_t gather_from(
     cdef const real *target = D + p.offset[k]
     cdef const real *row
     cdef int64_t macs = 0
+    cdef int64_t block
     cdef int64_t e
     cdef int64_t i
     cdef int64_t j
     cdef real total
     for e in range(n):
         total = 0
+        block = <int64_t> unit[e] * p.n_blocks + k
         if ptr == NULL:
-            row = weight + (<int64_t> unit[e] * p.n_blocks + k) * p.block
+            row = weight + block * p.block
             for i in range(n_targets):
                 total += row[targets[i]] * target[targets[i]]
             macs += n_targets
         else:
-            for j in range(ptr[<int64_t> unit[e] * p.n_blocks + k], ptr[<int64_t> unit[e] * p.n_blocks + k + 1]):
+            for j in range(ptr[block], ptr[block + 1]):
                 if is_target[column[j]]:
                     total += weight[j] * target[column[j]]
                     macs += 1
@@ -148,7 +155,7 @@ cdef inline int64_t outer(
     const ProjectionRow *p, int32_t first, int32_t stop, int64_t unit,
     int64_t n, const int32_t *arrival, const real *value, const real *D, int64_t n_in, real *dweight
 ) noexcept nogil:
-    """Row ``unit`` of dweight += sum of value * D[arrival] over the events of that unit, for the blocks first:stop."""
+    """Row ``unit`` of dweight += sum of value * D[arrival] over that unit's events; blocks first:stop."""
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
     cdef const int32_t *column = <const int32_t *> p.column
     cdef int64_t row = unit * p.n_blocks

@@ -1,4 +1,7 @@
-"""The loop over time, forwards.  Lanes are independent and run in parallel, so no result depends on the number of threads."""
+"""The loop over time, forwards.
+
+Lanes are independent and run in parallel, so no result depends on the number of threads.
+"""
 
 import numpy as np
 
@@ -19,7 +22,16 @@ from evsim.core.event_queue cimport (
 )
 from evsim.core.fanout cimport deliver
 from evsim.core.kernels cimport egru_evnn_advance, egru_paper_advance, readout_advance
-from evsim.core.layout cimport EGRU_EVNN, EGRU_PAPER, READOUT, SOURCE, PlanTable, PopulationRow, ProjectionRow, real
+from evsim.core.layout cimport (
+    EGRU_EVNN,
+    EGRU_PAPER,
+    READOUT,
+    SOURCE,
+    PlanTable,
+    PopulationRow,
+    ProjectionRow,
+    real,
+)
 from evsim.core.paper_form cimport receive_gated
 
 # One population's share of a run; addresses are 0 where there is nothing.
@@ -47,10 +59,12 @@ cdef struct Run:
 cdef int64_t widest(const Run *run, int what) noexcept nogil:
     """The largest number of accumulators (0), tape reals (1) or units (2) of a population."""
     cdef int64_t most = 1
+    cdef const PopulationRow *pop
     cdef int p
     cdef int64_t size
     for p in range(run.n_populations):
-        size = run.populations[p].n_in if what == 0 else run.populations[p].n_tape if what == 1 else run.populations[p].n
+        pop = &run.populations[p]
+        size = pop.n_in if what == 0 else pop.n_tape if what == 1 else pop.n
         most = max(most, size)
     return most
 
@@ -109,7 +123,8 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                     count = egru_evnn_advance(pop.n, accumulators, threshold, state, tape, unit, value)
                 elif pop.kind == EGRU_PAPER:
                     receive_gated(pop, run.projections, ring, accumulators, tape, mark, senders, gated, macs)
-                    count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape, unit, value)
+                    count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape,
+                                               unit, value)
                 else:
                     readout_advance(pop.n, pop.decay, accumulators, state, tape)
                     continue
@@ -208,7 +223,7 @@ cdef class Forward:
             slot.value = &raw[0]
 
     def give_arrays(self, int population, base, state, tape=None):
-        """Set accumulators' start (n_in,), state (B, n_state) and tape (T, B, n_tape) of another population."""
+        """Set the accumulators' start (n_in,), state (B, n_state) and tape (T, B, n_tape) of any other."""
         cdef Slot *slot = &self.run.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
         lanes = self.run.n_lanes
@@ -275,7 +290,8 @@ cdef class Forward:
                     count = record[lane].per_step[step]
                     if count:
                         memcpy(&unit[row], record[lane].unit + taken[lane], count * sizeof(int32_t))
-                        memcpy(&value[row * size], <char *> record[lane].value + taken[lane] * size, count * size)
+                        memcpy(&value[row * size], <char *> record[lane].value + taken[lane] * size,
+                               count * size)
                         taken[lane] += count
                         row += count
                     ptr[step * lanes + lane + 1] = row

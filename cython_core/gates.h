@@ -1,10 +1,11 @@
 /* exp, the logistic function and tanh for one REAL, as plain arithmetic that a compiler can vectorise.
  *
- * Template: included once per instruction set and REAL (float or double) by kernel_table.c.  No libm call and no
- * contraction to fused multiply-add, so that every path gives the same bits.
+ * Template: included once per instruction set and REAL (float or double) by kernel_table.c.  No libm call and
+ * no contraction to fused multiply-add, so that every path gives the same bits.
  *
- * exp(x) = 2^k exp(r), |r| <= ln(2)/2, with the Taylor polynomial of exp(r).  Truncation is below half a unit in the last
- * place (degree 7: 5e-9; degree 13: 5e-18); the tests measure the whole error: 2 ulp in double, 3 in float.
+ * exp(x) = 2^k exp(r), |r| <= ln(2)/2, with the Taylor polynomial of exp(r).  Truncation is below half a unit
+ * in the last place (degree 7: 5e-9; degree 13: 5e-18); the tests measure the whole error: 2 ulp in double, 3
+ * in float.
  */
 
 #if REAL_IS_FLOAT

@@ -1,4 +1,4 @@
-/* All kernels for one REAL; the including file defines REAL, REAL_IS_FLOAT, TYPE, ISA and FN. */
+/* All kernels for one REAL; the including file defines REAL, REAL_IS_FLOAT, TYPE, ISA, FN and TARGET. */
 #include "gates.h"
 #include "rows.h"
 #include "egru.h"

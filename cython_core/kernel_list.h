@@ -3,12 +3,14 @@ KERNEL(evaluate_gates, void, (int64_t, const REAL *, REAL *, REAL *))
 KERNEL(add_rows, void, (int64_t, const int32_t *, const REAL *, const REAL *, int64_t, int64_t, REAL *))
 KERNEL(dot_rows, void, (int64_t, const int32_t *, const REAL *, int64_t, int64_t, const REAL *, REAL *))
 KERNEL(egru_evnn_advance, int32_t, (int64_t, const REAL *, const REAL *, REAL *, REAL *, int32_t *, REAL *))
-KERNEL(egru_evnn_vjp, void, (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
-                             REAL *, REAL *, REAL *, REAL *))
+KERNEL(egru_evnn_vjp, void,
+       (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
+        REAL *, REAL *, REAL *, REAL *))
 KERNEL(egru_paper_advance, int32_t,
        (int64_t, const REAL *, const REAL *, REAL *, REAL *, REAL *, int32_t *, REAL *))
-KERNEL(egru_paper_vjp, void, (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
-                              REAL *, REAL *, REAL *, REAL *))
+KERNEL(egru_paper_vjp, void,
+       (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
+        REAL *, REAL *, REAL *, REAL *))
 KERNEL(pseudo_derivative, void, (int32_t, double, double, int64_t, const REAL *, const REAL *, REAL *))
 KERNEL(backward_active, int32_t, (int64_t, const REAL *, const REAL *, const REAL *, int32_t *))
 KERNEL(readout_advance, void, (int64_t, double, const REAL *, REAL *, REAL *))

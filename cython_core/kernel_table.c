@@ -1,7 +1,7 @@
 /* The kernels, compiled for several instruction sets from the same plain C loops, and the choice among them.
  *
- * A path is the whole set of templates under other compiler flags, so all paths do the same arithmetic in the same order;
- * with contraction switched off (setup.py) they give the same bits.
+ * A path is the whole set of templates under other compiler flags, so all paths do the same arithmetic in the
+ * same order; with contraction switched off (setup.py) they give the same bits.
  */
 #include "kernel_table.h"
 

@@ -23,7 +23,8 @@ typedef struct {
     KernelsDouble f64;
 } KernelTable;
 
-/* The table of a named instruction set if this machine has it; "" means the best it has; NULL if there is none. */
+/* The table of a named instruction set if this machine has it; "" means the best it has; NULL if there is
+ * none. */
 const KernelTable *evsim_kernel_table(const char *name);
 
 #endif

@@ -8,36 +8,51 @@ from evsim.core.layout cimport real
 cdef extern from "kernel_table.h" nogil:
     ctypedef struct KernelsFloat:
         void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
-        void (*add_rows)(int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
-        void (*dot_rows)(int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
+        void (*add_rows)(
+            int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
+        void (*dot_rows)(
+            int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const float *, const float *, float *, float *, int32_t *, float *) noexcept nogil
-        void (*egru_evnn_vjp)(int64_t, const float *, const float *, const float *, const float *, const float *,
-                              const float *, float *, float *, float *, float *) noexcept nogil
+        void (*egru_evnn_vjp)(
+            int64_t, const float *, const float *, const float *, const float *,
+            const float *, const float *, float *, float *, float *, float *) noexcept nogil
         int32_t (*egru_paper_advance)(
-            int64_t, const float *, const float *, float *, float *, float *, int32_t *, float *) noexcept nogil
-        void (*egru_paper_vjp)(int64_t, const float *, const float *, const float *, const float *, const float *,
-                               const float *, float *, float *, float *, float *) noexcept nogil
-        void (*pseudo_derivative)(int32_t, double, double, int64_t, const float *, const float *, float *) noexcept nogil
-        int32_t (*backward_active)(int64_t, const float *, const float *, const float *, int32_t *) noexcept nogil
+            int64_t, const float *, const float *, float *, float *, float *, int32_t *,
+            float *) noexcept nogil
+        void (*egru_paper_vjp)(
+            int64_t, const float *, const float *, const float *, const float *,
+            const float *, const float *, float *, float *, float *, float *) noexcept nogil
+        void (*pseudo_derivative)(
+            int32_t, double, double, int64_t, const float *, const float *, float *) noexcept nogil
+        int32_t (*backward_active)(
+            int64_t, const float *, const float *, const float *, int32_t *) noexcept nogil
         void (*readout_advance)(int64_t, double, const float *, float *, float *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const float *, float *, float *, float *) noexcept nogil
 
     ctypedef struct KernelsDouble:
         void (*evaluate_gates)(int64_t, const double *, double *, double *) noexcept nogil
-        void (*add_rows)(int64_t, const int32_t *, const double *, const double *, int64_t, int64_t, double *) noexcept nogil
+        void (*add_rows)(
+            int64_t, const int32_t *, const double *, const double *, int64_t, int64_t,
+            double *) noexcept nogil
         void (*dot_rows)(
-            int64_t, const int32_t *, const double *, int64_t, int64_t, const double *, double *) noexcept nogil
+            int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
+            double *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const double *, const double *, double *, double *, int32_t *, double *) noexcept nogil
-        void (*egru_evnn_vjp)(int64_t, const double *, const double *, const double *, const double *, const double *,
-                              const double *, double *, double *, double *, double *) noexcept nogil
+        void (*egru_evnn_vjp)(
+            int64_t, const double *, const double *, const double *, const double *,
+            const double *, const double *, double *, double *, double *, double *) noexcept nogil
         int32_t (*egru_paper_advance)(
-            int64_t, const double *, const double *, double *, double *, double *, int32_t *, double *) noexcept nogil
-        void (*egru_paper_vjp)(int64_t, const double *, const double *, const double *, const double *,
-                               const double *, const double *, double *, double *, double *, double *) noexcept nogil
-        void (*pseudo_derivative)(int32_t, double, double, int64_t, const double *, const double *, double *) noexcept nogil
-        int32_t (*backward_active)(int64_t, const double *, const double *, const double *, int32_t *) noexcept nogil
+            int64_t, const double *, const double *, double *, double *, double *, int32_t *,
+            double *) noexcept nogil
+        void (*egru_paper_vjp)(
+            int64_t, const double *, const double *, const double *, const double *,
+            const double *, const double *, double *, double *, double *, double *) noexcept nogil
+        void (*pseudo_derivative)(
+            int32_t, double, double, int64_t, const double *, const double *, double *) noexcept nogil
+        int32_t (*backward_active)(
+            int64_t, const double *, const double *, const double *, int32_t *) noexcept nogil
         void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
 
@@ -53,7 +68,8 @@ cdef const KernelTable *active
 
 
 cdef inline void add_rows(
-    int64_t n, const int32_t *unit, const real *value, const real *rows, int64_t stride, int64_t length, real *target
+    int64_t n, const int32_t *unit, const real *value, const real *rows, int64_t stride, int64_t length,
+    real *target
 ) noexcept nogil:
     if real is float:
         active.f32.add_rows(n, unit, value, rows, stride, length, target)
@@ -62,7 +78,8 @@ cdef inline void add_rows(
 
 
 cdef inline void dot_rows(
-    int64_t n, const int32_t *unit, const real *rows, int64_t stride, int64_t length, const real *vector, real *out
+    int64_t n, const int32_t *unit, const real *rows, int64_t stride, int64_t length, const real *vector,
+    real *out
 ) noexcept nogil:
     if real is float:
         active.f32.dot_rows(n, unit, rows, stride, length, vector, out)
@@ -80,8 +97,8 @@ cdef inline int32_t egru_evnn_advance(
 
 
 cdef inline void egru_evnn_vjp(
-    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope, const real *dy,
-    const real *d_event, real *dc, real *D, real *dbias, real *dthreshold
+    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope,
+    const real *dy, const real *d_event, real *dc, real *D, real *dbias, real *dthreshold
 ) noexcept nogil:
     if real is float:
         active.f32.egru_evnn_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
@@ -90,7 +107,8 @@ cdef inline void egru_evnn_vjp(
 
 
 cdef inline int32_t egru_paper_advance(
-    int64_t n, const real *inputs, const real *threshold, real *c, real *y, real *tape, int32_t *unit, real *value
+    int64_t n, const real *inputs, const real *threshold, real *c, real *y, real *tape, int32_t *unit,
+    real *value
 ) noexcept nogil:
     if real is float:
         return active.f32.egru_paper_advance(n, inputs, threshold, c, y, tape, unit, value)
@@ -99,8 +117,8 @@ cdef inline int32_t egru_paper_advance(
 
 
 cdef inline void egru_paper_vjp(
-    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope, const real *dy,
-    const real *d_event, real *dc, real *D, real *dreset, real *dthreshold
+    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope,
+    const real *dy, const real *d_event, real *dc, real *D, real *dreset, real *dthreshold
 ) noexcept nogil:
     if real is float:
         active.f32.egru_paper_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dreset, dthreshold)
@@ -126,7 +144,9 @@ cdef inline int32_t backward_active(
         return active.f64.backward_active(n, a, threshold, slope, unit)
 
 
-cdef inline void readout_advance(int64_t n, double decay, const real *inputs, real *v, real *tape) noexcept nogil:
+cdef inline void readout_advance(
+    int64_t n, double decay, const real *inputs, real *v, real *tape
+) noexcept nogil:
     if real is float:
         active.f32.readout_advance(n, decay, inputs, v, tape)
     else:

@@ -10,7 +10,8 @@ cdef const KernelTable *active = NULL
 def use(str name=""):
     """Use the kernels compiled for an instruction set ("" is the best of this machine); returns its name.
 
-    Not to be called while something runs.  The environment variable EVSIM_ISA gives the one used from the start.
+    Not to be called while something runs.  The environment variable EVSIM_ISA gives the one used from the
+    start.
     """
     global active
     cdef const KernelTable *table = evsim_kernel_table(name.encode())

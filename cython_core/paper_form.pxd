@@ -6,7 +6,8 @@ With A the units whose events arrive in this step through any recurrent projecti
     r_A = s(p_A + y' R_r[:, A])                    which is needed on A only
     z-accumulators += (r_A y') R_z
 
-Accumulators and D hold the blocks (u, r, z); the tape (u, z, r, p, a), with p the input part of r's accumulator.
+Accumulators and D hold the blocks (u, r, z); the tape (u, z, r, p, a), with p the input part of r's
+accumulator.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -51,7 +52,8 @@ cdef inline void receive_gated(
             bucket = ring_peek(own, p.delay)
             value = <const real *> bucket.value
             macs[j] += deliver(p, 0, 1, bucket.count, bucket.unit, value, accumulators)
-            macs[j] += deliver_to(p, 1, bucket.count, bucket.unit, value, n_senders, senders, mark, accumulators)
+            macs[j] += deliver_to(p, 1, bucket.count, bucket.unit, value, n_senders, senders, mark,
+                                  accumulators)
     for i in range(n_senders):
         r[senders[i]] = logistic(accumulators[n + senders[i]])
         mark[senders[i]] = 0
@@ -78,8 +80,9 @@ cdef struct Window:
 
 
 cdef inline void reset_gate_gradient(
-    const PopulationRow *pop, const ProjectionRow *projections, const Window *window, int64_t step, int64_t lane,
-    real *D, void **by_event,       # IN: D's u and z blocks; OUT: its r block, and R_z D_z of each arriving event
+    const PopulationRow *pop, const ProjectionRow *projections, const Window *window,
+    int64_t step, int64_t lane,
+    real *D, void **by_event,       # IN: D's u and z blocks; OUT: its r block, R_z D_z of each arriving event
     real *dr, int64_t *macs         # scratch (n), zero before and after; OUT
 ) noexcept nogil:
     """dL/dp_r of the senders: r (1 - r) y' (R_z D_z)."""
@@ -112,8 +115,8 @@ cdef inline void reset_gate_gradient(
 
 
 cdef inline real missing_reset_gate(
-    const PopulationRow *pop, const ProjectionRow *projections, const Window *window, int64_t step, int64_t lane,
-    int32_t unit, const real *input_part, int64_t *macs
+    const PopulationRow *pop, const ProjectionRow *projections, const Window *window,
+    int64_t step, int64_t lane, int32_t unit, const real *input_part, int64_t *macs
 ) noexcept nogil:
     """r of a unit that sent nothing, which the forward pass did not need; ``input_part`` is p on the tape."""
     cdef real total = input_part[unit]
@@ -149,8 +152,8 @@ cdef inline real missing_reset_gate(
 
 
 cdef inline void gather_gated(
-    const PopulationRow *pop, const ProjectionRow *projections, int32_t j, const Window *window, int64_t step, int64_t lane,
-    int64_t n_units, const int32_t *unit, const void *by_event, real *out,
+    const PopulationRow *pop, const ProjectionRow *projections, int32_t j, const Window *window,
+    int64_t step, int64_t lane, int64_t n_units, const int32_t *unit, const void *by_event, real *out,
     char *mark, int64_t *macs, int64_t *macs_recompute
 ) noexcept nogil:
     """dL/dy of some units at ``step`` through recurrent projection j: R_u D_u + R_r D_r + r (R_z D_z)."""
@@ -197,13 +200,14 @@ cdef inline int64_t outer_gated(
     cdef const int32_t *column = <const int32_t *> p.column
     cdef int64_t width = 3 * p.block
     cdef int64_t row = unit * p.n_blocks + 1
+    cdef const real *tape = <const real *> window.tape
     cdef const real *target
     cdef int64_t macs = 0
     cdef int64_t e
     cdef int64_t i
     cdef int64_t k
     for e in range(n):
-        gated[e] = value[e] * (<const real *> window.tape)[<int64_t> arrival[e] * 5 * p.block + 2 * p.block + unit]
+        gated[e] = value[e] * tape[<int64_t> arrival[e] * 5 * p.block + 2 * p.block + unit]
     macs += outer(p, 0, 1, unit, n, arrival, value, D, width, dweight)
     macs += outer[real](p, 2, 3, unit, n, arrival, gated, D, width, dweight)
     for e in range(n):

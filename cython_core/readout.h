@@ -1,6 +1,9 @@
-/* The leaky readout v = k v + (1 - k) in, and below it its vector-Jacobian product.  Template, see kernel_table.c. */
+/* The leaky readout v = k v + (1 - k) in, and below it its vector-Jacobian product.
+ *
+ * Template, see kernel_table.c. */
 
-TARGET void FN(readout_advance)(int64_t n, double decay, const REAL *restrict in, REAL *restrict v, REAL *restrict tape)
+TARGET void FN(readout_advance)(int64_t n, double decay, const REAL *restrict in, REAL *restrict v,
+                                REAL *restrict tape)
 {
     const REAL k = (REAL)decay, gain = (REAL)(1 - decay);
     for (int64_t i = 0; i < n; i++)

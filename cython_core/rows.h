@@ -1,7 +1,8 @@
-/* Weight rows: add scaled rows to a vector (events forwards, and weight gradients), dot rows with a vector (backwards).
+/* Weight rows: add scaled rows to a vector (events forwards, and weight gradients), dot rows with a vector
+ * (backwards).
  *
- * Template, see kernel_table.c.  A row is contiguous; only the rows named in `unit` are ever read.  Sums run in the order
- * of the events, whatever the instruction set.
+ * Template, see kernel_table.c.  A row is contiguous; only the rows named in `unit` are ever read.  Sums run
+ * in the order of the events, whatever the instruction set.
  */
 
 /* target[0:length] += sum_e value[e] * rows[unit[e] * stride : + length] */
@@ -54,3 +55,5 @@ TARGET void FN(dot_rows)(
         out[e] += FN(fold)(partial) + rest;
     }
 }
+
+#undef PARTIALS

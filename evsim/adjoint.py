@@ -34,8 +34,8 @@ class Gradients(Mapping[str, NDArray]):
         Gradient at each source's input, dense; filled by ``replay(..., inputs=True)``.
     initial : dict of str to dict of str to ndarray
         Gradient at the states before the window, shape (n_lanes, n_units), and for populations with delayed
-        projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before the
-        window last; filled by ``replay(..., initial=True)``.
+        projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before
+        the window last; filled by ``replay(..., initial=True)``.
     counters : dict
         ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight`` and
         ``macs_recompute`` (reset gates of the paper's form that the run did not need) per projection.
@@ -59,14 +59,16 @@ class Gradients(Mapping[str, NDArray]):
 class Adjoint:
     """Replays logs of a plan backwards.
 
-    Events are discontinuous in the state; their derivative is replaced by a pseudo-derivative of v = a - threshold::
+    Events are discontinuous in the state; their derivative is replaced by a pseudo-derivative of
+    v = a - threshold::
 
         triangle       gamma max(0, 1 - eps |v|)        (EvNN: gamma = 0.7, eps = 1)
         rectangle      gamma [eps |v| < 1]
         fast_sigmoid   gamma / (1 + eps |v|)^2          (Zenke & Ganguli 2018)
 
     A unit is backward-active where it fired or where this is not zero; only there is dL/dy computed.  A
-    triangle or rectangle with a large ``eps`` keeps the backward pass sparse, the fast sigmoid makes it dense.
+    triangle or rectangle with a large ``eps`` keeps the backward pass sparse, the fast sigmoid makes it
+    dense.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ class Adjoint:
             gradients.parameters[projection.weight.name] = dweight
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
             gradients.counters[key] = {
-                p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0))
+                p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0), strict=True)
             }
         gradients.counters["macs_weight"] = macs_weight
         if inputs:
@@ -158,7 +160,7 @@ class Adjoint:
         return gradients
 
     def _check(self, log: EventLog) -> None:
-        mine = self.plan.network.describe()
+        mine = self.plan.description
         for part in ("dt_ms", "dtype", "populations", "projections"):
             if log.network.get(part) != mine[part]:
                 raise GradientError(
@@ -216,7 +218,8 @@ class Adjoint:
         return [m.tape for m in members] if whole else self._run_again(log, members)
 
     def _with_rows(self, members: list[PopulationLog]) -> Iterator[tuple[PopulationLog, Any]]:
-        return ((m, row) for m, row in zip(members, self.plan.population_rows) if row["n_tape"])
+        pairs = zip(members, self.plan.population_rows, strict=True)
+        return ((m, row) for m, row in pairs if row["n_tape"])
 
     def _run_again(self, log: EventLog, members: list[PopulationLog]) -> list[NDArray | None]:
         double = self.plan.dtype == np.float64
@@ -231,7 +234,9 @@ class Adjoint:
             if row["n_tape"]:
                 fields = int(row["n_tape"] // row["n"])
                 tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
-                core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
+                base = bases[rank]
+                assert base is not None  # only sources have none, and they have no tape either
+                core.give_arrays(rank, base, stacked_states(self.plan, rank, member), tape)
             elif member.events is not None:
                 core.give_source(rank, member.events.ptr, member.events.unit, member.events.value)
             tapes.append(tape)
@@ -375,18 +380,20 @@ class _Work:
         return _product(np.concatenate(blocks, axis=-1), weight)
 
     def _reset_gate(self, name: str, steps: slice, tapes: list[NDArray | None] | None) -> NDArray:
-        """r of all units of a population in the paper's form, from the input part on the tape and the events."""
+        """r of all units of a population in the paper's form, from the tape's input part and the events."""
         rank = self.plan.rank[name]
         events, tape = self.events[rank], tapes[rank] if tapes is not None else None
-        assert events is not None and tape is not None
+        assert events is not None
+        assert tape is not None
         total = tape[steps, :, 3].copy()
-        sent, n, history = events.to_dense(), total.shape[-1], self.plan.history[rank]
+        n, history = total.shape[-1], self.plan.history[rank]
         for projection in self.plan.projections:
             if projection.target.name == name and projection.port == "recurrent":
                 weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
                 first = history + (steps.start or 0) - projection.delay_steps
-                total += _product(sent[first : first + len(total)], weight[:, n : 2 * n].T)
-        return 1 / (1 + np.exp(-total))
+                arriving = events.window(first, first + len(total)).to_dense()
+                total += _product(arriving, weight[:, n : 2 * n].T)
+        return 0.5 + 0.5 * np.tanh(0.5 * total)  # the logistic function, without overflow
 
     def _all_events(self, member: PopulationLog) -> Events | None:
         if member.events is None or member.carried is None:

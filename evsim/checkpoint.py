@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import CheckpointError
@@ -35,7 +36,9 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
-        """Write to a temporary name, flush to the disk and rename: a kill at any instant leaves the old or the new file.
+        """Write to a temporary name, flush to the disk and rename.
+
+        A kill at any instant leaves the old file or the new one.
 
         Raises
         ------
@@ -65,8 +68,11 @@ class Checkpoint:
         from evsim.hdf5 import open_file
 
         with open_file(path, f"checkpoint '{path}'", error=CheckpointError) as reader:
-            if reader.file.attrs.get(FORMAT) != VERSION:
-                raise reader.fail("is not a checkpoint", "give the checkpoint.h5 of a run")
+            version = reader.attribute(reader.file, FORMAT)
+            if version is None:
+                raise reader.fail("is HDF5, but not a checkpoint", "give the checkpoint.h5 of a run")
+            if version != VERSION:
+                raise reader.fail(f"has version {version}", f"this evsim reads version {VERSION}")
             parts = {}
             for part in ("parameters", "best", "optimizer"):
                 group = reader.group(reader.file, part)
@@ -80,7 +86,15 @@ class Checkpoint:
         ------
         CheckpointError
             Names or shapes differ.
+        ParameterError
+            Values outside a parameter's range.
         """
+        values = self.check(parameters, best)
+        for name, parameter in parameters.items():
+            parameter.assign(values[name])
+
+    def check(self, parameters: Mapping[str, Parameter], best: bool = False) -> dict[str, NDArray]:
+        """The values that `restore` would write, after making sure that it can; raises what it would."""
         values = self.best if best else self.parameters
         mine = {name: p.values.shape for name, p in parameters.items()}
         theirs = {name: array.shape for name, array in values.items()}
@@ -88,8 +102,11 @@ class Checkpoint:
             if mine.get(name) != theirs.get(name):
                 raise CheckpointError(
                     "checkpoint",
-                    f"parameter '{name}' is {theirs.get(name, 'missing')} there and {mine.get(name, 'missing')} in the network",
+                    f"parameter '{name}' is {theirs.get(name, 'missing')} there"
+                    f" and {mine.get(name, 'missing')} in the network",
                     "build the network with the settings of the run that wrote it",
                 )
         for name, parameter in parameters.items():
-            parameter.assign(values[name])
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which check() reports
+                parameter.check(values[name].astype(parameter.values.dtype))
+        return values

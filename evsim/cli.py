@@ -5,19 +5,32 @@ from __future__ import annotations
 import inspect as python_inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from evsim.errors import EvsimError, ProtocolError
 from evsim.protocol import RunFolder, default_path, load, names
 
+
+class _RunFirst(TyperGroup):
+    """Commands in the order of the file, but ``run`` before all others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "run")
+
+
 app = typer.Typer(
+    cls=_RunFirst,
     help="Event-driven simulation and training of event-based recurrent networks.",
-    no_args_is_help=True,
+    epilog="Each command has a --help of its own.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,16 +38,37 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose are one line on stderr."""
+    """Run the command line; errors made on purpose, and wrong usage, are one line on stderr."""
     try:
         add_protocols(sys.argv[1:])
-        app()
+        sys.exit(app(standalone_mode=False))
     except EvsimError as error:
-        print(f"evsim: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error), 2)
+    except typer.Abort:
+        _fail("stopped", 1)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # by which all versions of Typer mark errors of usage
+            raise
+        _fail(_usage(error), 2)
+
+
+def _fail(line: str, code: int) -> None:
+    print(f"evsim: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line, in one line."""
+    said = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+    for detail in getattr(error.__cause__, "errors", list)():  # newer Typer leaves out what was given
+        given = repr(detail.get("input"))
+        said += f": {given}" if given not in said else ""
+    context = getattr(error, "ctx", None)
+    command = "evsim" if context is None else context.command_path
+    return f"{said[0].lower()}{said[1:]}; see {command} --help"
 
 
 # -- evsim run -------------------------------------------------------------------------------------------
@@ -42,32 +76,36 @@ def main() -> None:
 #: Options that every protocol has besides its own.
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out", help="Folder for the results.  [default: runs/<protocol>-<time>]", show_default=False
-    ),
+    typer.Option("--out", help="Folder for results.  [default: runs/<protocol>-<time>]", show_default=False),
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option(
-        "--resume", help="Go on with the run in this folder, with its settings.", show_default=False
-    ),
+    typer.Option("--resume", help="Go on with the run in this folder and its settings.", show_default=False),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")]
+Force = Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 COMMON = {"out": (Out, None), "resume": (Resume, None), "force": (Force, False), "quiet": (Quiet, False)}
 
-
 runs = typer.Typer(
-    help="Run a protocol: one of evsim's by name, or your own Python file by path.",
-    no_args_is_help=True,
-    subcommand_metavar="NAME|PATH [OPTIONS]",
+    help="Run a protocol: one of evsim's, or your own Python file.",
+    epilog="evsim run NAME --help shows the options of one; results go to a folder of their own.  A file of"
+    " yours, evsim run my.py, needs a function run(folder, ...): its typed parameters become options.",
+    subcommand_metavar="NAME|FILE.py [OPTIONS]",
     rich_markup_mode=None,
 )
 app.add_typer(runs, name="run")
 
 
-@runs.callback()
-def _runs() -> None: ...
+@runs.callback(invoke_without_command=True)
+def _runs(ctx: typer.Context) -> None:
+    _help_alone(ctx)
+
+
+def _help_alone(ctx: typer.Context) -> None:
+    """Without a command, show the help, as bad use."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
 
 
 def add_protocols(arguments: list[str]) -> None:
@@ -75,6 +113,7 @@ def add_protocols(arguments: list[str]) -> None:
     if arguments[:1] != ["run"]:
         return
     named = [word for word in arguments[1:2] if not word.startswith("-")]
+    runs.registered_commands.clear()
     for name in named or names():
         run = load(name)
         runs.command(name, help=python_inspect.getdoc(run))(protocol_command(name, run))
@@ -82,15 +121,11 @@ def add_protocols(arguments: list[str]) -> None:
 
 def protocol_command(name: str, run: Callable[..., Any]) -> Callable[..., None]:
     """A function whose keywords are the typed parameters of a protocol's ``run``, and the common ones."""
-    hints = get_type_hints(run, include_extras=True)
+    hints = _hints(name, run)
     keyword = python_inspect.Parameter.KEYWORD_ONLY
     parameters = [python_inspect.Parameter("ctx", keyword, annotation=typer.Context)]
     for p in list(python_inspect.signature(run).parameters.values())[1:]:
-        if p.name in COMMON or p.name not in hints:
-            problem = "is an option of every protocol" if p.name in COMMON else "has no type"
-            raise ProtocolError(
-                f"protocol '{name}'", f"parameter '{p.name}' of run() {problem}", "rename or annotate it"
-            )
+        _check_parameter(f"protocol '{name}'", p, hints.get(p.name))
         parameters.append(p.replace(annotation=_option(hints[p.name]), kind=keyword))
     for option, (annotation, default) in COMMON.items():
         parameters.append(python_inspect.Parameter(option, keyword, default=default, annotation=annotation))
@@ -105,14 +140,62 @@ def protocol_command(name: str, run: Callable[..., Any]) -> Callable[..., None]:
     return command
 
 
+def _hints(name: str, run: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the parameters of ``run`` after the first, whose type says nothing that is needed here."""
+    first = next(iter(python_inspect.signature(run).parameters))
+    annotations = {key: value for key, value in run.__annotations__.items() if key not in (first, "return")}
+    try:
+        return get_type_hints(
+            type("parameters", (), {"__annotations__": annotations}), run.__globals__, include_extras=True
+        )
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
+        raise ProtocolError(
+            f"protocol '{name}'", f"a type of run() means nothing: {error}", "import or mend it"
+        ) from error
+
+
+def _check_parameter(where: str, p: python_inspect.Parameter, hint: Any) -> None:
+    """Raise unless a parameter of ``run`` can be an option."""
+    what = f"parameter '{p.name}' of run()"
+    if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
+        raise ProtocolError(where, f"{what} has no keyword of its own", "write its options out one by one")
+    if p.name in (*COMMON, "ctx", "help"):
+        raise ProtocolError(where, f"{what} has a name that is taken", "rename it")
+    if hint is None:
+        raise ProtocolError(where, f"{what} has no type", f"annotate it, such as {p.name}: int = 1")
+    if not _can_be_typed(hint):
+        kinds = "bool, int, float, str, Path, Literal or Enum"
+        raise ProtocolError(where, f"{what} has type {hint}", f"use {kinds}, | None, list or tuple of them")
+
+
+def _plain(hint: Any) -> Any:
+    """A type without its description and its ``| None``."""
+    if get_origin(hint) is Annotated:
+        return _plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+        return _plain(kinds[0]) if len(kinds) == 1 else hint
+    return hint
+
+
+def _can_be_typed(hint: Any) -> bool:
+    """Whether values of this type can be written on a command line."""
+    kind = _plain(hint)
+    if get_origin(kind) is Literal:
+        return all(isinstance(word, str) for word in get_args(kind))
+    if get_origin(kind) in (list, tuple):
+        return Ellipsis not in get_args(kind) and all(_can_be_typed(part) for part in get_args(kind))
+    return kind in (bool, int, float, str, Path) or (isinstance(kind, type) and issubclass(kind, Enum))
+
+
 def _option(hint: Any) -> Any:
     """``Annotated[int, "what it is"]`` as an annotation with that help."""
     described = getattr(hint, "__metadata__", ())
-    words = [item for item in described if isinstance(item, str)]
+    words = [item for item in described if isinstance(item, str) and item]
     if not words:
         return hint
     kind = hint.__origin__
-    return Annotated[kind, typer.Option(help=words[0][0].upper() + words[0][1:] + ".")]
+    return Annotated[kind, typer.Option(help=words[0][0].upper() + words[0][1:].rstrip(".") + ".")]
 
 
 def start(
@@ -125,24 +208,48 @@ def start(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Make or reopen the run folder, keep the settings in it, and run; ``typed`` options win over resumed ones."""
+    """Make or reopen the run folder, keep the settings in it, and run; options that were typed win."""
     if resume is not None:
         if out is not None:
             raise ProtocolError(
-                "run", f"--out {out} beside --resume {resume}", "results go to the resumed folder"
+                "run",
+                f"--out {out} beside --resume {resume}",
+                "results go to the resumed folder: leave --out away",
             )
-        options |= {key: value for key, value in _settings(resume, name, options).items() if key not in typed}
+        hints = _hints(name, run)
+        options |= {
+            key: _from_json(hints[key], value)
+            for key, value in _settings(resume, name, options).items()
+            if key not in typed
+        }
     folder = RunFolder(
         resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
     )
-    stored = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    folder.settings = stored
-    folder.write_json("settings.json", {"protocol": name, "options": stored})
+    folder.settings = {key: _to_json(value) for key, value in options.items()}
+    folder.write_json("settings.json", {"protocol": name, "options": folder.settings})
     try:
         run(folder, **options)
     except KeyboardInterrupt:
-        print(f"evsim: stopped; go on with: evsim run {name} --resume {folder.path}", file=sys.stderr)
-        sys.exit(1)
+        go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])
+        _fail(f"stopped; go on with: {go_on}" if (folder / "checkpoint.h5").exists() else "stopped", 1)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_to_json(part) for part in value]
+    return value.value if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    """A stored setting in the type of its parameter."""
+    kind = _plain(hint)
+    if value is None:
+        return None
+    if get_origin(kind) is list:
+        return [_from_json(get_args(kind)[0], part) for part in value]
+    if get_origin(kind) is tuple:
+        return tuple(_from_json(part, item) for part, item in zip(get_args(kind), value, strict=True))
+    return kind(value) if isinstance(kind, type) and issubclass(kind, (Path, Enum)) else value
 
 
 def _settings(folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -162,14 +269,12 @@ def _settings(folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any
         raise ProtocolError(
             where, "holds no checkpoint yet", f"start anew: evsim run {name} --force --out {folder}"
         )
-    return {
-        key: Path(value) if key == "corpus" and value is not None else value for key, value in kept.items()
-    }
+    return kept
 
 
 @app.command("list")
 def list_() -> None:
-    """Name the protocols that come with evsim, each with what it does."""
+    """List the protocols that come with evsim."""
     for name in names():
         print(f"{name:20} {(load(name).__doc__ or '').strip().splitlines()[0]}")
 
@@ -183,12 +288,16 @@ LogFile = Annotated[Path, typer.Argument(help="Event log (HDF5) of a run.", show
 def inspect(
     file: LogFile, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Show what is in an event log: populations, events, activity, operations, provenance."""
+    """Show what is in an event log: populations, activity, work.
+
+    silent: units that sent nothing; alpha: events per unit and step; most active: the units that sent most.
+    MACs are multiply-accumulates, counted by event and as a dense network of that size would need them.
+    """
     from evsim.eventlog import EventLog
     from evsim.provenance import to_json
 
     log = EventLog.open(file)
-    facts = {
+    facts: dict[str, Any] = {
         "duration_ms": log.duration,
         "dt_ms": log.dt,
         "lanes": log.n_lanes,
@@ -203,15 +312,19 @@ def inspect(
 
     from evsim.tables import counter_table, population_table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(
-        f"{file}: {log.duration:g} ms in steps of {log.dt:g} ms, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}"
+        f"{file}: {log.duration:g} ms in steps of {log.dt:g} ms, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}",
+        soft_wrap=True,
     )
-    console.print(population_table(facts["populations"]))
+    console.print("\n", population_table(facts["populations"]), "\n", sep="", end="")
     if log.counters.get("macs"):
-        console.print(counter_table(log.counters))
+        console.print(counter_table(log.counters), "\n", sep="", end="")
     for key, value in log.provenance.items():
-        console.print(f"{key:14} {value}", soft_wrap=True)
+        if isinstance(value, dict):
+            value = ", ".join(f"{name}={entry}" for name, entry in value.items())
+        if value is not None:
+            console.print(f"{key:16} {value}", soft_wrap=True)
 
 
 @app.command()
@@ -223,11 +336,11 @@ def raster(
     lane: Annotated[int, typer.Option(help="Lane to draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
 ) -> None:
-    """Draw the events of a log, with the activity below."""
+    """Draw the events of an event log, and the activity below."""
     from evsim.errors import LogError
     from evsim.eventlog import EventLog
 
-    if out.suffix not in (".png", ".svg", ".pdf"):
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise LogError(f"picture '{out}'", f"has the suffix '{out.suffix}'", "use .png, .svg or .pdf")
     if out.exists() and not force:
         raise LogError(f"picture '{out}'", "exists already", "give another -o, or --force")
@@ -252,18 +365,22 @@ def crosscheck(
     steps: Annotated[int, typer.Option(help="Time steps.", min=1)] = 500,
     layers: Annotated[int, typer.Option(help="Layers.", min=1)] = 1,
     delay: Annotated[int, typer.Option(help="Recurrent delay in steps.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Of weights and stimulus.", min=0)] = 0,
-    tolerance: Annotated[float, typer.Option(help="Largest difference of states.")] = 1e-12,
+    seed: Annotated[int, typer.Option(help="Seed of weights and stimulus.", min=0)] = 0,
+    tolerance: Annotated[float, typer.Option(help="Largest difference allowed.", min=0)] = 1e-12,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for the picture.  [default: runs/crosscheck-<time>]", show_default=False
+            "--out", help="Folder for a picture.  [default: runs/crosscheck-<time>]", show_default=False
         ),
     ] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build the same random network in Brian2, run both, and compare events and states (float64)."""
+    """Run a random network here and in Brian2, and compare them.
+
+    Events must be the same, their values and all states equal within the tolerance (float64).  The exit
+    code is 1 if they are not.  Needs Brian2: pip install "evsim[brian2]".
+    """
     from evsim.brian import crosscheck_egru
 
     folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
@@ -276,7 +393,8 @@ def crosscheck(
     folder.console.print(comparison_table(comparison))
     comparison.draw(folder / "crosscheck.png")
     folder.console.print(
-        f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}"
+        f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}",
+        soft_wrap=True,
     )
     sys.exit(0 if good else 1)
 
@@ -307,6 +425,7 @@ def _app(
 
         print(version_of("evsim"))
         raise typer.Exit
+    _help_alone(ctx)
 
 
 if __name__ == "__main__":

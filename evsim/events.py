@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from evsim.errors import StimulusError
 
@@ -45,35 +45,37 @@ class Events:
     # -- construction ------------------------------------------------------------------------------------
 
     @classmethod
-    def empty(cls, n_units: int, n_lanes: int, n_steps: int, dtype=np.float32) -> Events:
+    def empty(cls, n_units: int, n_lanes: int, n_steps: int, dtype: DTypeLike = np.float32) -> Events:
         """No events at all."""
         ptr = np.zeros(n_steps * n_lanes + 1, np.int64)
         return cls(n_units, n_lanes, n_steps, ptr, np.zeros(0, np.int32), np.zeros(0, dtype))
 
     @classmethod
-    def from_dense(cls, array: ArrayLike, dtype=np.float32, where: str = "events") -> Events:
+    def from_dense(cls, array: ArrayLike, dtype: DTypeLike = np.float32, where: str = "events") -> Events:
         """Every non-zero entry of ``array``, shape (n_steps, n_lanes, n_units), is one event."""
         dense = np.asarray(array)
         if dense.ndim != 3:
             raise StimulusError(where, f"dense input has shape {dense.shape}", "give (steps, lanes, units)")
         with np.errstate(over="ignore"):  # what the float type cannot hold is reported just below
             dense = np.ascontiguousarray(dense, dtype=dtype)
-        if not np.isfinite(dense).all():
-            step, lane, unit = (int(i[0]) for i in np.nonzero(~np.isfinite(dense)))
-            raise StimulusError(
-                where,
-                f"value {dense[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
-                "give finite values",
-            )
         n_steps, n_lanes, n_units = dense.shape
-        flat = dense.reshape(n_steps * n_lanes, n_units)
-        bucket, unit = np.nonzero(flat)
-        ptr = np.zeros(len(flat) + 1, np.int64)
-        np.cumsum(np.count_nonzero(flat, axis=1), out=ptr[1:])
-        return cls(n_units, n_lanes, n_steps, ptr, unit.astype(np.int32), flat[bucket, unit])
+        flat = dense.reshape(-1)
+        place = np.flatnonzero(flat != 0)  # of booleans: several times faster than of floats
+        value = flat[place]
+        if not np.isfinite(value).all():
+            wrong = int(place[~np.isfinite(value)][0])
+            step, lane, unit = (int(i) for i in np.unravel_index(wrong, dense.shape))
+            raise StimulusError(
+                where, f"value {flat[wrong]} at step {step}, lane {lane}, unit {unit}", "give finite values"
+            )
+        ptr = np.searchsorted(place, np.arange(n_steps * n_lanes + 1, dtype=np.int64) * n_units)
+        units = (place % n_units).astype(np.int32) if n_units else np.zeros(0, np.int32)
+        return cls(n_units, n_lanes, n_steps, ptr, units, value)
 
     @classmethod
-    def from_tokens(cls, tokens: ArrayLike, n_units: int, dtype=np.float32, where: str = "events") -> Events:
+    def from_tokens(
+        cls, tokens: ArrayLike, n_units: int, dtype: DTypeLike = np.float32, where: str = "events"
+    ) -> Events:
         """One event of value 1 per step and lane, from unit ``tokens[step, lane]``; -1 means no event.
 
         Parameters
@@ -113,7 +115,7 @@ class Events:
         n_units: int,
         n_lanes: int,
         n_steps: int,
-        dtype=np.float32,
+        dtype: DTypeLike = np.float32,
         where: str = "events",
     ) -> Events:
         """Events given one by one, in any order.
@@ -136,7 +138,7 @@ class Events:
                 payload = np.asarray(value, dtype=dtype).ravel()
         except (TypeError, ValueError):
             raise StimulusError(where, "values are not numbers", "give floats") from None
-        for (name, column), limit in zip(index.items(), (n_steps, n_lanes, n_units)):
+        for (name, column), limit in zip(index.items(), (n_steps, n_lanes, n_units), strict=True):
             if column.size != payload.size:
                 raise StimulusError(
                     where, f"{column.size} {name}s for {payload.size} values", "give equal lengths"
@@ -171,7 +173,10 @@ class Events:
         return cls(n_units, n_lanes, n_steps, ptr, units, payload)
 
     def check(self, where: str = "events") -> None:
-        """Raise StimulusError unless all is as the head of this class says; `from_dense` and its kin guarantee it."""
+        """Raise StimulusError unless all is as the head of this class says.
+
+        `from_dense` and its kin guarantee it.
+        """
         n, ptr = len(self.unit), self.ptr
         if (
             (self.ptr.dtype, self.unit.dtype) != (np.int64, np.int32)
@@ -229,7 +234,7 @@ class Events:
         return self.unit[rows], self.value[rows]
 
     def window(self, start: int, stop: int) -> Events:
-        """The events of steps ``start`` to ``stop`` (exclusive), renumbered from 0; no copy of the columns."""
+        """The events of steps ``start`` to ``stop`` (exclusive), renumbered from 0; no columns are copied."""
         ptr = self.ptr[start * self.n_lanes : stop * self.n_lanes + 1]
         rows = slice(ptr[0], ptr[-1])
         return Events(
@@ -259,7 +264,8 @@ class Events:
 
     def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
         """(step, lane, unit, value) of every event, in order."""
-        return zip(self.step.tolist(), self.lane.tolist(), self.unit.tolist(), self.value.tolist())
+        columns = (self.step, self.lane, self.unit, self.value)
+        return zip(*(column.tolist() for column in columns), strict=True)
 
     def equal(self, other: Events) -> bool:
         """Same window, same events, same bits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +175,6 @@ class Adam(Optimizer):
         parameter.values -= step
 
 
-def global_norm(gradients) -> float:
+def global_norm(gradients: Iterable[NDArray]) -> float:
     """Euclidean norm of all entries of all arrays together."""
     return float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients)))

@@ -37,8 +37,9 @@ STATES: dict[str, tuple[str, ...]] = {
 class Plan:
     """A network in the form the core runs: populations and projections as rows of integers and addresses.
 
-    The order is canonical: populations after those that reach them at once, ties by name; the projections into
-    a population by (source, delay, name).  So the order in which a network was put together does not matter.
+    The order is canonical: populations after those that reach them at once, ties by name; the projections
+    into a population by (source, delay, name).  So the order in which a network was put together does not
+    matter.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ class Plan:
     Attributes
     ----------
     network : Network
+    description : dict
+        `Network.describe` at the time the plan was made.
     populations, projections : list of Population, Projection
         In canonical order.
     history : list of int
@@ -59,6 +62,7 @@ class Plan:
         if not network.populations:
             raise NetworkError("network", "has no populations", "add() some first")
         self.network = network
+        self.description = network.describe()
         self.dtype = network.dtype
         self.dt = network.dt
         self.populations = _in_order(network)

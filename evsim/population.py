@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +65,7 @@ class Population(ABC):
         """The port a projection from ``source`` ends in unless it says otherwise."""
         return next(iter(self.ports), "")
 
-    def check_projection(self, where: str, source: Population, port: str) -> None:
+    def check_projection(self, where: str, source: Population, port: str) -> None:  # noqa: B027 (optional hook)
         """Raise NetworkError if a projection from ``source`` to ``port`` means nothing to this unit type."""
 
     def decay(self, dt: float) -> float:
@@ -83,7 +83,7 @@ class Population(ABC):
         shape: tuple[int, ...],
         dtype: np.dtype,
         rng: np.random.Generator,
-        **options,
+        **options: Any,
     ) -> None:
         where = f"{self.name}.{name}"
         values = initial(rng, shape) if callable(initial) else initial

@@ -16,8 +16,9 @@ from evsim.population import Population
 if TYPE_CHECKING:
     import scipy.sparse
 
-#: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array (which is
-#: not named here, because SciPy takes longer to import than all else), or a function of (generator, shape).
+#: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array (which
+#: is not named here, because SciPy takes longer to import than all else), or a function of (generator,
+#: shape).
 Weight = str | float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], Any] | Any
 
 
@@ -62,9 +63,9 @@ class Projection:
     delay_steps : int
         Whole steps between an event and its arrival; 0 arrives within the same step.
     weight : str, number, array, sparse array or callable
-        Dense weights have shape (source.n_units, n_blocks * target.n_units), the blocks side by side in the order of
-        ``target.ports[port]``.  A SciPy sparse array of that shape is stored as CSR.  Names are those of
-        `INITIALISERS`, applied to each block.
+        Dense weights have shape (source.n_units, n_blocks * target.n_units), the blocks side by side in the
+        order of ``target.ports[port]``.  A SciPy sparse array of that shape is stored as CSR.  Names are
+        those of `INITIALISERS`, applied to each block.
     density : float
         Fraction of weights kept, at random, when an initialiser is named; below 1 they are stored as CSR.
 
@@ -103,7 +104,8 @@ class Projection:
 
     def __repr__(self) -> str:
         form = "dense" if self.indptr is None else f"CSR, {self.n_weights} weights"
-        return f"Projection('{self.name}', {self.shape[0]} x {self.shape[1]}, {form}, delay {self.delay_steps} steps)"
+        rows, columns = self.shape
+        return f"Projection('{self.name}', {rows} x {columns}, {form}, delay {self.delay_steps} steps)"
 
     @property
     def is_sparse(self) -> bool:
@@ -117,7 +119,7 @@ class Projection:
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
         """Make the weight arrays; called once, by the network."""
-        weight = self._initial
+        weight: Any = self._initial
         if self._density != 1 and not isinstance(weight, str):
             raise NetworkError(
                 f"projection '{self.name}'",
@@ -138,7 +140,8 @@ class Projection:
             raise ParameterError(
                 f"projection '{self.name}'",
                 f"weights have shape {weight.shape}",
-                f"give {self.shape}: a row per unit of '{self.source.name}', the blocks ({blocks}) side by side",
+                f"give {self.shape}: a row per unit of '{self.source.name}', "
+                f"the blocks ({blocks}) side by side",
             )
         if sparse:
             csr = weight.tocsr().astype(dtype)

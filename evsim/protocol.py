@@ -1,7 +1,8 @@
 """Protocols: what is shown to a network and what it should answer.  A protocol is a Python file.
 
-The file defines a function ``run(folder, ...)``.  Its typed signature is the command line of ``evsim run``, its docstring the
-help; ``typing.Annotated[int, "what it is"]`` describes an option.  ``folder`` is the `RunFolder` that takes the results.
+The file defines a function ``run(folder, ...)``.  Its typed signature is the command line of ``evsim run``,
+its docstring the help; ``typing.Annotated[int, "what it is"]`` describes an option.  ``folder`` is the
+`RunFolder` that takes the results.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Trial:
     stimulus
         As `Simulation.run` takes it.
     target : array
-        What the loss compares the readout with; for classes shape (n_steps, n_lanes), -1 where nothing is asked.
+        What the loss compares the readout with; for classes shape (n_steps, n_lanes), -1 where nothing is
+        asked.
     duration : float, optional
         ms; by default as long as the stimulus.
     carry : bool
@@ -117,15 +119,27 @@ class RunFolder:
         """Where a protocol prints (a Rich console)."""
         from rich.console import Console
 
-        return Console(quiet=self.quiet, highlight=False)
+        return Console(quiet=self.quiet, highlight=False, markup=False)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write a dict as indented JSON, whole or not at all."""
         from evsim.provenance import to_json
 
         target, part = self / name, self / f".{name}.part"
-        part.write_text(json.dumps(json.loads(to_json(content)), indent=2) + "\n")
-        return part.replace(target)
+        try:
+            part.write_text(json.dumps(json.loads(to_json(content)), indent=2) + "\n")
+            return part.replace(target)
+        except OSError as error:
+            raise ProtocolError(
+                f"file '{target}'", f"cannot be written: {error.strerror}", "make room, or give another --out"
+            ) from error
+
+
+def check_counts(where: str, **counts: int) -> None:
+    """Raise ProtocolError at the first of the settings that is below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ProtocolError(where, f"{name} is {value}", "give 1 or more")
 
 
 def default_path(name: str) -> Path:
@@ -170,10 +184,16 @@ def load(name: str) -> Callable[..., Any]:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise ProtocolError(f"protocol '{path}'", "there is no such file", "check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    # A name of its own, so that a file called json.py takes nobody's place.
+    spec = importlib.util.spec_from_file_location(f"evsim_protocol_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(
+            str(path.resolve().parent)
+        )  # for what lies beside the file; last, so that it hides nothing
     try:
         spec.loader.exec_module(module)
     except Exception as error:

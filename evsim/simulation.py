@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,18 +75,19 @@ class Simulation:
         Parameters
         ----------
         stimulus : mapping of source name to data, or data if there is one source
-            Data is one of: a float array (n_steps, n_lanes, n_units), or (n_steps, n_units) for one lane; integer
-            token ids (n_steps, n_lanes), or (n_steps,) for one lane, -1 for no event; `Events`; or a tuple of
-            arrays (time in ms, lane, unit, value), in any order.  A zero is no event.
+            Data is one of: a float array (n_steps, n_lanes, n_units), or (n_steps, n_units) for one lane;
+            integer token ids (n_steps, n_lanes), or (n_steps,) for one lane, -1 for no event; `Events`; or a
+            tuple of arrays (time in ms, lane, unit, value), in any order.  A zero is no event.
         duration : float, optional
             ms, a multiple of dt; by default the length of the longest array.  Needed for tuples.
         carry : bool
             Go on from where the last run ended, with its states and events in flight, instead of from rest.
         lengths : array of int, shape (n_lanes,), optional
-            Steps of each lane, for sequences of unequal length: what lies behind costs nothing and means nothing.
+            Steps of each lane, for sequences of unequal length: what lies behind costs nothing and means
+            nothing.
         tape : bool
-            Record what `Adjoint` needs (5 numbers per EGRU unit, lane and step).  Without it, a replay computes
-            it again from the events.
+            Record what `Adjoint` needs (5 numbers per EGRU unit, lane and step).  Without it, a replay
+            computes it again from the events.
 
         Raises
         ------
@@ -115,7 +117,7 @@ class Simulation:
             n_lanes=n_lanes,
             lengths=steps,
             counters=self._counters(logs, steps, macs),
-            network=self.plan.network.describe(),
+            network=copy.deepcopy(self.plan.description),
             parameters=live_parameters(self.plan),
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
         )
@@ -126,7 +128,8 @@ class Simulation:
         Parameters
         ----------
         stimulus : mapping of source name to data, or data if there is one source
-            Floats (n_lanes, n_units), or (n_units,) for one lane; or integer token ids (n_lanes,), or one integer.
+            Floats (n_lanes, n_units), or (n_units,) for one lane; or integer token ids (n_lanes,), or one
+            integer.
 
         Returns
         -------
@@ -165,7 +168,8 @@ class Simulation:
         if len(steps) != 1 or len(lanes) > 1:
             raise StimulusError(
                 "stimulus",
-                f"steps {sorted(steps) or 'unknown'} and lanes {sorted(lanes) or 'unknown'} from {shapes} and duration {duration}",
+                f"steps {sorted(steps) or 'unknown'} and lanes {sorted(lanes) or 'unknown'} "
+                f"from {shapes} and duration {duration}",
                 "all inputs need the same number of steps and lanes; give duration= for event lists",
             )
         if not lanes:
@@ -241,18 +245,13 @@ class Simulation:
         population, history = self.plan.populations[rank], self.plan.history[rank]
         if history == 0 or self._rings is None or self.time_step == 0:
             return Events.empty(population.n_units, n_lanes, history, self.plan.dtype)
-        ago = range(history, 0, -1)
-        buckets = [self._rings.peek(rank, lane, steps) for steps in ago for lane in range(n_lanes)]
-        ptr = np.concatenate([[0], np.cumsum([len(unit) for unit, _ in buckets])]).astype(np.int64)
-        unit = np.concatenate([unit for unit, _ in buckets])
-        return Events(
-            population.n_units, n_lanes, history, ptr, unit, np.concatenate([value for _, value in buckets])
-        )
+        return Events(population.n_units, n_lanes, history, *self._rings.past(rank))
 
     def _forward(
         self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], n_steps: int
     ) -> NDArray[np.int64]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
+        assert self._rings is not None  # run() began them
         core = Forward(self.plan.table, self._rings, lengths, n_steps)
         bases = self.plan.bases()
         for rank, population in enumerate(self.plan.populations):
@@ -260,8 +259,14 @@ class Simulation:
             if population.kernel == "source" and log.events is not None:
                 core.give_source(rank, log.events.ptr, log.events.unit, log.events.value)
             else:
-                core.give_arrays(rank, bases[rank], self._states[rank], log.tape)
-        macs = core.go(min(self.threads, len(lengths)))
+                base = bases[rank]
+                assert base is not None  # only sources have none
+                core.give_arrays(rank, base, self._states[rank], log.tape)
+        try:
+            macs = core.go(min(self.threads, len(lengths)))
+        except MemoryError:
+            self.reset()  # some lanes went further than others
+            raise
         for rank, population in enumerate(self.plan.populations):
             if population.emits and population.kernel != "source":
                 log = logs[population.name]
@@ -275,7 +280,7 @@ class Simulation:
         return {
             "lane_steps": lane_steps,
             "events": {name: log.n_events for name, log in logs.items() if log.events is not None},
-            "macs": {p.name: int(count) for p, count in zip(self.plan.projections, macs)},
+            "macs": {p.name: int(count) for p, count in zip(self.plan.projections, macs, strict=True)},
             "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
         }
 
@@ -336,7 +341,8 @@ def _shape(name: str, data: Any) -> tuple[int | None, int | None]:
         raise StimulusError(
             f"source '{name}'",
             f"input has shape {array.shape} and dtype {array.dtype}",
-            "give floats (steps, lanes, units) or (steps, units), token ids (steps, lanes) or (steps,), or (time, lane, unit, value)",
+            "give floats (steps, lanes, units) or (steps, units), token ids (steps, lanes) or (steps,), "
+            "or (time, lane, unit, value)",
         )
     one_lane = array.ndim == (1 if _is_tokens(array) else 2)
     return array.shape[0], 1 if one_lane else array.shape[1]

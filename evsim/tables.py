@@ -1,41 +1,50 @@
-"""Tables for the terminal."""
+"""Tables for the terminal, made to be read on 80 columns."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
     from evsim.comparison import Comparison
 
 
-def _table(*columns: str) -> Table:
-    """The first column holds names, the others numbers."""
-    table = Table()
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+def plain_table(*columns: str, words: Sequence[str] = ()) -> Table:
+    """A table without frame; the columns named in ``words`` are set flush left, the others are numbers."""
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        word = column in words
+        table.add_column(column, justify="left" if word else "right", no_wrap=not word, overflow="fold")
     return table
 
 
 def population_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows of `EventLog.summary`."""
-    table = _table(
-        "population", "type", "units", "events", "alpha", "rate [Hz]", "silent", "most active", "least active"
+    """The rows of `EventLog.summary`, but for what follows from the rest."""
+    table = plain_table(
+        "population",
+        "type",
+        "units",
+        "silent",
+        "events",
+        "alpha",
+        "rate\n[Hz]",
+        "most\nactive",
+        words=("population", "type"),
     )
     for row in rows:
         counts = [f"{row['units']:,}"]
         if row["events"] is None:
-            counts += ["-"] * 6
+            counts += ["-"] * 5
         else:
             counts += [
+                f"{row['silent_units']:,}",
                 f"{row['events']:,}",
                 f"{row['alpha']:.4f}",
                 f"{row['rate_hz']:,.1f}",
-                f"{row['silent_units']:,}",
-            ]
-            counts += [
-                ", ".join(str(unit) for unit, _ in row[key]) for key in ("most_active", "least_active")
+                " ".join(str(unit) for unit, _ in row["most_active"]),
             ]
         table.add_row(row["population"], row["type"], *counts)
     return table
@@ -43,7 +52,7 @@ def population_table(rows: list[dict[str, Any]]) -> Table:
 
 def counter_table(counters: dict[str, Any]) -> Table:
     """MACs of the forward run by projection."""
-    table = _table("projection", "MACs by event", "MACs dense", "fewer")
+    table = plain_table("projection", "MACs by event", "MACs dense", "fewer", words=("projection",))
     for name, macs in counters["macs"].items():
         dense = counters["dense_macs"][name]
         table.add_row(name, f"{macs:,}", f"{dense:,}", f"{dense / macs:.1f} x" if macs else "-")
@@ -51,9 +60,21 @@ def counter_table(counters: dict[str, Any]) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The rows of `Comparison.table`."""
-    rows = comparison.table()
-    table = _table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    """What `Comparison.table` has, in narrow columns."""
+    table = plain_table(
+        "population",
+        "units",
+        "events\nevsim",
+        "events\nBrian2",
+        "first difference",
+        "values\nwithin",
+        "states\nwithin",
+        words=("population",),
+    )
+    for p in comparison.populations.values():
+        events = ["-" if n is None else f"{n:,}" for n in (p.n_events, p.n_peer_events)]
+        first = "none" if p.first is None else f"step {p.first.step}, unit {p.first.unit}"
+        values = "-" if p.n_events is None else f"{p.value_error:.1e}"
+        states = "-" if p.state_error is None else f"{p.state_error:.1e}"
+        table.add_row(p.name, f"{p.n_units:,}", *events, first, values, states)
     return table

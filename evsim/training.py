@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
 from evsim.errors import CheckpointError
+from evsim.eventlog import EventLog
 from evsim.loss import cross_entropy
 from evsim.network import Network
 from evsim.optimizer import Optimizer
+from evsim.parameter import Parameter
 from evsim.protocol import Trial
 from evsim.simulation import Simulation
 
@@ -145,7 +147,7 @@ class Trainer:
             start = time.perf_counter()
             log, value, gradient = self._present(self.simulation, trial, tape=True)
             forward = time.perf_counter()
-            losses = {self.readout: gradient} | self._activity_gradient(log.n_steps, log.n_lanes)
+            losses = {self.readout: gradient} | self._activity_gradient(log)
             gradients = self.adjoint.replay(log, losses)
             backward = time.perf_counter()
             self.optimizer.step(gradients)
@@ -171,25 +173,25 @@ class Trainer:
             self._count(tally, log, trial, value)
         return tally
 
-    def _present(self, simulation: Simulation, trial: Trial, tape: bool):
+    def _present(self, simulation: Simulation, trial: Trial, tape: bool) -> tuple[EventLog, float, NDArray]:
         log = simulation.run(
             trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=tape
         )
         value, gradient = self.loss(log[self.readout].state, trial.target)
         return log, value, gradient
 
-    def _activity_gradient(self, n_steps: int, n_lanes: int) -> dict[str, NDArray]:
+    def _activity_gradient(self, log: EventLog) -> dict[str, NDArray]:
         if not self.activity_cost:
             return {}
-        share = self.activity_cost / max(n_steps * n_lanes * sum(p.n_units for p in self._costly), 1)
-        dtype = self.network.dtype
-        return {f"{p.name}.o": np.full((n_steps, n_lanes, p.n_units), share, dtype) for p in self._costly}
+        share = self.activity_cost / max(int(log.lengths.sum()) * sum(p.n_units for p in self._costly), 1)
+        window, dtype = (log.n_steps, log.n_lanes), self.network.dtype
+        return {f"{p.name}.o": np.full((*window, p.n_units), share, dtype) for p in self._costly}
 
-    def _count(self, tally: Tally, log, trial: Trial, value: float) -> None:
-        target = np.asarray(trial.target)
-        if target.dtype.kind in "iu":
+    def _count(self, tally: Tally, log: EventLog, trial: Trial, value: float) -> None:
+        target, state = np.asarray(trial.target), log[self.readout].state
+        if target.dtype.kind in "iu" and target.ndim < state.ndim:
             asked = target >= 0
-            tally.correct += int((log[self.readout].state.argmax(axis=-1)[asked] == target[asked]).sum())
+            tally.correct += int((state.argmax(axis=-1)[asked] == target[asked]).sum())
             number = int(asked.sum())
         else:
             number = int(np.isfinite(target).sum())
@@ -224,17 +226,17 @@ def fit(
     trainer : Trainer
     trials : callable
         Epoch number -> its trials.  They must depend on nothing but that number for a resumed run to equal an
-        uninterrupted one.
+        uninterrupted one.  State is carried from trial to trial, but not from epoch to epoch.
     epochs : int
     validation : callable, optional
-        -> trials that are never learned from.  The best epoch is the one with the lowest loss on them; without, the
-        last one.
+        -> trials that are never learned from.  The best epoch is the one with the lowest loss on them;
+        without, the last one.
     schedule : callable, optional
         Epoch number -> learning rate of that epoch.
     patience : int, optional
         Stop after so many epochs without a better validation loss.
     checkpoint : path, optional
-        Written after every epoch, whole or not at all.
+        Written at the start and after every epoch, whole or not at all.
     resume : bool
         Go on from ``checkpoint``.  The weights then are, bit for bit, those of an uninterrupted run.
     on_trial, on_epoch : callable
@@ -248,14 +250,9 @@ def fit(
     parameters, history = trainer.network.parameters(), History()
     best_loss, best = np.inf, _copy(parameters)
     if resume:
-        if checkpoint is None:
-            raise CheckpointError("fit", "asked to resume without a checkpoint", "give checkpoint=")
-        state = Checkpoint.open(checkpoint)
-        state.restore(parameters)
-        trainer.optimizer.load(state.optimizer)
-        best = state.best
-        best_loss = float(state.progress["best_loss"])
-        history.epochs, history.best_epoch = state.progress["epochs"], state.progress["best_epoch"]
+        best_loss, best = _resume(trainer, checkpoint, history)
+    elif checkpoint is not None:  # a place that cannot be written to is better found before the first epoch
+        _save(trainer, checkpoint, history, best_loss, best)
     for epoch in range(len(history.epochs), epochs):
         if patience is not None and epoch - history.best_epoch > patience:
             history.stopped_early = True
@@ -263,6 +260,7 @@ def fit(
         if schedule is not None:
             trainer.optimizer.lr = schedule(epoch)
         start = time.perf_counter()
+        trainer.simulation.reset()  # a checkpoint holds no states: a resumed run must not miss them
         history.training = trainer.learn(trials(epoch), on_trial)
         checked = trainer.evaluate(validation()) if validation is not None else None
         score = checked.mean_loss if checked is not None else -float(epoch)
@@ -278,18 +276,51 @@ def fit(
         }
         history.epochs.append(entry)
         if checkpoint is not None:
-            progress = {"epochs": history.epochs, "best_epoch": history.best_epoch, "best_loss": best_loss}
-            Checkpoint(_copy(parameters), best, trainer.optimizer.state(), progress).save(checkpoint)
+            _save(trainer, checkpoint, history, best_loss, best)
         on_epoch(entry)
     for name, parameter in parameters.items():
         parameter.assign(best[name])
     return history
 
 
-def _copy(parameters) -> dict[str, NDArray]:
+def _save(
+    trainer: Trainer, path: str | Path, history: History, best_loss: float, best: dict[str, NDArray]
+) -> None:
+    progress = {
+        "epochs": history.epochs,
+        "best_epoch": history.best_epoch,
+        "best_loss": None if best_loss == np.inf else best_loss,  # JSON has no infinity
+    }
+    parameters = _copy(trainer.network.parameters())
+    Checkpoint(parameters, best, trainer.optimizer.state(), progress).save(path)
+
+
+def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tuple[float, dict[str, NDArray]]:
+    """Put a checkpoint into trainer and history; nothing is changed if any part of it does not fit."""
+    if path is None:
+        raise CheckpointError("fit", "asked to resume without a checkpoint", "give checkpoint=")
+    state = Checkpoint.open(path)
+    try:
+        epochs, best_epoch = list(state.progress["epochs"]), int(state.progress["best_epoch"])
+        found = state.progress["best_loss"]
+        best_loss = np.inf if found is None else float(found)
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"checkpoint '{path}'", "holds no progress of a training run", "give one that fit() wrote"
+        ) from None
+    parameters = trainer.network.parameters()
+    state.check(parameters)
+    best = state.check(parameters, best=True)
+    trainer.optimizer.load(state.optimizer)
+    state.restore(parameters)
+    history.epochs, history.best_epoch = epochs, best_epoch
+    return best_loss, best
+
+
+def _copy(parameters: Mapping[str, Parameter]) -> dict[str, NDArray]:
     return {name: p.values.copy() for name, p in parameters.items()}
 
 
-def _add(sums: dict, more: dict) -> None:
+def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
         sums[name] = sums.get(name, 0) + value

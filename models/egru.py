@@ -8,7 +8,8 @@ otherwise it says nothing.  Recurrence goes through the events only.  Below, x a
 populations, y' are events that arrive through the recurrent port, s is the logistic function and H the
 Heaviside function with H(0) = 0.
 
-``form="evnn"``: the reset gate multiplies the result of the recurrent product (as in EvNN, and in cuDNN's GRU)::
+``form="evnn"``: the reset gate multiplies the result of the recurrent product (as in EvNN, and in cuDNN's
+GRU)::
 
     z = s(x Wz + bz + y' Rz + bRz)                       keeps the old state
     r = s(x Wr + br + y' Rr + bRr)
@@ -24,8 +25,8 @@ Heaviside function with H(0) = 0.
     a_t = u z + (1 - u) c_{t-1} - y_{t-1}
     o_t = H(a_t - threshold),  y_t = o_t a_t,  c_t = a_t
 
-In the paper's form r is evaluated only for units whose events arrive, and its recurrent port takes projections from
-the population itself only: r belongs to the sender.
+In the paper's form r is evaluated only for units whose events arrive, and its recurrent port takes
+projections from the population itself only: r belongs to the sender.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,8 @@ from evsim.population import Initial, Population
 def beta_threshold(mean: float) -> Callable[[np.random.Generator, tuple[int, ...]], NDArray]:
     """Thresholds drawn from Beta(3 m / (1 - m), 3), whose mean is m: EvNN's initialisation.
 
-    A small mean gives many thresholds that are zero for all purposes (for m = 0.01, two in three are below 1e-6).
+    A small mean gives many thresholds that are zero for all purposes (for m = 0.01, two in three are below
+    1e-6).
     """
     if not 0 < mean < 1:
         raise NetworkError("beta_threshold", f"mean is {mean!r}", "give a number between 0 and 1")
@@ -86,7 +88,11 @@ class EGRU(Population):
         self.ports = {"input": blocks, "recurrent": blocks}
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Make ``bias`` (and ``recurrent_bias`` in EvNN's form), shape (3 n_units,), and ``threshold``, shape (n_units,)."""
+        """Make the parameter arrays.
+
+        ``bias`` (and ``recurrent_bias`` in EvNN's form), shape (3 n_units,), and ``threshold``, shape
+        (n_units,).
+        """
         self._add("bias", self._bias, (3 * self.n_units,), dtype, rng)
         if self.form == "evnn":
             self._add("recurrent_bias", 0.0, (3 * self.n_units,), dtype, rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from evsim.models.source import EventSource
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts
 from evsim.training import Trainer, fit
 
 
@@ -44,13 +44,18 @@ class DelayedCopy(Protocol):
         answer: int = 5,
         seed: int = 0,
     ):
-        least = {"n_symbols": 2, "delay": 0, "batch_size": 1, "cue": 1, "answer": 1, "seed": 0}
-        for name, value in (
-            ("n_symbols", n_symbols), ("delay", delay), ("batch_size", batch_size), ("cue", cue), ("answer", answer), ("seed", seed)
-        ):  # fmt: skip
-            if value != int(value) or value < least[name]:
+        least = {
+            "n_symbols": (n_symbols, 2),
+            "delay": (delay, 0),
+            "batch_size": (batch_size, 1),
+            "cue": (cue, 1),
+            "answer": (answer, 1),
+            "seed": (seed, 0),
+        }
+        for name, (value, lowest) in least.items():
+            if not isinstance(value, (int, np.integer)) or value < lowest:
                 raise ProtocolError(
-                    "delayed_copy", f"{name} is {value!r}", f"give an integer of {least[name]} or more"
+                    "delayed_copy", f"{name} is {value!r}", f"give an integer of {lowest} or more"
                 )
         self.n_symbols, self.delay, self.batch_size = int(n_symbols), int(delay), int(batch_size)
         self.cue, self.answer, self.seed = int(cue), int(answer), int(seed)
@@ -82,12 +87,17 @@ def run(
     threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.3,
     batch_size: Annotated[int, "trials learned from at once (lanes)"] = 32,
     trials: Annotated[int, "batches per epoch"] = 100,
-    epochs: Annotated[int, "at most so many epochs"] = 20,
-    patience: Annotated[int, "stop after so many epochs that were no better"] = 3,
+    epochs: Annotated[int, "epochs at most"] = 20,
+    patience: Annotated[int, "stop after this many epochs without improvement"] = 3,
     lr: Annotated[float, "learning rate of Adam"] = 3e-3,
-    seed: Annotated[int, "of weights and trials"] = 0,
-) -> dict:
-    """Train an EGRU to remember a symbol through a silent delay (working memory)."""
+    seed: Annotated[int, "seed of weights and trials"] = 0,
+) -> dict[str, Any]:
+    """Train an EGRU to remember a symbol through a silent delay.
+
+    A symbol is shown for 5 steps, then nothing for the delay, then a go signal for 5 steps, while the network
+    has to name the symbol: a test of working memory.
+    """
+    check_counts("delayed_copy", trials=trials, epochs=epochs, patience=patience)
     task = DelayedCopy(n_symbols, delay, batch_size, seed=seed)
     network = build(task, units, threshold, seed)
     trainer = Trainer(network, "answer", Adam(network.parameters(), lr=lr, clip=1.0))
@@ -98,6 +108,7 @@ def run(
             lambda epoch: islice(task.trials(epoch), trials),
             epochs=epochs,
             validation=lambda: islice(task.trials(10**6), 4),
+            schedule=lambda epoch: lr,  # so that a resumed run heeds --lr
             patience=patience,
             checkpoint=folder / "checkpoint.h5",
             resume=folder.resume,
@@ -120,7 +131,9 @@ def run(
     folder.write_json("summary.json", summary)
     folder.console.print(
         f"accuracy {checked.accuracy:.1%} (chance {1 / n_symbols:.1%}) after {delay} silent steps, "
-        f"activity {summary['activity']:.3f} events per unit and step\nresults in {folder.path}"
+        f"activity {summary['activity']:.3f} events per unit and step\n"
+        f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5",
+        soft_wrap=True,
     )
     return summary
 

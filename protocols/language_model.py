@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from evsim.data.ngram import WittenBell
 from evsim.data.text import Corpus, load_corpus, windows
-from evsim.errors import ProtocolError
 from evsim.eventlog import EventLog
 from evsim.models.egru import EGRU
 from evsim.models.readout import LinearReadout
@@ -22,7 +21,7 @@ from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.population import Population
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts
 from evsim.training import Tally, Trainer, fit
 
 #: Lanes and steps in which the validation text is read, and steps of the stretch that is logged.
@@ -68,26 +67,38 @@ def run(
     folder: RunFolder,
     corpus: Annotated[
         Path | None,
-        "text file, or folder with train, valid and test text; by default Python's own help texts",
+        "text file, or folder with train, valid and test files; without it, Python's own help texts",
     ] = None,
     level: Annotated[Literal["char", "word"], "what a token is"] = "char",
     units: Annotated[int, "EGRU units per layer"] = 256,
     layers: Annotated[int, "EGRU layers"] = 1,
     threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.3,
     activity_cost: Annotated[
-        float, "nats added per unit of mean activity: more makes the network more silent"
+        float, "nats added to the loss times the mean activity: more makes the network more silent"
     ] = 1.0,
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
-    eps: Annotated[float, "its inverse half-width: more makes the backward pass sparser"] = 3.6,
+    eps: Annotated[float, "inverse half-width of that triangle: more makes the backward pass sparser"] = 3.6,
     lr: Annotated[float, "learning rate of Adam, falling to 5 % along a cosine"] = 1e-2,
-    epochs: Annotated[int, "passes over the training text"] = 20,
-    patience: Annotated[int, "stop after so many epochs that were no better"] = 4,
-    lanes: Annotated[int, "streams learned from at once"] = 64,
+    epochs: Annotated[int, "passes over the training text at most"] = 20,
+    patience: Annotated[int, "stop after this many epochs without improvement"] = 4,
+    lanes: Annotated[int, "streams of text learned from at once"] = 64,
     window: Annotated[int, "steps of truncated backpropagation"] = 64,
-    seed: Annotated[int, "of the weights"] = 0,
+    seed: Annotated[int, "seed of the weights"] = 0,
 ) -> dict[str, Any]:
-    """Train an EGRU language model, and compare it with n-grams and its work with a dense network's."""
-    _check(units=units, layers=layers, epochs=epochs, patience=patience, lanes=lanes, window=window)
+    """Train an EGRU language model and compare it with n-grams.
+
+    Bits per token on text that was not learned from are compared with those of n-grams, and the operations
+    (MACs) that the events ask for with those of a dense network of the same size.
+    """
+    check_counts(
+        "language_model",
+        units=units,
+        layers=layers,
+        epochs=epochs,
+        patience=patience,
+        lanes=lanes,
+        window=window,
+    )
     start = time.perf_counter()
     task = LanguageModel(load_corpus(corpus, level), lanes, window)
     network = build(task, units, layers, threshold, seed)
@@ -99,7 +110,7 @@ def run(
         gamma=gamma,
         eps=eps,
     )
-    folder.console.print(f"{task.corpus!r}\n{network!r}")
+    folder.console.print(f"{_describe(task.corpus)}\n{network!r}", soft_wrap=True)
     with epochs_shown(folder, epochs, len(task), _say) as (tick, report):
         history = fit(
             trainer,
@@ -115,10 +126,12 @@ def run(
         )
     trained = time.perf_counter() - start
     checked = trainer.evaluate(task.check())
-    log = _log(trainer, task, folder, seed)
+    log = _log(trainer, task, folder)
     summary = {
         "bits_per_token": checked.mean_loss / math.log(2),
-        "perplexity": math.exp(checked.mean_loss),
+        "perplexity": math.exp(
+            min(checked.mean_loss, 700.0)
+        ),  # a diverged network's has no floating-point number
         "ngram_bits": _ngrams(task.corpus),
         "alpha": checked.activity(_layers(network)),
         "beta": history.training.backward_activity() if history.training.targets else None,
@@ -146,7 +159,7 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
         layer = network.add(
             EGRU(units, f"layer{number}", threshold=threshold, bias=np.repeat([0.0, 0.0, -0.3], units))
         )
-        # One token is one event of size 1, so its row is the whole drive: rows of size 1, not of size 1 / sqrt(rows).
+        # One token is one event of size 1, so its row is the whole drive: entries of size 1, not smaller.
         network.connect(below, layer, weight=_unit_rows if number == 1 else "glorot")
         network.connect(layer, layer, weight="orthogonal")
         below = layer
@@ -175,12 +188,6 @@ def _layers(network: Network) -> list[str]:
     return [name for name, p in network.populations.items() if isinstance(p, EGRU)]
 
 
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ProtocolError("language_model", f"{name} is {value}", "give 1 or more")
-
-
 def _say(entry: dict[str, Any]) -> str:
     return f"{entry['validation'] / math.log(2):.3f} bits per token on held-out text"
 
@@ -192,7 +199,7 @@ def _ngrams(corpus: Corpus) -> dict[str, float]:
     }
 
 
-def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder, seed: int) -> EventLog:
+def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder) -> EventLog:
     """Log and draw the network reading the start of the held-out text."""
     stretch = next(_trials(task.corpus.valid, 1, LOGGED_STEPS))
     trainer.simulation.reset()
@@ -203,39 +210,43 @@ def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder, seed: int) ->
     return log
 
 
-def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> None:
-    from rich.table import Table
+def _describe(corpus: Corpus) -> str:
+    sizes = f"{corpus.train.size:,} to learn from, {corpus.valid.size:,} held out"
+    test = f", {corpus.test.size:,} for the test" * bool(corpus.test.size)
+    return f"{corpus.name}: {_unit(corpus)}s: {sizes}{test}; {corpus.n_tokens:,} different ones"
 
-    unit = "character" if task.corpus.level == "char" else "word"
-    table = Table(title=f"EGRU on {task.corpus.name}, {task.corpus.level} level", title_justify="left")
-    for column, justify in (("", "left"), ("evsim", "right"), ("to compare with", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    grams = ", ".join(f"{bits:.3f} ({n}-gram)" for n, bits in summary["ngram_bits"].items())
-    table.add_row(
-        f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", f"{grams}, Witten-Bell"
-    )
+
+def _unit(corpus: Corpus) -> str:
+    return "character" if corpus.level == "char" else "word"
+
+
+def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> None:
+    from evsim.tables import plain_table
+
+    unit = _unit(task.corpus)
+    table = plain_table("", "evsim", "to compare with", words=("", "to compare with"))
+    grams = ", ".join(f"{n}-gram {bits:.3f}" for n, bits in summary["ngram_bits"].items())
+    table.add_row(f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", grams)
     if "test_bits_per_token" in summary:
         table.add_row(f"bits per {unit}, test text", f"{summary['test_bits_per_token']:.3f}", "")
-    table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 for a dense network")
+    table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 when dense")
     if summary["beta"] is not None:
-        table.add_row("backward activity beta", f"{summary['beta']:.3f}", "1")
-    for kind, name in (("forward", "forward"), ("state", "backward, dL/dy"), ("weight", "weight gradient")):
+        table.add_row("backward activity beta", f"{summary['beta']:.3f}", "1 when dense")
+    for kind, name in (("forward", "forward"), ("state", "dL/dy"), ("weight", "dL/dW")):
         if kind in summary["work_per_token"]:
             macs = summary["work_per_token"][kind]
             ratio = macs["dense"] / max(macs["event"], 1e-9)
-            table.add_row(
-                f"MACs per {unit}, {name}",
-                f"{macs['event']:,.0f}",
-                f"{macs['dense']:,.0f} dense: {ratio:.1f} x fewer",
-            )
+            dense = f"dense {macs['dense']:,.0f}, {ratio:.1f} x as many"
+            table.add_row(f"MACs per {unit}, {name}", f"{macs['event']:,.0f}", dense)
     for name, tally in (("training", summary["training"]), ("reading", summary["validation"])):
         seconds = sum(tally["seconds"].values())
         if seconds:
-            events = sum(tally["events"].values())
+            rate = f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second"
             table.add_row(
-                f"events per second, {name}",
-                f"{events / seconds:,.0f}",
-                f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second",
+                f"events per second, {name}", f"{sum(tally['events'].values()) / seconds:,.0f}", rate
             )
+    folder.console.print(f"\nEGRU on {task.corpus.name}, {task.corpus.level} level")
     folder.console.print(table)
-    folder.console.print(f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5")
+    folder.console.print(
+        f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5", soft_wrap=True
+    )

@@ -165,3 +165,19 @@ def test_in_a_run_an_event_arrives_exactly_its_delay_later(delays, dtype, lanes,
         expected = np.zeros_like(sent)
         expected[delay:] = sent[: n_steps - delay]
         np.testing.assert_array_equal(log[f"after_{delay}"].state, expected)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=6, unique=True), min_size=1, max_size=40),
+    st.integers(1, 12),
+)
+def test_past_is_every_earlier_bucket_oldest_first(steps, depth):
+    rings = Rings([depth], 1, True)
+    for units in steps:
+        rings.push(0, 0, np.array(units, np.int32), np.arange(1.0, len(units) + 1))
+        rings.advance(0, 0)
+    ptr, unit, value = rings.past(0)
+    kept = ([[]] * depth + steps)[-(depth - 1) :] if depth > 1 else []
+    assert ptr.tolist() == np.cumsum([0] + [len(units) for units in kept]).tolist()
+    assert unit.tolist() == [u for units in kept for u in units]
+    assert value.tolist() == [i + 1.0 for units in kept for i in range(len(units))]

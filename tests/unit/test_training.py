@@ -1,0 +1,481 @@
+"""Training: sums, best epochs, early stopping, and resumed runs that equal uninterrupted ones bit for bit."""
+
+from dataclasses import replace
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+from evsim.adjoint import Adjoint
+from evsim.checkpoint import Checkpoint
+from evsim.errors import CheckpointError, EvsimError
+from evsim.loss import cross_entropy, mean_squared_error
+from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.network import Network
+from evsim.optimizer import SGD, Adam
+from evsim.protocol import Trial
+from evsim.simulation import Simulation
+from evsim.training import Tally, Trainer, fit
+
+K, H, C, T, B = 3, 12, 2, 6, 4
+
+
+def network(units=H, dtype="float32"):
+    """cue -> one -> two -> answer, the first recurrent with a delay of two steps."""
+    net = Network(seed=2, dtype=dtype)
+    net.add(EventSource(K, name="cue"))
+    net.add(EGRU(units, name="one", threshold=0.1))
+    net.add(EGRU(5, name="two", threshold=0.05))
+    net.add(LeakyReadout(C, name="answer", tau=3.0))
+    net.connect("cue", "one", weight=lambda rng, shape: rng.normal(0, 1.5, shape))
+    net.connect("one", "one", delay=2.0)
+    net.connect("one", "two", weight=lambda rng, shape: rng.normal(0, 1.0, shape))
+    net.connect("two", "answer", weight=lambda rng, shape: rng.normal(0, 1.0, shape))
+    return net
+
+
+def make(optimizer=Adam, units=H, dtype="float32", **options):
+    net = network(units, dtype)
+    return Trainer(net, "answer", optimizer(net.parameters(), lr=0.02), threads=1, **options)
+
+
+def make_sgd(parameters, lr):
+    return SGD(parameters, lr, momentum=0.9, clip=1.0)
+
+
+def trials(stream, number=5, carry="within"):
+    """Say which of two symbols was shown four steps ago; windows of one stream carry the state on."""
+    rng = np.random.default_rng([7, stream])
+    for index in range(number):
+        symbol = rng.integers(0, C, B)
+        stimulus = np.full((T, B), -1)
+        stimulus[0], stimulus[-2:] = symbol, C
+        target = np.full((T, B), -1)
+        target[-2:] = symbol
+        yield Trial(stimulus, target, carry={"within": index > 0, "never": False, "always": True}[carry])
+
+
+def values(trainer):
+    return {name: p.values.copy() for name, p in trainer.network.parameters().items()}
+
+
+def bits(arrays):
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
+def without_times(epochs):
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in epochs]
+
+
+def mean_nll(state, target):
+    """-log softmax, by definition, in float64; mean over the targets that are not -1."""
+    state, target = np.asarray(state, np.float64), np.asarray(target)
+    odds = np.exp(state) / np.exp(state).sum(axis=-1, keepdims=True)
+    steps = [(t, b) for t, b in np.ndindex(target.shape) if target[t, b] >= 0]
+    return -sum(np.log(odds[t, b, target[t, b]]) for t, b in steps) / max(len(steps), 1), len(steps)
+
+
+class Capture:
+    """Takes gradients instead of steps."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def step(self, gradients):
+        self.gradients.append({name: gradients[name].copy() for name in gradients})
+
+
+class TestFit:
+    def test_learns(self):
+        trainer = make()
+        history = fit(
+            trainer,
+            lambda epoch: trials(epoch, 20, "never"),
+            epochs=12,
+            validation=lambda: trials(1000, 5, "never"),
+        )
+        losses = [entry["validation"] for entry in history.epochs]
+        assert losses[0] > 0.3
+        assert min(losses) < 0.1
+        assert history.epochs[history.best_epoch]["accuracy"] == 1
+        assert trainer.evaluate(trials(2000, 5, "never")).accuracy == 1
+
+    def stub(self, monkeypatch, trainer, losses):
+        """Give the validation losses, and keep the parameters at each validation."""
+        seen, given = [], iter(losses)
+
+        def evaluate(of):
+            assert list(of) == []
+            seen.append(values(trainer))
+            return Tally(loss=next(given), targets=1)
+
+        monkeypatch.setattr(trainer, "evaluate", evaluate)
+        return seen
+
+    def test_the_best_epoch_is_restored(self, monkeypatch):
+        trainer = make()
+        seen = self.stub(monkeypatch, trainer, [3.0, 1.0, 2.0, 1.0])
+        history = fit(trainer, trials, epochs=4, validation=lambda: [])
+        assert history.best_epoch == 1
+        assert bits(values(trainer)) == bits(seen[1]) != bits(seen[3])
+        assert [entry["validation"] for entry in history.epochs] == [3.0, 1.0, 2.0, 1.0]
+        assert not history.stopped_early
+
+    def test_without_validation_the_last_epoch_stays(self):
+        trainer, seen = make(), []
+        history = fit(
+            trainer, trials, epochs=3, patience=1, on_epoch=lambda entry: seen.append(values(trainer))
+        )
+        assert history.best_epoch == 2
+        assert bits(values(trainer)) == bits(seen[2])
+        assert [entry["validation"] for entry in history.epochs] == [None] * 3
+
+    @pytest.mark.parametrize(
+        ("patience", "n_epochs", "early"), [(1, 3, True), (2, 6, True), (3, 7, True), (4, 8, False)]
+    )
+    def test_patience(self, monkeypatch, patience, n_epochs, early):
+        """The best is at 1, an equal one at 2 is no better, the one at 3 is by a hair, and then none."""
+        trainer = make()
+        seen = self.stub(monkeypatch, trainer, [3.0, 1.0, 1.0, 0.99, 5.0, 0.99, 1.0, 2.0])
+        history = fit(trainer, trials, epochs=8, validation=lambda: [], patience=patience)
+        assert len(history.epochs) == n_epochs == len(seen)
+        assert history.stopped_early is early
+        assert history.best_epoch == (1 if patience == 1 else 3)
+        assert bits(values(trainer)) == bits(seen[history.best_epoch])
+
+    def test_schedule(self):
+        trainer, seen = make(SGD), []
+        seen.append(values(trainer))
+        rates = [0.1, 0.0, 0.3]
+        history = fit(
+            trainer,
+            trials,
+            epochs=3,
+            schedule=rates.__getitem__,
+            on_epoch=lambda entry: seen.append(values(trainer)),
+        )
+        assert [entry["lr"] for entry in history.epochs] == rates
+        assert [bits(a) == bits(b) for a, b in pairwise(seen)] == [False, True, False]
+
+    def test_the_rate_of_an_epoch_is_that_of_its_steps(self):
+        """One step of plain gradient descent: twice the rate, twice the way."""
+        ways = []
+        for rate in (1.0, 2.0):
+            trainer = make(SGD, dtype="float64")
+            before = values(trainer)["answer.bias"]
+            fit(trainer, lambda epoch: trials(0, 1), epochs=1, schedule=lambda epoch, rate=rate: rate)
+            ways.append(values(trainer)["answer.bias"] - before)
+        assert np.allclose(2 * ways[0], ways[1], rtol=1e-12, atol=0)
+        assert np.abs(ways[0]).max() > 0
+
+    def test_on_trial_and_on_epoch(self):
+        calls = []
+        fit(
+            make(),
+            trials,
+            epochs=2,
+            on_trial=lambda: calls.append("trial"),
+            on_epoch=lambda entry: calls.append(entry["epoch"]),
+        )
+        assert calls == [*["trial"] * 5, 0, *["trial"] * 5, 1]
+
+    def test_no_epochs(self):
+        trainer = make()
+        before = bits(values(trainer))
+        history = fit(trainer, trials, epochs=0)
+        assert history.epochs == []
+        assert bits(values(trainer)) == before
+
+
+class Interrupted(Exception):
+    pass
+
+
+def fit_with(trainer, path, epochs, resume=False, carry="within", stop=None):
+    """Validated training in which the rate falls; ``stop`` breaks it off in the middle of that epoch."""
+
+    def of_epoch(epoch):
+        for index, trial in enumerate(trials(epoch, 5, carry)):
+            if epoch == stop and index == 2:
+                raise Interrupted
+            yield trial
+
+    return fit(
+        trainer,
+        of_epoch,
+        epochs=epochs,
+        validation=lambda: trials(1000, 3, carry),
+        schedule=lambda epoch: 0.05 / (1 + epoch),
+        checkpoint=path,
+        resume=resume,
+    )
+
+
+def contents(path):
+    found = Checkpoint.open(path)
+    progress = found.progress | {"epochs": without_times(found.progress["epochs"])}
+    return bits(found.parameters), bits(found.best), bits(found.optimizer), progress
+
+
+class TestResume:
+    @pytest.mark.parametrize("carry", ["within", "always"])
+    @pytest.mark.parametrize(("dtype", "after"), [("float32", 3), ("float64", 1)])
+    @pytest.mark.parametrize("optimizer", [make_sgd, Adam])
+    def test_equals_an_uninterrupted_run(self, tmp_path, optimizer, dtype, after, carry):
+        whole, first, second = (make(optimizer, dtype=dtype) for _ in range(3))
+        history = fit_with(whole, tmp_path / "whole.h5", 5, carry=carry)
+        fit_with(first, tmp_path / "parts.h5", after, carry=carry)
+        second.network.parameters()["one.bias"].values += 0.5  # resuming must not care what was there
+        resumed = fit_with(second, tmp_path / "parts.h5", 5, resume=True, carry=carry)
+        assert bits(values(second)) == bits(values(whole))
+        assert contents(tmp_path / "parts.h5") == contents(tmp_path / "whole.h5")
+        assert without_times(resumed.epochs) == without_times(history.epochs)
+        assert resumed.best_epoch == history.best_epoch
+        assert bits(second.optimizer.state()) == bits(whole.optimizer.state())
+
+    @pytest.mark.parametrize("stop", [0, 2])
+    def test_after_a_break_within_an_epoch(self, tmp_path, stop):
+        whole = make()
+        fit_with(whole, tmp_path / "whole.h5", 4)
+        with pytest.raises(Interrupted):
+            fit_with(make(), tmp_path / "parts.h5", 4, stop=stop)
+        assert len(Checkpoint.open(tmp_path / "parts.h5").progress["epochs"]) == stop
+        resumed = make()
+        fit_with(resumed, tmp_path / "parts.h5", 4, resume=True)
+        assert contents(tmp_path / "parts.h5") == contents(tmp_path / "whole.h5")
+        assert bits(values(resumed)) == bits(values(whole))
+
+    @pytest.mark.parametrize("epochs", [3, 1])
+    def test_of_a_finished_run_runs_nothing(self, tmp_path, epochs):
+        whole, again = make(), make()
+        history = fit_with(whole, tmp_path / "c.h5", 3)
+        before = (tmp_path / "c.h5").read_bytes()
+
+        def nothing(*epoch):
+            raise AssertionError("nothing was left to run")
+
+        found = fit(
+            again, nothing, epochs=epochs, validation=nothing, checkpoint=tmp_path / "c.h5", resume=True
+        )
+        assert bits(values(again)) == bits(values(whole)) == bits(Checkpoint.open(tmp_path / "c.h5").best)
+        assert found.epochs == history.epochs
+        assert found.best_epoch == history.best_epoch
+        assert found.training.targets == 0
+        assert (tmp_path / "c.h5").read_bytes() == before
+
+    def test_of_a_run_that_stopped_early(self, tmp_path, monkeypatch):
+        def patient(resume):
+            trainer, losses = make(), iter([1.0, 2.0, 3.0])
+            monkeypatch.setattr(trainer, "evaluate", lambda of: Tally(loss=next(losses), targets=1))
+            path = tmp_path / "c.h5"
+            return fit(
+                trainer, trials, epochs=9, validation=list, patience=2, checkpoint=path, resume=resume
+            ), values(trainer)
+
+        (history, mine), (again, theirs) = patient(False), patient(True)
+        assert len(history.epochs) == 3
+        assert history.epochs == again.epochs
+        assert history.stopped_early
+        assert again.stopped_early
+        assert bits(mine) == bits(theirs)
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda c: replace(c, progress={}),
+            lambda c: replace(c, progress={"epochs": 3, "best_epoch": 0, "best_loss": 1.0}),
+            lambda c: replace(c, progress=c.progress | {"best_loss": "low"}),
+            lambda c: replace(c, best={}),
+            lambda c: replace(c, parameters={}),
+            lambda c: replace(c, optimizer={}),
+        ],
+    )
+    def test_a_checkpoint_without_all_parts_changes_nothing(self, tmp_path, spoil):
+        fit_with(make(), tmp_path / "c.h5", 1)
+        spoil(Checkpoint.open(tmp_path / "c.h5")).save(tmp_path / "c.h5")
+        self.refused(make(), tmp_path / "c.h5")
+
+    @pytest.mark.parametrize("other", [lambda: make(make_sgd), lambda: make(units=H + 1)])
+    def test_of_another_run_changes_nothing(self, tmp_path, other):
+        fit_with(make(), tmp_path / "c.h5", 1)
+        self.refused(other(), tmp_path / "c.h5")
+
+    def refused(self, trainer, path):
+        before = bits(values(trainer)), bits(trainer.optimizer.state())
+        with pytest.raises(EvsimError) as caught:
+            fit_with(trainer, path, 2, resume=True)
+        assert "\n" not in str(caught.value)
+        assert caught.value.remedy
+        assert (bits(values(trainer)), bits(trainer.optimizer.state())) == before
+
+    def test_from_nothing(self, tmp_path):
+        for path in (None, tmp_path / "none.h5"):
+            with pytest.raises(CheckpointError):
+                fit_with(make(), path, 2, resume=True)
+
+    def test_a_place_that_cannot_be_written_is_found_at_once(self, tmp_path):
+        ticks = []
+        with pytest.raises(CheckpointError, match="does not exist"):
+            fit(
+                make(),
+                trials,
+                epochs=1,
+                checkpoint=tmp_path / "none" / "c.h5",
+                on_trial=lambda: ticks.append(1),
+            )
+        assert ticks == []
+
+
+class TestActivityCost:
+    @pytest.mark.parametrize("cost", [0.0, 0.7])
+    @pytest.mark.parametrize("lengths", [None, np.array([T, 3, T, 1])])
+    def test_gradient(self, cost, lengths):
+        """d(cost * mean(o)) / do is cost over the number of all units, lanes and steps."""
+        net, capture = network(), Capture()
+        options = {"gamma": 0.9, "eps": 1.5}
+        trial = replace(next(trials(0)), lengths=lengths)
+        if lengths is not None:
+            trial.target[np.arange(T)[:, None] >= lengths] = -1
+        Trainer(net, "answer", capture, activity_cost=cost, **options).learn([trial])
+        simulation = Simulation(net)
+        log = simulation.run(trial.stimulus, lengths=lengths)
+        losses = {"answer": cross_entropy(log["answer"].state, trial.target)[1]}
+        if cost:
+            share = cost / ((T * B if lengths is None else lengths.sum()) * (H + 5))
+            losses |= {
+                f"{name}.o": np.full((T, B, n), share, "float32") for name, n in (("one", H), ("two", 5))
+            }
+        wanted = Adjoint(simulation.plan, **options).replay(log, losses)
+        assert set(capture.gradients[0]) == set(wanted)
+        for name in wanted:
+            assert np.array_equal(capture.gradients[0][name], wanted[name]), name
+
+    def test_quiets_the_network(self):
+        activity = []
+        for cost in (0.0, 5.0):
+            trainer = make(activity_cost=cost)
+            fit(trainer, lambda epoch: trials(epoch, 10), epochs=3)
+            activity.append(trainer.evaluate(trials(99)).activity(["one", "two"]))
+        assert activity[1] < 0.7 * activity[0]
+
+
+class TestTally:
+    @pytest.mark.parametrize("learn", [True, False])
+    def test_sums_are_those_of_the_logs(self, learn):
+        net = network()
+        trainer = Trainer(net, "answer", SGD(net.parameters(), lr=0.0), gamma=0.4)
+        tally = trainer.learn(trials(0)) if learn else trainer.evaluate(trials(0))
+        simulation, adjoint = Simulation(net), Adjoint(Simulation(net).plan, gamma=0.4)
+        nll, right, targets = 0.0, 0, 0
+        events, macs, dense = {}, {"forward": {}, "state": {}, "weight": {}}, {}
+        active = {"one": 0, "two": 0}
+        for trial in trials(0):
+            log = simulation.run(trial.stimulus, carry=trial.carry)
+            state = log["answer"].state
+            mean, number = mean_nll(state, trial.target)
+            nll, targets = nll + mean * number, targets + number
+            asked = trial.target >= 0
+            right += np.count_nonzero((state.argmax(-1) == trial.target) & asked)
+            backward = adjoint.replay(log, {"answer": cross_entropy(state, trial.target)[1]}).counters
+            for name in ("cue", "one", "two"):
+                events[name] = events.get(name, 0) + len(log[name].unit)
+            for name in active:
+                active[name] += backward["backward_active"][name]
+            for name, p in net.projections.items():
+                for kind, found in (
+                    ("forward", log.counters["macs"]),
+                    ("state", backward["macs_state"]),
+                    ("weight", backward["macs_weight"]),
+                ):
+                    macs[kind][name] = macs[kind].get(name, 0) + found[name]
+                dense[name] = (
+                    dense.get(name, 0)
+                    + p.source.n_units * 3 ** (name != "two->answer") * p.target.n_units * T * B
+                )
+        assert tally.loss == pytest.approx(nll, rel=1e-5)
+        assert (tally.correct, tally.targets) == (right, targets) == (right, 5 * 2 * B)
+        assert tally.mean_loss == pytest.approx(nll / targets, rel=1e-5)
+        assert tally.accuracy == right / targets
+        assert tally.lane_steps == 5 * T * B
+        assert tally.events == events
+        assert tally.unit_steps == {"cue": K * 5 * T * B, "one": H * 5 * T * B, "two": 5 * 5 * T * B}
+        assert tally.macs == (macs if learn else {"forward": macs["forward"]})
+        assert tally.dense_macs == dense
+        assert tally.backward_active == (active if learn else {})
+        assert tally.activity(["one", "two"]) == (events["one"] + events["two"]) / ((H + 5) * 5 * T * B)
+        assert tally.backward_activity() == (sum(active.values()) / ((H + 5) * 5 * T * B) if learn else 0)
+        assert set(tally.seconds) == ({"forward", "backward", "other"} if learn else {"forward"})
+        assert all(seconds > 0 for seconds in tally.seconds.values())
+        assert tally.summary()["mean_loss"] == tally.mean_loss
+
+    def test_lengths(self):
+        lengths = np.array([T, 2, 4, 1])
+        trial = replace(next(trials(0)), lengths=lengths)
+        tally = make().evaluate([trial])
+        assert tally.lane_steps == lengths.sum()
+        assert tally.unit_steps["one"] == H * lengths.sum()
+
+    def test_of_nothing(self):
+        tally = make().learn([])
+        assert (tally.mean_loss, tally.accuracy, tally.backward_activity()) == (0, 0, 0)
+        assert Tally().activity([]) == 0
+
+
+class TestTargets:
+    def test_minus_one_is_ignored(self):
+        """The loss is that of the steps asked for, whatever the others hold."""
+        trainer, trial = make(), next(trials(0))
+        log = Simulation(trainer.network).run(trial.stimulus)
+        mean, number = mean_nll(log["answer"].state[-2:], trial.target[-2:])
+        tally = trainer.evaluate([trial])
+        assert tally.targets == number == 2 * B
+        assert tally.mean_loss == pytest.approx(mean, rel=1e-5)
+
+    def test_trials_that_ask_nothing_teach_nothing(self):
+        trainer = make(SGD)
+        before = bits(values(trainer))
+        silent = [replace(trial, target=np.full((T, B), -1)) for trial in trials(0)]
+        tally = trainer.learn(silent)
+        assert (tally.targets, tally.loss, tally.correct) == (0, 0, 0)
+        assert bits(values(trainer)) == before
+
+    @pytest.mark.parametrize("kind", ["float", "int"])
+    def test_mean_squared_error(self, kind):
+        rng, trial = np.random.default_rng(0), next(trials(0))
+        target = rng.integers(0, 3, (T, B, C)) if kind == "int" else rng.normal(size=(T, B, C))
+        if kind == "float":
+            target[rng.random(target.shape) < 0.3] = np.nan
+        trainer = make(Adam, loss=mean_squared_error)
+        trial = replace(trial, target=target)
+        state = Simulation(trainer.network).run(trial.stimulus)["answer"].state
+        there = [at for at in np.ndindex(target.shape) if not np.isnan(target[at])]
+        squares = sum((float(state[at]) - target[at]) ** 2 for at in there)
+        first = trainer.evaluate([trial])
+        assert first.targets == len(there)
+        assert first.loss == pytest.approx(squares, rel=1e-5)
+        assert (first.correct, first.accuracy) == (0, 0)
+        history = fit(trainer, lambda epoch: [trial], epochs=40)
+        assert history.epochs[-1]["loss"] < 0.7 * first.mean_loss
+
+
+def test_evaluation_disturbs_nothing():
+    plain, checked = make(), make()
+    plain.learn(trials(0))
+    before = values(checked)
+    checked.evaluate(trials(3))
+    assert bits(values(checked)) == bits(before)
+    for trial in trials(0):
+        checked.learn([trial])
+        checked.evaluate(trials(3, 2))
+    assert bits(values(checked)) == bits(values(plain))
+
+
+def test_carried_trials_follow_each_other():
+    """Two windows are one run cut in two, also in the eyes of the loss."""
+    long = list(islice(trials(0, 2), 2))
+    whole = Trial(
+        np.concatenate([trial.stimulus for trial in long]), np.concatenate([trial.target for trial in long])
+    )
+    parts, one = make().evaluate(long), make().evaluate([whole])
+    assert (parts.events, parts.macs, parts.targets) == (one.events, one.macs, one.targets)
+    assert parts.loss == pytest.approx(one.loss, rel=1e-6)
