@@ -41,7 +41,7 @@ def main() -> None:
     """Run the command line; errors made on purpose, and wrong usage, are one line on stderr."""
     try:
         add_protocols(sys.argv[1:])
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="evsim", standalone_mode=False))
     except EvsimError as error:
         _fail(str(error), 2)
     except typer.Abort:

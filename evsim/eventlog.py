@@ -204,7 +204,7 @@ class EventLog:
         Operation counts of the forward run: ``lane_steps``, ``events`` per population, ``macs`` and
         ``dense_macs`` per projection.
     network : dict
-        ``Network.describe()``.
+        ``Network.describe()``, one dict for all logs of a plan: not to be written into.
     parameters : dict of str to ndarray
         By name, ``"cue->hidden.weight"``; float, or integer for the structure of sparse weights.  After a run
         these are the network's live arrays, which an optimiser writes into: save a log before that.

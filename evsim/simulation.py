@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,7 +116,7 @@ class Simulation:
             n_lanes=n_lanes,
             lengths=steps,
             counters=self._counters(logs, steps, macs),
-            network=copy.deepcopy(self.plan.description),
+            network=self.plan.description,
             parameters=live_parameters(self.plan),
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
         )

@@ -160,7 +160,7 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
             EGRU(units, f"layer{number}", threshold=threshold, bias=np.repeat([0.0, 0.0, -0.3], units))
         )
         # One token is one event of size 1, so its row is the whole drive: entries of size 1, not smaller.
-        network.connect(below, layer, weight=_unit_rows if number == 1 else "glorot")
+        network.connect(below, layer, weight=_unit_rows if number == 1 else _large_rows)
         network.connect(layer, layer, weight="orthogonal")
         below = layer
     network.connect(below, network.add(LinearReadout(task.n_outputs, "next")), weight="glorot")
@@ -169,6 +169,12 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
 
 def _unit_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
     return rng.normal(0.0, 1.0, shape)
+
+
+def _large_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+    # A quarter of a layer sends events of about 0.4, so the next one is driven by 0.8; with less it starts,
+    # and stays, silent.
+    return rng.normal(0.0, 4 / np.sqrt(shape[0]), shape)
 
 
 def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:

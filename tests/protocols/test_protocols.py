@@ -201,7 +201,7 @@ class TestDelayedCopyRun:
 
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "log", "but", "no", "fox", "saw"]
-TINY_MODEL = {"units": 9, "lanes": 3, "window": 8, "threshold": 0.1, "lr": 0.02, "activity_cost": 0.05}
+TINY_MODEL = {"units": 9, "lanes": 3, "window": 16, "threshold": 0.1, "lr": 0.03, "activity_cost": 0.05}
 
 
 def text(seed, n_words):
@@ -213,7 +213,7 @@ def text(seed, n_words):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "tale [of] a cat.txt"
-    path.write_text(text(0, 1500))
+    path.write_text(text(0, 700))
     return path
 
 
