@@ -382,13 +382,12 @@ def crosscheck(
     code is 1 if they are not.  Needs Brian2: pip install "evsim[brian2]".
     """
     from evsim.brian import crosscheck_egru
+    from evsim.tables import comparison_table
 
-    folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
     comparison = crosscheck_egru(
         n_units=units, n_steps=steps, layers=layers, delay=delay, form=form, seed=seed
     )
-    from evsim.tables import comparison_table
-
+    folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
     good = comparison.ok(tolerance)
     folder.console.print(comparison_table(comparison))
     comparison.draw(folder / "crosscheck.png")

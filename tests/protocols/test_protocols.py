@@ -66,6 +66,17 @@ def nll(state, target):
     return -np.log(np.take_along_axis(odds / odds.sum(-1, keepdims=True), target[..., None], -1))[..., 0]
 
 
+class NoPicture:
+    def savefig(self, path, **options):
+        path.touch()
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Draw only in the runs that several tests look at: fixtures of the module come before this one."""
+    monkeypatch.setattr(EventLog, "figure", lambda log: NoPicture())
+
+
 # -- delayed copy ----------------------------------------------------------------------------------------
 
 

@@ -114,10 +114,3 @@ def test_import_evsim_is_light():
 
 def test_help_is_light():
     assert not HEAVY - {"rich", "typer", "importlib.metadata"} & set(python(HELP + SHOW))
-
-
-@pytest.mark.parametrize(("program", "seconds"), [("import evsim", 0.5), (HELP, 0.7)], ids=["import", "help"])
-def test_start_is_quick(program, seconds):
-    """CPU time of the whole process, the best of three: what else this machine does must not count."""
-    measured = "; import time; print(time.process_time())"
-    assert min(float(python(program.rstrip() + ("\n" + measured[2:]))[0]) for _ in range(3)) < seconds
