@@ -64,7 +64,8 @@ class BuildCore(build_ext):
 
     def finalize_options(self):
         super().finalize_options()
-        self.parallel = self.parallel or len(os.sched_getaffinity(0))
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        self.parallel = self.parallel or len(cores)
 
     def run(self):
         self.into_tree = bool(self.inplace)  # setuptools clears ``inplace`` while it builds
