@@ -14,8 +14,6 @@ from evsim.events import Events
 from evsim.raster import activity_trace, figure, raster, summary_row
 from evsim.selection import Selection
 
-pytest.importorskip("matplotlib")
-
 
 def make_dense(n_steps=20, n_lanes=3, n_units=5, density=0.3, seed=0):
     rng = np.random.default_rng(seed)
