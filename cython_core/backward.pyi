@@ -20,7 +20,7 @@ class Backward:
     def give_arrays(
         self,
         population: int,
-        tape: NDArray,
+        tape: NDArray | None,
         initial: NDArray,
         loss_state: NDArray | None,
         loss_value: NDArray | None,
@@ -31,6 +31,7 @@ class Backward:
         dthreshold: NDArray | None,
         active: NDArray[np.int64],
     ) -> None: ...
+    def give_line(self, population: int, dline: NDArray) -> None: ...
     def give_products(self, projection: int, product: NDArray) -> None: ...
     def go(self, n_threads: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
     def weights(self, projection: int, dweight: NDArray, n_threads: int) -> int: ...

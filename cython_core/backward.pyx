@@ -1,7 +1,7 @@
 """The loop over time, backwards: adjoint event replay.
 
 Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
-fired, or where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are
+fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are
 known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent nothing
 are not touched.
 
@@ -17,8 +17,22 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from evsim.core.fanout cimport gather, outer
-from evsim.core.kernels cimport backward_active, egru_evnn_vjp, egru_paper_vjp, pseudo_derivative, readout_vjp
+from evsim.core.kernels cimport (
+    backward_active,
+    delta_gru_vjp,
+    delta_lstm_vjp,
+    delta_readout_vjp,
+    egru_evnn_vjp,
+    egru_paper_vjp,
+    pseudo_derivative,
+    readout_vjp,
+)
 from evsim.core.layout cimport (
+    DELTA_ENCODER,
+    DELTA_GRU,
+    DELTA_LSTM,
+    DELTA_READOUT,
+    DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
     READOUT,
@@ -35,8 +49,9 @@ cdef struct Slot:
     Window window           # events from `history` steps before the window, tape and D
     void *initial           # real[B, n_state]: states before the first step
     void *loss_state        # real[T, B, n]: loss gradients at the state after reset, event value, event
-    void *loss_value
+    void *loss_value        # of delta units: real[events of the window], for each event it sent
     void *loss_event
+    void *dline             # real[T, B, n], OUT: gradient at the stimulus of a source that sends changes
     void *carry             # real[B, n_state]: zero at first; OUT: gradient of the initial state
     void *dbias             # real[B, n_in], OUT
     void *dthreshold        # real[B, n], OUT
@@ -73,30 +88,17 @@ cdef void event_gradient(
     const Replay *replay, int p, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, real *dy,
     char *mark
 ) noexcept nogil:
-    """dL/dy on the backward-active units of population p.
+    """Add to dL/dy what comes back from the targets, for some units of population p.
 
     That is their rows times D at the steps where events would arrive.
     """
     cdef Slot *slot = &replay.slot[p]
-    cdef const PopulationRow *pop = &replay.populations[p]
     cdef const PopulationRow *target
     cdef const ProjectionRow *projection
-    cdef const real *loss
-    cdef const real *reset
     cdef const real *D
     cdef int64_t arrival
     cdef int64_t *macs = replay.macs_state + lane * replay.n_projections
     cdef int j
-    cdef int32_t e
-    memset(dy, 0, n_active * sizeof(real))
-    if slot.loss_value != NULL:
-        loss = <const real *> slot.loss_value + (step * replay.n_lanes + lane) * pop.n
-        for e in range(n_active):
-            dy[e] = loss[unit[e]]
-    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
-        reset = <const real *> slot.carry + lane * pop.n_state + pop.n
-        for e in range(n_active):
-            dy[e] -= reset[unit[e]]
     for j in range(replay.n_projections):
         projection = &replay.projections[j]
         arrival = step + projection.delay
@@ -126,6 +128,7 @@ cdef void replay_egru(
     cdef const real *a_before = a - replay.n_lanes * pop.n_tape
     cdef const real *threshold = <const real *> pop.threshold
     cdef const real *loss
+    cdef const real *reset
     cdef const real *d_event = <const real *> scratch.zero
     cdef const real *c_before = <const real *> scratch.c_before
     cdef real *before = <real *> scratch.c_before
@@ -143,6 +146,15 @@ cdef void replay_egru(
     pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, a, threshold, slope)
     n_active = backward_active(n, a, threshold, <const real *> slope, unit)
     slot.active[lane] += n_active
+    memset(compact, 0, n_active * sizeof(real))
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + at * n
+        for i in range(n_active):
+            compact[i] = loss[unit[i]]
+    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
+        reset = dc + n
+        for i in range(n_active):
+            compact[i] -= reset[unit[i]]
     event_gradient[real](replay, p, step, lane, n_active, unit, compact, scratch.mark)
     for i in range(n_active):
         dy[unit[i]] = compact[i]
@@ -171,6 +183,76 @@ cdef void replay_egru(
             dbias[i] += D[i]
     for i in range(n_active):
         dy[unit[i]] = 0
+
+
+cdef void replay_sent(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *dline, real *dsent
+) noexcept nogil:
+    """Sending changes, backwards: sent_t = sent_{t-1} + d, d = line - sent_{t-1}, where an event was sent.
+
+    So dL/dline = dL/dd + dL/dsent_t there, and dL/dsent_{t-1} = -dL/dd; elsewhere nothing happened.
+    """
+    cdef Slot *slot = &replay.slot[p]
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * replay.n_lanes + lane
+    cdef int64_t first = window.ptr[bucket]
+    cdef int32_t count = <int32_t> (window.ptr[bucket + 1] - first)
+    cdef const int32_t *unit = window.unit + first
+    cdef real *dd = <real *> scratch.compact
+    cdef const real *loss
+    cdef int32_t e
+    memset(dd, 0, count * sizeof(real))
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + (first - window.ptr[window.history * replay.n_lanes])
+        for e in range(count):
+            dd[e] = loss[e]
+    event_gradient[real](replay, p, step, lane, count, unit, dd, scratch.mark)
+    for e in range(count):
+        dline[unit[e]] += dd[e] + dsent[unit[e]]
+        dsent[unit[e]] = -dd[e]
+    slot.active[lane] += count
+
+
+cdef void replay_delta(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of delta units, or of an encoder, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *before = tape - replay.n_lanes * pop.n_tape
+    cdef const real *initial = <const real *> slot.initial + lane * pop.n_state
+    cdef const real *loss
+    cdef real *carry = <real *> slot.carry + lane * pop.n_state
+    cdef real *D = <real *> slot.window.D + at * pop.n_in
+    cdef real *dh
+    cdef int64_t i
+    if pop.kind == DELTA_SOURCE:
+        if slot.dline != NULL:
+            replay_sent(replay, p, step, lane, scratch, <real *> slot.dline + at * n, carry)
+        return
+    if pop.kind == DELTA_ENCODER:
+        dh = <real *> replay.slot[pop.watched].carry + pop.watched_at
+        dh += lane * replay.populations[pop.watched].n_state
+        replay_sent(replay, p, step, lane, scratch, dh, carry)
+        return
+    loss = <const real *> scratch.zero
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+    if pop.kind == DELTA_READOUT:
+        delta_readout_vjp(n, loss, carry, D)
+        return
+    dh = carry + (4 if pop.kind == DELTA_GRU else 5) * n
+    replay_sent(replay, p, step, lane, scratch, dh, dh + n)
+    if slot.loss_state != NULL:
+        for i in range(n):
+            dh[i] += loss[i]
+    if pop.kind == DELTA_GRU:
+        delta_gru_vjp(n, tape, initial + 4 * n if step == 0 else before + 4 * n, dh, carry, D)
+    else:
+        delta_lstm_vjp(n, tape, initial + 4 * n if step == 0 else before + 4 * n, carry + 4 * n, dh, carry, D)
 
 
 cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept nogil:
@@ -211,8 +293,10 @@ cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept no
                         loss = <const real *> slot.loss_state + at * pop.n
                     readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
                                 <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
-                else:
+                elif pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
                     replay_egru(replay, p, step, lane, &scratch, tag)
+                else:
+                    replay_delta(replay, p, step, lane, &scratch, tag)
     free(scratch.slope)
     free(scratch.dy)
     free(scratch.compact)
@@ -313,7 +397,7 @@ cdef class Backward:
         free(self.replay.macs_recompute)
 
     cdef void *_address(self, array, Py_ssize_t size) except? NULL:
-        if array is None:
+        if array is None or size == 0:
             return NULL
         if array.size != size or array.itemsize != self.itemsize or not array.flags.c_contiguous:
             raise ValueError("backward: an array does not fit the replay")
@@ -347,23 +431,34 @@ cdef class Backward:
 
     def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
                     D, carry, dbias, dthreshold, const int64_t[::1] active):
-        """Set the arrays of a population, in the shapes given at Slot; losses and dthreshold may be None."""
+        """Set the arrays of a population, in the shapes given at Slot; losses, tape and dthreshold may be None.
+
+        Its events, if it sends any, are to be given before.
+        """
         cdef Slot *slot = &self.replay.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
         cdef int64_t lanes = self.replay.n_lanes
         cdef int64_t cells = self.n_steps * lanes
+        cdef int64_t sent = 0
+        if slot.window.ptr != NULL:
+            sent = slot.window.ptr[slot.window.history * lanes + cells] - slot.window.ptr[slot.window.history * lanes]
         self.keep.append(active)
         slot.window.n_lanes = lanes
         slot.window.tape = self._address(tape, cells * pop.n_tape)
         slot.window.D = self._address(D, cells * pop.n_in)
         slot.initial = self._address(initial, lanes * pop.n_state)
         slot.loss_state = self._address(loss_state, cells * pop.n)
-        slot.loss_value = self._address(loss_value, cells * pop.n)
+        slot.loss_value = self._address(loss_value, cells * pop.n if pop.kind < DELTA_SOURCE else sent)
         slot.loss_event = self._address(loss_event, cells * pop.n)
         slot.carry = self._address(carry, lanes * pop.n_state)
         slot.dbias = self._address(dbias, lanes * pop.n_in)
         slot.dthreshold = self._address(dthreshold, lanes * pop.n)
         slot.active = <int64_t *> &active[0]
+
+    def give_line(self, int population, dline):
+        """Set the room (T, B, n), zero, for the gradient at the stimulus of a source that sends changes."""
+        cells = self.n_steps * self.replay.n_lanes
+        self.replay.slot[population].dline = self._address(dline, cells * self.plan.populations[population].n)
 
     def give_products(self, int projection, product):
         """Set the room for R_z D_z of each event of the source (paper's form, recurrent projections)."""

@@ -21,25 +21,40 @@ from evsim.core.event_queue cimport (
     ring_push,
 )
 from evsim.core.fanout cimport deliver
-from evsim.core.kernels cimport egru_evnn_advance, egru_paper_advance, readout_advance
+from evsim.core.kernels cimport (
+    delta_gru_advance,
+    delta_lstm_advance,
+    delta_readout_advance,
+    egru_evnn_advance,
+    egru_paper_advance,
+    readout_advance,
+    send_changes,
+)
 from evsim.core.layout cimport (
+    DELTA_ENCODER,
+    DELTA_GRU,
+    DELTA_LSTM,
+    DELTA_READOUT,
+    DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
-    READOUT,
     SOURCE,
     PlanTable,
     PopulationRow,
     ProjectionRow,
+    decides,
+    holds,
     real,
 )
 from evsim.core.paper_form cimport receive_gated
 
 # One population's share of a run; addresses are 0 where there is nothing.
 cdef struct Slot:
-    void *base              # accumulators before any event: the biases
+    void *base              # the biases
     void *state             # real[B, n_state], IN and OUT
     void *tape              # real[T, B, n_tape], OUT
-    const int64_t *ptr      # events of a source: int64[T * B + 1]
+    const void *line        # stimulus of a source that sends changes: real[T, B, n]
+    const int64_t *ptr      # events of any other source: int64[T * B + 1]
     const int32_t *unit
     const void *value
     Record *record          # events of the others: one record per lane
@@ -87,8 +102,11 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
     cdef Slot *slot
     cdef Ring *ring
     cdef Bucket *bucket
+    cdef real *into
     cdef real *tape
     cdef real *state
+    cdef const real *line
+    cdef const real *base
     cdef const real *threshold
     cdef int64_t step
     cdef int64_t at
@@ -103,7 +121,7 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                 pop = &run.populations[p]
                 slot = &run.slot[p]
                 ring = &run.rings[p * run.n_lanes + lane]
-                if pop.kind == SOURCE:
+                if pop.kind == SOURCE or (pop.kind == DELTA_SOURCE and slot.line == NULL):
                     good = good and ring_push(ring, slot.ptr[at + 1] - slot.ptr[at], slot.unit + slot.ptr[at],
                                               <const real *> slot.value + slot.ptr[at])
                     continue
@@ -111,20 +129,41 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                 state = <real *> slot.state + lane * pop.n_state
                 threshold = <const real *> pop.threshold
 
-                memcpy(accumulators, slot.base, pop.n_in * sizeof(real))
+                base = <const real *> slot.base
+                if holds(pop.kind):
+                    into = state
+                else:
+                    into = accumulators
+                    memcpy(into, base, pop.n_in * sizeof(real))
                 for j in range(pop.in_first, pop.in_stop):
                     projection = &run.projections[j]
                     if projection.recurrent and pop.kind == EGRU_PAPER:
                         continue
                     bucket = ring_peek(&run.rings[projection.source * run.n_lanes + lane], projection.delay)
                     macs[j] += deliver(projection, 0, projection.n_blocks, bucket.count, bucket.unit,
-                                       <const real *> bucket.value, accumulators)
+                                       <const real *> bucket.value, into)
                 if pop.kind == EGRU_EVNN:
                     count = egru_evnn_advance(pop.n, accumulators, threshold, state, tape, unit, value)
                 elif pop.kind == EGRU_PAPER:
                     receive_gated(pop, run.projections, ring, accumulators, tape, mark, senders, gated, macs)
                     count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape,
                                                unit, value)
+                elif pop.kind == DELTA_GRU:
+                    delta_gru_advance(pop.n, base, state, state + 4 * pop.n, tape)
+                    count = send_changes(pop.n, state + 4 * pop.n, threshold, state + 5 * pop.n, unit, value)
+                elif pop.kind == DELTA_LSTM:
+                    delta_lstm_advance(pop.n, base, state, state + 4 * pop.n, state + 5 * pop.n, tape)
+                    count = send_changes(pop.n, state + 5 * pop.n, threshold, state + 6 * pop.n, unit, value)
+                elif pop.kind == DELTA_SOURCE:
+                    line = <const real *> slot.line + at * pop.n
+                    count = send_changes(pop.n, line, threshold, state, unit, value)
+                elif pop.kind == DELTA_ENCODER:
+                    line = <const real *> run.slot[pop.watched].state + pop.watched_at
+                    line += lane * run.populations[pop.watched].n_state
+                    count = send_changes(pop.n, line, threshold, state, unit, value)
+                elif pop.kind == DELTA_READOUT:
+                    delta_readout_advance(pop.n, base, state, tape)
+                    continue
                 else:
                     readout_advance(pop.n, pop.decay, accumulators, state, tape)
                     continue
@@ -185,7 +224,7 @@ cdef class Forward:
             raise MemoryError("forward: no memory for the run")
         for p in range(plan.n_populations):
             slot = &self.run.slot[p]
-            if plan.populations[p].kind == SOURCE or plan.populations[p].kind == READOUT:
+            if not decides(plan.populations[p].kind):
                 continue
             slot.record = <Record *> calloc(self.run.n_lanes, sizeof(Record))
             if slot.record == NULL:
@@ -222,8 +261,17 @@ cdef class Forward:
             raw = value.view(np.uint8)
             slot.value = &raw[0]
 
+    def give_line(self, int population, line):
+        """Set the stimulus (T, B, n) of a source that sends changes; its state is given by `give_arrays`."""
+        cdef Slot *slot = &self.run.slot[population]
+        if (line.size != self.n_steps * self.run.n_lanes * self.plan.populations[population].n
+                or line.itemsize != self.itemsize or not line.flags.c_contiguous):
+            raise ValueError("forward: the stimulus does not fit the run")
+        self.keep.append(line)
+        slot.line = <const void *> <uintptr_t> line.ctypes.data
+
     def give_arrays(self, int population, base, state, tape=None):
-        """Set the accumulators' start (n_in,), state (B, n_state) and tape (T, B, n_tape) of any other."""
+        """Set the biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
         cdef Slot *slot = &self.run.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
         lanes = self.run.n_lanes

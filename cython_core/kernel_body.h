@@ -2,4 +2,5 @@
 #include "gates.h"
 #include "rows.h"
 #include "egru.h"
+#include "delta.h"
 #include "readout.h"

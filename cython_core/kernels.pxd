@@ -27,6 +27,16 @@ cdef extern from "kernel_table.h" nogil:
             int32_t, double, double, int64_t, const float *, const float *, float *) noexcept nogil
         int32_t (*backward_active)(
             int64_t, const float *, const float *, const float *, int32_t *) noexcept nogil
+        int32_t (*send_changes)(
+            int64_t, const float *, const float *, float *, int32_t *, float *) noexcept nogil
+        void (*delta_gru_advance)(int64_t, const float *, const float *, float *, float *) noexcept nogil
+        void (*delta_gru_vjp)(int64_t, const float *, const float *, float *, float *, float *) noexcept nogil
+        void (*delta_lstm_advance)(
+            int64_t, const float *, const float *, float *, float *, float *) noexcept nogil
+        void (*delta_lstm_vjp)(
+            int64_t, const float *, const float *, float *, float *, float *, float *) noexcept nogil
+        void (*delta_readout_advance)(int64_t, const float *, const float *, float *) noexcept nogil
+        void (*delta_readout_vjp)(int64_t, const float *, float *, float *) noexcept nogil
         void (*readout_advance)(int64_t, double, const float *, float *, float *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const float *, float *, float *, float *) noexcept nogil
 
@@ -53,6 +63,16 @@ cdef extern from "kernel_table.h" nogil:
             int32_t, double, double, int64_t, const double *, const double *, double *) noexcept nogil
         int32_t (*backward_active)(
             int64_t, const double *, const double *, const double *, int32_t *) noexcept nogil
+        int32_t (*send_changes)(
+            int64_t, const double *, const double *, double *, int32_t *, double *) noexcept nogil
+        void (*delta_gru_advance)(int64_t, const double *, const double *, double *, double *) noexcept nogil
+        void (*delta_gru_vjp)(int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
+        void (*delta_lstm_advance)(
+            int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
+        void (*delta_lstm_vjp)(
+            int64_t, const double *, const double *, double *, double *, double *, double *) noexcept nogil
+        void (*delta_readout_advance)(int64_t, const double *, const double *, double *) noexcept nogil
+        void (*delta_readout_vjp)(int64_t, const double *, double *, double *) noexcept nogil
         void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
 
@@ -142,6 +162,69 @@ cdef inline int32_t backward_active(
         return active.f32.backward_active(n, a, threshold, slope, unit)
     else:
         return active.f64.backward_active(n, a, threshold, slope, unit)
+
+
+cdef inline int32_t send_changes(
+    int64_t n, const real *line, const real *threshold, real *sent, int32_t *unit, real *value
+) noexcept nogil:
+    if real is float:
+        return active.f32.send_changes(n, line, threshold, sent, unit, value)
+    else:
+        return active.f64.send_changes(n, line, threshold, sent, unit, value)
+
+
+cdef inline void delta_gru_advance(
+    int64_t n, const real *bias, const real *m, real *h, real *tape
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_gru_advance(n, bias, m, h, tape)
+    else:
+        active.f64.delta_gru_advance(n, bias, m, h, tape)
+
+
+cdef inline void delta_gru_vjp(
+    int64_t n, const real *tape, const real *h_before, real *dh, real *G, real *D
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_gru_vjp(n, tape, h_before, dh, G, D)
+    else:
+        active.f64.delta_gru_vjp(n, tape, h_before, dh, G, D)
+
+
+cdef inline void delta_lstm_advance(
+    int64_t n, const real *bias, const real *m, real *c, real *h, real *tape
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_lstm_advance(n, bias, m, c, h, tape)
+    else:
+        active.f64.delta_lstm_advance(n, bias, m, c, h, tape)
+
+
+cdef inline void delta_lstm_vjp(
+    int64_t n, const real *tape, const real *c_before, real *dc, real *dh, real *G, real *D
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_lstm_vjp(n, tape, c_before, dc, dh, G, D)
+    else:
+        active.f64.delta_lstm_vjp(n, tape, c_before, dc, dh, G, D)
+
+
+cdef inline void delta_readout_advance(
+    int64_t n, const real *bias, const real *m, real *tape
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_readout_advance(n, bias, m, tape)
+    else:
+        active.f64.delta_readout_advance(n, bias, m, tape)
+
+
+cdef inline void delta_readout_vjp(
+    int64_t n, const real *loss, real *G, real *D
+) noexcept nogil:
+    if real is float:
+        active.f32.delta_readout_vjp(n, loss, G, D)
+    else:
+        active.f64.delta_readout_vjp(n, loss, G, D)
 
 
 cdef inline void readout_advance(

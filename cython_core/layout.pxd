@@ -11,9 +11,25 @@ cdef enum Kind:
     EGRU_EVNN = 1
     EGRU_PAPER = 2
     READOUT = 3
+    DELTA_SOURCE = 4
+    DELTA_ENCODER = 5
+    DELTA_GRU = 6
+    DELTA_LSTM = 7
+    DELTA_READOUT = 8
 
 cdef enum:
     MAX_BLOCKS = 4
+
+
+cdef inline bint holds(int32_t kind) noexcept nogil:
+    """Whether the accumulators are kept from step to step, as the first n_in reals of the state."""
+    return kind == DELTA_GRU or kind == DELTA_LSTM or kind == DELTA_READOUT
+
+
+cdef inline bint decides(int32_t kind) noexcept nogil:
+    """Whether it finds out itself which events it sends."""
+    return kind != SOURCE and kind != READOUT and kind != DELTA_READOUT
+
 
 # Addresses are those of NumPy arrays that the Plan keeps alive; 0 where there is none.
 cdef struct PopulationRow:
@@ -25,7 +41,9 @@ cdef struct PopulationRow:
     int32_t history     # steps for which own events are kept: the longest outgoing delay
     int32_t in_first    # projections into it are rows in_first:in_stop
     int32_t in_stop
-    uint64_t bias               # real[3 n] for EGRU, real[n] for readouts
+    int32_t watched     # of an encoder: the population it watches,
+    int32_t watched_at  # and where in that one's state the line begins
+    uint64_t bias               # real[3 n] for EGRU, real[4 n] for delta units, real[n] for readouts
     uint64_t recurrent_bias     # real[3 n], EvNN's form
     uint64_t threshold          # real[n]
     double decay                # readouts

@@ -2,12 +2,34 @@
 
 import numpy as np
 
-from evsim.core.layout cimport EGRU_EVNN, EGRU_PAPER, MAX_BLOCKS, READOUT, SOURCE
+from evsim.core.layout cimport (
+    DELTA_ENCODER,
+    DELTA_GRU,
+    DELTA_LSTM,
+    DELTA_READOUT,
+    DELTA_SOURCE,
+    EGRU_EVNN,
+    EGRU_PAPER,
+    MAX_BLOCKS,
+    READOUT,
+    SOURCE,
+)
 
-KINDS = {"source": SOURCE, "egru_evnn": EGRU_EVNN, "egru_paper": EGRU_PAPER, "readout": READOUT}
+KINDS = {
+    "source": SOURCE,
+    "egru_evnn": EGRU_EVNN,
+    "egru_paper": EGRU_PAPER,
+    "readout": READOUT,
+    "delta_source": DELTA_SOURCE,
+    "delta_encoder": DELTA_ENCODER,
+    "delta_gru": DELTA_GRU,
+    "delta_lstm": DELTA_LSTM,
+    "delta_readout": DELTA_READOUT,
+}
 
 POPULATION = np.dtype(
     [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "history", "in_first", "in_stop")]
+    + [(name, "i4") for name in ("watched", "watched_at")]
     + [(name, "u8") for name in ("bias", "recurrent_bias", "threshold")]
     + [("decay", "f8")],
     align=True,

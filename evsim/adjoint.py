@@ -15,7 +15,7 @@ from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
-from evsim.plan import ACCUMULATORS, STATES, Plan
+from evsim.plan import ACCUMULATORS, SOURCES, STATES, Plan
 from evsim.threads import usable_threads
 
 #: dH/dv at v = a - threshold, by name, in the order of the core.
@@ -114,9 +114,11 @@ class Adjoint:
             from its events first, and must send the same ones.
         losses : mapping of str to array, shape (n_steps, n_lanes, n_units)
             ``"answer"``: at the state of a population after each step (readout: v; EGRU: c after reset);
-            ``"hidden.y"``: at its event values; ``"hidden.o"``: at its events as 0 or 1.
+            ``"hidden.y"``: at its event values (of delta units also one number per event of the log, shape
+            (n_events,)); ``"hidden.o"``: at its events as 0 or 1.
         inputs : bool
-            Also give the gradient at the sources' inputs (dense products).
+            Also give the gradient at the sources' inputs (dense products, but at the events only for a source
+            that sends changes, where it is the gradient at the stimulus).
         initial : bool
             Also give the gradient at the states and events in flight before the window (dense products).
 
@@ -138,7 +140,7 @@ class Adjoint:
             self.eps,
         )
         for rank, population in enumerate(self.plan.populations):
-            work.give(core, rank, tapes[rank], parts.get(population.name, {}))
+            work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs)
         macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
         gradients = Gradients(work.parameters(), counters=work.counters())
         macs_weight = {}
@@ -181,11 +183,11 @@ class Adjoint:
                     f"use a name among {list(self.plan.rank)}, or name.y, name.o of those that send",
                 )
             population = self.plan.network[name]
-            if population.kernel == "source" or (kind and not population.emits):
+            if kind not in population.losses:
                 raise GradientError(
                     f"loss '{key}'",
                     f"{population!r} has none",
-                    "readouts have a state, EGRU a state, .y and .o",
+                    "readouts have a state, delta units a state and .y, EGRU a state, .y and .o",
                 )
             try:
                 array = np.ascontiguousarray(given, self.plan.dtype)
@@ -194,15 +196,21 @@ class Adjoint:
                     f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats"
                 ) from None
             shape = (log.n_steps, log.n_lanes, population.n_units)
-            if array.shape != shape:
+            sent = log[name].events if kind == "y" and population.sends == "changes" else None
+            if array.shape != shape and (sent is None or array.shape != (len(sent),)):
+                per_event = "" if sent is None else f", or {(len(sent),)}: one for each event"
                 raise GradientError(
-                    f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: steps, lanes, units"
+                    f"loss '{key}'",
+                    f"gradient has shape {array.shape}",
+                    f"give {shape}: steps, lanes, units{per_event}",
                 )
             if not np.isfinite(array).all():
                 where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
                 raise GradientError(
                     f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
                 )
+            if sent is not None and array.shape == shape:
+                array = array.reshape(-1, population.n_units)[sent.bucket, sent.unit]
             parts.setdefault(name, {})[kind or "state"] = array
         if not parts:
             raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
@@ -242,7 +250,7 @@ class Adjoint:
             tapes.append(tape)
         core.go(min(self.threads, log.n_lanes))
         for rank, member in enumerate(members):
-            if member.events is not None and self.plan.kernels[rank] != "source":
+            if member.events is not None and self.plan.kernels[rank] not in SOURCES:
                 again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))
                 if not again.equal(member.events):
                     raise GradientError(
@@ -281,15 +289,23 @@ class _Work:
         self.dbias = [np.zeros((n_lanes, int(row["n_in"])), plan.dtype) for row in rows]
         self.dthreshold = [np.zeros((n_lanes, int(row["n"])), plan.dtype) for row in rows]
         self.active = [np.zeros(n_lanes, np.int64) for _ in rows]
+        self.dline: dict[str, NDArray] = {}
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
 
-    def give(self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray]) -> None:
+    def give(
+        self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray], inputs: bool
+    ) -> None:
         """Hand the arrays of one population to the core."""
         population, events = self.plan.populations[rank], self.events[rank]
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
-        if tape is None:
+        if population.kernel == "source":
             return
+        if population.kernel == "delta_source" and inputs:
+            self.dline[population.name] = np.zeros(
+                (self.log.n_steps, self.log.n_lanes, population.n_units), self.plan.dtype
+            )
+            core.give_line(rank, self.dline[population.name])
         core.give_arrays(
             rank,
             tape,
@@ -313,17 +329,23 @@ class _Work:
         """Gradients of biases and thresholds: sums over lanes, in order of lane."""
         found = {}
         for rank, population in enumerate(self.plan.populations):
-            total, n = self.dbias[rank].sum(axis=0), population.n_units
+            # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
+            held = population.takes == "changes"
+            per_lane = self.carry[rank][:, : self.dbias[rank].shape[1]] if held else self.dbias[rank]
+            total, n = per_lane.sum(axis=0), population.n_units
             if "bias" in population.parameters:
                 found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size].copy()
             if "recurrent_bias" in population.parameters:
                 found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
-            if "threshold" in population.parameters:
+            if "o" in population.losses:
                 found[f"{population.name}.threshold"] = self.dthreshold[rank].sum(axis=0)
         return found
 
     def counters(self) -> dict[str, Any]:
-        """Backward-active units and their share of all, per population that has a pseudo-derivative."""
+        """Backward-active units and their share of all, per population with thresholds.
+
+        Those of delta units are the ones that sent an event, for a source only if its gradient was asked for.
+        """
         active = {
             p.name: int(self.active[i].sum())
             for i, p in enumerate(self.plan.populations)
@@ -339,6 +361,8 @@ class _Work:
 
     def input_gradient(self, name: str, n_steps: int) -> NDArray:
         """dL/dx of a source, dense: D times the transposed weights of each of its projections."""
+        if name in self.dline:
+            return self.dline[name]
         population = self.plan.network[name]
         gradient = np.zeros((n_steps, self.log.n_lanes, population.n_units), self.plan.dtype)
         for index, projection in enumerate(self.plan.projections):

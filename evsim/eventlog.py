@@ -43,12 +43,13 @@ class PopulationLog:
         What it sent in the steps just before the window and may still be in flight; ``carried.n_steps`` is
         the longest delay.
     initial : dict of str to ndarray, shape (n_lanes, n_units)
-        States at the start of the window: ``c`` (EGRU; and ``y`` in the paper's form) or ``v`` (readouts).
+        States at the start of the window, by the names of `Population.states`.
     tape : ndarray of float, shape (n_steps, n_lanes, k, n_units), or None
         What was recorded at every step, ``k = len(tape_fields)``.
     tape_fields : tuple of str
-        EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); readouts: ``v``; EGRU opened from a
-        file that holds its states: ``c`` alone, which is not enough to replay from.
+        EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); DeltaGRU: ``r z n q h``; DeltaLSTM: ``i
+        f g o c h``; readouts: ``v``; units opened from a file that holds their states: ``c`` or ``h`` alone,
+        which is not enough to replay from.
     thresholds : ndarray of float, shape (n_units,), or None
         Live, like all parameters of a log that was not read from a file.
     lengths : ndarray of int64, shape (n_lanes,), or None
@@ -76,14 +77,16 @@ class PopulationLog:
 
     @property
     def state_name(self) -> str | None:
-        """``"v"`` or ``"c"``, whichever `state` gives; None when no states were recorded."""
+        """``"v"``, ``"h"`` or ``"c"``, whichever `state` gives; None when no states were recorded."""
         if self.tape is None:
             return None
-        return "v" if "v" in self.tape_fields else "c"
+        return next((name for name in ("v", "h") if name in self.tape_fields), "c")
 
     @property
     def state(self) -> NDArray:
-        """State after each step, shape (n_steps, n_lanes, n_units): a readout's v, or EGRU's c after reset.
+        """State after each step, shape (n_steps, n_lanes, n_units).
+
+        That is a readout's v, a delta unit's h, or EGRU's c after reset.
 
         For EGRU it is made from the tape with the present thresholds: c = a - o theta with o = [a > theta] in
         EvNN's form, c = a in the paper's (see `evsim.models.egru`).  Beyond the end of a shorter lane it
@@ -100,7 +103,7 @@ class PopulationLog:
                 f"no states of this {self.kind} were recorded",
                 "run with tape=True; a file holds those of EGRU only after save(states=True)",
             )
-        for recorded in ("v", "c"):
+        for recorded in ("v", "h", "c"):
             if recorded in self.tape_fields:
                 return self.tape[:, :, self.tape_fields.index(recorded)]
         before_reset = self.tape[:, :, self.tape_fields.index("a")]

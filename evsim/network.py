@@ -81,6 +81,8 @@ class Network:
             raise NetworkError(
                 f"population '{population.name}'", "is part of another network", "make a new one"
             )
+        if population.watches is not None:
+            self._member(population.watches)
         try:
             population.build(self.dtype, self._rng(population.name))
         except Exception:
@@ -107,7 +109,8 @@ class Network:
         weight : str, number, array, sparse array or callable
             See `Projection`.
         delay : float, optional
-            ms, a multiple of dt.  By default 0, and dt for a population's projection to itself.
+            ms, a multiple of dt.  By default 0, and dt for a population's projection to itself, also by
+            way of an encoder that watches it.
         port : str, optional
             Where the projection ends; by default the target's choice (``EGRU``: ``recurrent`` from itself,
             ``input`` from others).
@@ -131,15 +134,21 @@ class Network:
                 where, "the name holds other signs than letters, digits and _ > -", "give name= another"
             )
         if not source.emits:
-            raise NetworkError(where, f"{source!r} sends no events", "connect from an EventSource or EGRU")
+            raise NetworkError(where, f"{source!r} sends no events", "connect from one that does")
         port = target.default_port(source) if port is None else port
         if port not in target.ports:
             raise NetworkError(
                 where, f"{target!r} has no port '{port}'", f"it has {list(target.ports) or 'none'}"
             )
+        if source.sends not in ("any", target.takes):
+            raise NetworkError(
+                where,
+                f"{source!r} sends {source.sends}, {target!r} takes {target.takes}",
+                "connect delta units, encoders and readouts with each other, and the others with each other",
+            )
         target.check_projection(where, source, port)
         if delay is None:
-            delay = self.dt if source is target else 0.0
+            delay = self.dt if target in (source, source.watches) else 0.0
         steps = self._steps(where, delay)
         if steps == 0 and (source is target or self._reaches_at_once(target, source)):
             raise NetworkError(
@@ -205,6 +214,7 @@ class Network:
                 todo += [
                     p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0
                 ]
+                todo += [p for p in self.populations.values() if p.watches is here]
         return False
 
 

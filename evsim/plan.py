@@ -17,6 +17,11 @@ TAPES: dict[str, tuple[str, ...]] = {
     "egru_evnn": ("z", "r", "g", "q", "a"),
     "egru_paper": ("u", "z", "r", "p", "a"),
     "readout": ("v",),
+    "delta_source": (),
+    "delta_encoder": (),
+    "delta_gru": ("r", "z", "n", "q", "h"),
+    "delta_lstm": ("i", "f", "g", "o", "c", "h"),
+    "delta_readout": ("v",),
 }
 #: Accumulators, by kernel and port: the block that each block of columns is added to.
 ACCUMULATORS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -24,14 +29,26 @@ ACCUMULATORS: dict[str, dict[str, tuple[int, ...]]] = {
     "egru_evnn": {"input": (0, 1, 2), "recurrent": (0, 1, 3)},
     "egru_paper": {"input": (0, 1, 2), "recurrent": (0, 1, 2)},
     "readout": {"input": (0,)},
+    "delta_source": {},
+    "delta_encoder": {},
+    "delta_gru": {"input": (0, 1, 2), "recurrent": (0, 1, 3)},
+    "delta_lstm": {"input": (0, 1, 2, 3), "recurrent": (0, 1, 2, 3)},
+    "delta_readout": {"input": (0,)},
 }
-#: Carried states, by kernel.
+#: Carried states, by kernel; where accumulators are kept from step to step they come first.
 STATES: dict[str, tuple[str, ...]] = {
     "source": (),
     "egru_evnn": ("c",),
     "egru_paper": ("c", "y"),
     "readout": ("v",),
+    "delta_source": ("sent",),
+    "delta_encoder": ("sent",),
+    "delta_gru": ("m_r", "m_z", "m_n", "m_q", "h", "sent"),
+    "delta_lstm": ("m_i", "m_f", "m_g", "m_o", "c", "h", "sent"),
+    "delta_readout": ("m",),
 }
+#: Kernels that take a stimulus: as events, or as lines whose changes they send.
+SOURCES = ("source", "delta_source")
 
 
 class Plan:
@@ -93,7 +110,7 @@ class Plan:
     @property
     def sources(self) -> list[Population]:
         """The populations that need a stimulus."""
-        return [p for p in self.populations if p.kernel == "source"]
+        return [p for p in self.populations if p.kernel in SOURCES]
 
     @property
     def schedule(self) -> str:
@@ -103,7 +120,12 @@ class Plan:
             if self.kernels[rank] == "source":
                 lines.append(f"  {population.name}: send the stimulus of this step")
                 continue
-            lines.append(f"  {population.name}: accumulators = biases")
+            if not population.ports:
+                line = "the stimulus" if population.watches is None else f"'{population.watches.name}'"
+                lines.append(f"  {population.name}: send the changes of {line}")
+                continue
+            held = population.takes == "changes"
+            lines.append(f"  {population.name}: accumulators " + ("are kept" if held else "= biases"))
             for p in self.projections:
                 if p.target is population:
                     when = (
@@ -114,9 +136,8 @@ class Plan:
                     lines.append(
                         f"    receive events of '{p.source.name}' of {when} on port '{p.port}' ({p.name})"
                     )
-            lines.append(
-                "    advance" + (", threshold, send and log events, reset" if population.emits else ", log")
-            )
+            sends = ", send and log changes" if held else ", threshold, send and log events, reset"
+            lines.append("    advance" + (sends if population.emits else ", log"))
         return "\n".join(lines)
 
     def bases(self) -> list[NDArray | None]:
@@ -125,9 +146,10 @@ class Plan:
         for rank, population in enumerate(self.populations):
             n, parameters = population.n_units, population.parameters
             base = None
-            if self.kernels[rank] != "source":
+            if self.kernels[rank] != "source":  # an encoder's is empty
                 base = np.zeros(self.population_rows[rank]["n_in"], self.dtype)
-                base[: parameters["bias"].values.size] = parameters["bias"].values
+                if "bias" in parameters:
+                    base[: parameters["bias"].values.size] = parameters["bias"].values
             if base is not None and self.kernels[rank] == "egru_evnn":
                 recurrent = parameters["recurrent_bias"].values
                 base[: 2 * n] += recurrent[: 2 * n]
@@ -147,6 +169,9 @@ class Plan:
             if name in population.parameters:
                 row[name] = self._address(population.parameters[name].values)
         row["decay"] = population.decay(self.dt)
+        if population.watches is not None:
+            names = STATES[population.watches.kernel]
+            row["watched"], row["watched_at"] = self.rank[population.watches.name], names.index("h") * n
 
     def _fill_projection(self, index: int, projection: Projection) -> None:
         row, n = self.projection_rows[index], projection.target.n_units
@@ -181,7 +206,8 @@ def _in_order(network: Network) -> list[Population]:
                 for p in network.projections.values()
                 if p.target is population and p.delay_steps == 0
             )
-            if not any(source in waiting for source in direct):
+            watched = "" if population.watches is None else population.watches.name
+            if not any(source in waiting for source in (*direct, watched)):
                 ordered.append(waiting.pop(name))
                 break
     return ordered

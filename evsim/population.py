@@ -34,12 +34,23 @@ class Population(ABC):
         Whether its units send events.
     states : tuple of str
         State variables that are carried from step to step, each of shape (lanes, n_units).
+    sends, takes : {"values", "changes", "any"}
+        What its events mean, and what those it receives must mean: a value that holds for one step, or a
+        change that is added to what was sent before.
+    losses : tuple of str
+        What a loss may look at: ``""`` its state, ``"y"`` its event values, ``"o"`` whether it sent.
+    watches : Population or None
+        A population whose state it reads within the same step.
     """
 
     kernel: str = ""
     ports: Mapping[str, tuple[str, ...]] = {}
     emits: ClassVar[bool] = True
-    states: ClassVar[tuple[str, ...]] = ()
+    states: tuple[str, ...] = ()
+    sends: str = "values"
+    takes: str = "values"
+    losses: tuple[str, ...] = ()
+    watches: Population | None = None
 
     def __init__(self, n_units: int, name: str):
         if isinstance(n_units, bool) or not isinstance(n_units, (int, np.integer)) or n_units < 1:

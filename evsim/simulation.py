@@ -16,6 +16,7 @@ from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.network import Network
 from evsim.plan import STATES, TAPES, Plan
+from evsim.population import Population
 from evsim.threads import usable_threads
 
 #: What the stimulus of one source may be; see `Simulation.run`.
@@ -76,7 +77,9 @@ class Simulation:
         stimulus : mapping of source name to data, or data if there is one source
             Data is one of: a float array (n_steps, n_lanes, n_units), or (n_steps, n_units) for one lane;
             integer token ids (n_steps, n_lanes), or (n_steps,) for one lane, -1 for no event; `Events`; or a
-            tuple of arrays (time in ms, lane, unit, value), in any order.  A zero is no event.
+            tuple of arrays (time in ms, lane, unit, value), in any order.  A zero is no event.  To a source
+            with a threshold they are the values of its lines, 0 where nothing is given, and it sends their
+            changes.
         duration : float, optional
             ms, a multiple of dt; by default the length of the longest array.  Needed for tuples.
         carry : bool
@@ -85,7 +88,7 @@ class Simulation:
             Steps of each lane, for sequences of unequal length: what lies behind costs nothing and means
             nothing.
         tape : bool
-            Record what `Adjoint` needs (5 numbers per EGRU unit, lane and step).  Without it, a replay
+            Record what `Adjoint` needs (5 or 6 numbers per unit, lane and step).  Without it, a replay
             computes it again from the events.
 
         Raises
@@ -94,7 +97,7 @@ class Simulation:
             Data that do not fit the network or each other.
         """
         n_steps, n_lanes = self._window(stimulus, duration, lengths)
-        events = self._encode(stimulus, n_steps, n_lanes)
+        given = self._encode(stimulus, n_steps, n_lanes)
         # All that can be wrong with the input is found before the present state is touched.
         steps = _lengths(lengths, n_steps, n_lanes)
         if not carry or self._rings is None:
@@ -105,8 +108,8 @@ class Simulation:
                 f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
                 "reset(), or keep the lanes",
             )
-        logs = self._describe(n_steps, n_lanes, tape, events)
-        macs = self._forward(logs, steps, n_steps)
+        logs = self._describe(n_steps, n_lanes, tape, given)
+        macs = self._forward(logs, given, steps, n_steps)
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
             logs,
@@ -178,8 +181,8 @@ class Simulation:
             raise StimulusError("stimulus", "has 0 lanes", "give at least one lane")
         return steps.pop(), lanes.pop()
 
-    def _encode(self, stimulus: Any, n_steps: int, n_lanes: int) -> dict[str, Events]:
-        """The events of every source."""
+    def _encode(self, stimulus: Any, n_steps: int, n_lanes: int) -> dict[str, Events | NDArray]:
+        """The events of every source; of one that sends changes its lines, (n_steps, n_lanes, n_units)."""
         given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
         names = {p.name for p in self.plan.sources}
         if set(given) != names:
@@ -188,10 +191,7 @@ class Simulation:
                 f"is for {sorted(given)}, the sources are {sorted(names)}",
                 "give data for each source by name",
             )
-        return {
-            p.name: _encode(f"source '{p.name}'", given[p.name], p.n_units, n_lanes, n_steps, self.plan)
-            for p in self.plan.sources
-        }
+        return {p.name: _encode(p, given[p.name], n_lanes, n_steps, self.plan) for p in self.plan.sources}
 
     def _only_source(self) -> str:
         if len(self.plan.sources) != 1:
@@ -212,7 +212,7 @@ class Simulation:
         ]
 
     def _describe(
-        self, n_steps: int, n_lanes: int, tape: bool, events: dict[str, Events]
+        self, n_steps: int, n_lanes: int, tape: bool, given: dict[str, Events | NDArray]
     ) -> dict[str, PopulationLog]:
         """A log of every population as it stands before the run."""
         logs = {}
@@ -220,13 +220,14 @@ class Simulation:
             names, fields = STATES[population.kernel], TAPES[population.kernel]
             states = self._states[rank].reshape(n_lanes, len(names), population.n_units)
             recorded = fields and (tape or not population.emits)
+            events = given.get(population.name)
             logs[population.name] = PopulationLog(
                 population.name,
                 type(population).__name__,
                 population.n_units,
                 self.plan.dt,
                 self.time_step,
-                events=events.get(population.name),
+                events=events if isinstance(events, Events) else None,
                 carried=self._in_flight(rank, n_lanes) if population.emits else None,
                 initial={name: states[:, i].copy() for i, name in enumerate(names)},
                 tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
@@ -247,20 +248,25 @@ class Simulation:
         return Events(population.n_units, n_lanes, history, *self._rings.past(rank))
 
     def _forward(
-        self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], n_steps: int
+        self,
+        logs: dict[str, PopulationLog],
+        given: dict[str, Events | NDArray],
+        lengths: NDArray[np.int64],
+        n_steps: int,
     ) -> NDArray[np.int64]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         assert self._rings is not None  # run() began them
         core = Forward(self.plan.table, self._rings, lengths, n_steps)
         bases = self.plan.bases()
         for rank, population in enumerate(self.plan.populations):
-            log = logs[population.name]
-            if population.kernel == "source" and log.events is not None:
-                core.give_source(rank, log.events.ptr, log.events.unit, log.events.value)
-            else:
-                base = bases[rank]
-                assert base is not None  # only sources have none
-                core.give_arrays(rank, base, self._states[rank], log.tape)
+            stimulus, base = given.get(population.name), bases[rank]
+            if isinstance(stimulus, Events):
+                core.give_source(rank, stimulus.ptr, stimulus.unit, stimulus.value)
+                continue
+            assert base is not None  # only sources have none
+            core.give_arrays(rank, base, self._states[rank], logs[population.name].tape)
+            if stimulus is not None:
+                core.give_line(rank, stimulus)
         try:
             macs = core.go(min(self.threads, len(lengths)))
         except MemoryError:
@@ -347,7 +353,33 @@ def _shape(name: str, data: Any) -> tuple[int | None, int | None]:
     return array.shape[0], 1 if one_lane else array.shape[1]
 
 
-def _encode(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, plan: Plan) -> Events:
+def _encode(population: Population, data: Any, n_lanes: int, n_steps: int, plan: Plan) -> Events | NDArray:
+    """The events of one source, or the values of its lines if it sends changes, in the plan's float type."""
+    where = f"source '{population.name}'"
+    lines = population.sends == "changes"
+    if lines and not isinstance(data, (Events, tuple)) and not _is_tokens(np.asarray(data)):
+        return _lines(where, data, (n_steps, n_lanes, population.n_units), plan.dtype)
+    events = _events(where, data, population.n_units, n_lanes, n_steps, plan)
+    return events.to_dense() if lines else events
+
+
+def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.dtype) -> NDArray:
+    array = np.asarray(data)
+    if array.shape[-1] != shape[-1]:
+        raise StimulusError(where, f"input has {array.shape[-1]} units", f"give {shape[-1]}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array.reshape(shape), dtype)
+    if not np.isfinite(array).all():
+        step, lane, unit = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise StimulusError(
+            where,
+            f"value {array[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
+            "give finite values",
+        )
+    return array
+
+
+def _events(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, plan: Plan) -> Events:
     """The events of one source, in the plan's float type."""
     if isinstance(data, Events):
         if data.n_units != n_units:

@@ -326,7 +326,7 @@ class _LogReader:
         """Sampled states as a tape of one field."""
         group = self.read.group(self.report, name)
         state = self.read.text(group, "state")
-        if state not in ("v", "c"):
+        if state not in ("v", "h", "c"):
             raise self.fail(f"/report/{name} is of state '{state}'")
         column = "data64" if self.read.has(group, "data64") else "data"
         data = self.read.array(group, column, "f", (self.n_steps, self.n_lanes * n_units))

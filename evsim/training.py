@@ -138,7 +138,7 @@ class Trainer:
         self.activity_cost = activity_cost
         self.simulation = Simulation(network, threads)
         self.adjoint = Adjoint(self.simulation.plan, threads=threads, **pseudo_derivative)
-        self._costly = [p for p in self.simulation.plan.populations if "threshold" in p.parameters]
+        self._costly = [p for p in self.simulation.plan.populations if "o" in p.losses]
 
     def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
         """One pass over trials with an optimiser step after each."""

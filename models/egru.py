@@ -30,7 +30,7 @@ projections from the population itself only: r belongs to the sender.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,8 @@ class EGRU(Population):
         Whether optimisers move the thresholds.
     """
 
-    states: ClassVar[tuple[str, ...]] = ("c",)
+    states = ("c",)
+    losses = ("", "y", "o")
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ class LeakyReadout(Population):
     kernel = "readout"
     ports: Mapping[str, tuple[str, ...]] = {"input": ("v",)}
     emits: ClassVar[bool] = False
-    states: ClassVar[tuple[str, ...]] = ("v",)
+    states = ("v",)
+    losses = ("",)
 
     def __init__(self, n_units: int, name: str, tau: float = 10.0, bias: Initial = 0.0):
         super().__init__(n_units, name)
@@ -63,3 +64,34 @@ class LinearReadout(LeakyReadout):
 
     def __init__(self, n_units: int, name: str, bias: Initial = 0.0):
         super().__init__(n_units, name, tau=0.0, bias=bias)
+
+
+class DeltaReadout(Population):
+    """A readout of changes: it holds the sum of all that it has received::
+
+        m_t = m_{t-1} + sum_i d_i,t W_i,    v_t = m_t + b
+
+    Behind a delta population it sees what that has sent so far; behind a `DeltaEncoder` with threshold 0 it
+    sees the units' outputs h themselves.
+
+    Parameters
+    ----------
+    n_units : int
+    name : str
+    bias : number, array of shape (n_units,) or callable
+    """
+
+    kernel = "delta_readout"
+    ports: Mapping[str, tuple[str, ...]] = {"input": ("v",)}
+    emits: ClassVar[bool] = False
+    states = ("m",)
+    takes = "changes"
+    losses = ("",)
+
+    def __init__(self, n_units: int, name: str, bias: Initial = 0.0):
+        super().__init__(n_units, name)
+        self._bias = bias
+
+    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+        """Make ``bias``, shape (n_units,)."""
+        self._add("bias", self._bias, (self.n_units,), dtype, rng)

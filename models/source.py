@@ -2,21 +2,37 @@
 
 import numpy as np
 
-from evsim.population import Population
+from evsim.population import Initial, Population
 
 
 class EventSource(Population):
-    """Units that send whatever events the stimulus of a run holds for them.
+    """Units that send the stimulus of a run: as it is, or its changes.
 
-    A zero is no event.  What a stimulus may be is written at `Simulation.run`.
+    Without a threshold they send whatever events the stimulus holds; a zero is no event.  With one, the
+    stimulus is the value of every line at every step, and a line sends how far it has moved from what it has
+    sent so far, once that reaches the threshold (`evsim.models.delta`).  What a stimulus may be is written at
+    `Simulation.run`.
 
     Parameters
     ----------
     n_units : int
     name : str
+    threshold : number, array of shape (n_units,) or callable (generator, shape) -> array, optional
+        Change that makes an event; 0 sends whatever changed.
     """
 
-    kernel = "source"
+    def __init__(self, n_units: int, name: str, threshold: Initial | None = None):
+        super().__init__(n_units, name)
+        self._threshold = threshold
+        self.kernel = "source" if threshold is None else "delta_source"
+        self.sends = "any" if threshold is None else "changes"
+        self.states = () if threshold is None else ("sent",)
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Nothing to make: a source has no parameters."""
+        """Make ``threshold``, shape (n_units,), which is not trained, if there is one."""
+        if self._threshold is not None:
+            self._add("threshold", self._threshold, (self.n_units,), dtype, rng, lower=0.0, trainable=False)
+
+    def describe(self) -> dict:
+        """Type and arguments."""
+        return super().describe() | ({} if self._threshold is None else {"sends": "changes"})
