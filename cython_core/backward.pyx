@@ -12,10 +12,11 @@ order of lane.  So no result depends on the number of threads.
 import numpy as np
 
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
+from evsim.core.buffers cimport address
 from evsim.core.fanout cimport gather, outer
 from evsim.core.kernels cimport (
     backward_active,
@@ -41,6 +42,7 @@ from evsim.core.layout cimport (
     PopulationRow,
     ProjectionRow,
     real,
+    sends_changes,
 )
 from evsim.core.paper_form cimport Window, gather_gated, outer_gated, reset_gate_gradient
 
@@ -364,24 +366,23 @@ cdef class Backward:
     cdef PlanTable plan
     cdef object keep
     cdef int64_t n_steps
-    cdef Py_ssize_t itemsize
+    cdef char kind
 
-    def __cinit__(self, PlanTable plan, const int64_t[::1] lengths, int64_t n_steps, int pseudo_kind,
-                  double gamma, double eps):
+    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int pseudo_kind, double gamma, double eps):
         self.plan = plan
         self.n_steps = n_steps
-        self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
+        self.kind = c"d" if plan.double_precision else c"f"
         self.keep = [lengths]
         self.replay.populations = plan.populations
         self.replay.projections = plan.projections
         self.replay.n_populations = plan.n_populations
         self.replay.n_projections = plan.n_projections
-        self.replay.n_lanes = lengths.shape[0]
-        self.replay.lengths = &lengths[0]
+        self.replay.n_lanes = lengths.size
+        self.replay.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma
         self.replay.eps = eps
-        cells = max(lengths.shape[0] * plan.n_projections, 1)
+        cells = max(lengths.size * plan.n_projections, 1)
         self.replay.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.replay.by_event = <void **> calloc(max(plan.n_projections, 1), sizeof(void *))
         self.replay.macs_state = <int64_t *> calloc(cells, sizeof(int64_t))
@@ -396,41 +397,31 @@ cdef class Backward:
         free(self.replay.macs_state)
         free(self.replay.macs_recompute)
 
-    cdef void *_address(self, array, Py_ssize_t size) except? NULL:
-        if array is None or size == 0:
-            return NULL
-        if array.size != size or array.itemsize != self.itemsize or not array.flags.c_contiguous:
-            raise ValueError("backward: an array does not fit the replay")
+    cdef void *_real(self, array, Py_ssize_t size) except? NULL:
         self.keep.append(array)
-        return <void *> <uintptr_t> array.ctypes.data
+        return address(array, size, self.kind)
 
-    def give_events(self, int population, int history, const int64_t[::1] ptr, const int32_t[::1] unit,
-                    value):
+    def give_events(self, int population, int history, ptr, unit, value):
         """Set a population's events, from ``history`` steps before the window on."""
         cdef Window *window = &self.replay.slot[population].window
         cdef int64_t cells = (history + self.n_steps) * self.replay.n_lanes
-        if ptr.shape[0] != cells + 1 or value.itemsize != self.itemsize:
-            raise ValueError("backward: events do not fit the replay")
-        self.keep += [ptr, unit, value]
+        self.keep += [ptr, unit]
         window.n_lanes = self.replay.n_lanes
         window.history = history
-        window.ptr = &ptr[0]
-        if unit.shape[0]:
-            window.unit = &unit[0]
-            window.value = <const void *> <uintptr_t> value.ctypes.data
+        window.ptr = <const int64_t *> address(ptr, cells + 1, c"l")
+        window.unit = <const int32_t *> address(unit, window.ptr[cells], c"i")
+        window.value = self._real(value, window.ptr[cells])
 
-    def give_senders(self, int population, const int64_t[::1] ptr, const int32_t[::1] unit):
+    def give_senders(self, int population, ptr, unit):
         """Set, for the paper's form, the units whose events arrive at the recurrent port, by (step, lane)."""
         cdef Window *window = &self.replay.slot[population].window
-        if ptr.shape[0] != self.n_steps * self.replay.n_lanes + 1 or ptr[ptr.shape[0] - 1] != unit.shape[0]:
-            raise ValueError("backward: senders do not fit the replay")
+        cdef int64_t cells = self.n_steps * self.replay.n_lanes
         self.keep += [ptr, unit]
-        window.sender_ptr = &ptr[0]
-        if unit.shape[0]:
-            window.sender = &unit[0]
+        window.sender_ptr = <const int64_t *> address(ptr, cells + 1, c"l")
+        window.sender = <const int32_t *> address(unit, window.sender_ptr[cells], c"i")
 
     def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
-                    D, carry, dbias, dthreshold, const int64_t[::1] active):
+                    D, carry, dbias, dthreshold, active):
         """Set the arrays of a population, in the shapes given at Slot; losses, tape and dthreshold may be None.
 
         Its events, if it sends any, are to be given before.
@@ -439,32 +430,35 @@ cdef class Backward:
         cdef const PopulationRow *pop = &self.plan.populations[population]
         cdef int64_t lanes = self.replay.n_lanes
         cdef int64_t cells = self.n_steps * lanes
-        cdef int64_t sent = 0
-        if slot.window.ptr != NULL:
-            sent = slot.window.ptr[slot.window.history * lanes + cells] - slot.window.ptr[slot.window.history * lanes]
+        cdef int64_t before = slot.window.history * lanes
+        cdef int64_t values = cells * pop.n
+        if sends_changes(pop.kind):
+            values = slot.window.ptr[before + cells] - slot.window.ptr[before]
         self.keep.append(active)
+        if (tape is None and pop.n_tape) or D is None or carry is None or initial is None:
+            raise ValueError("backward: an array is missing")
         slot.window.n_lanes = lanes
-        slot.window.tape = self._address(tape, cells * pop.n_tape)
-        slot.window.D = self._address(D, cells * pop.n_in)
-        slot.initial = self._address(initial, lanes * pop.n_state)
-        slot.loss_state = self._address(loss_state, cells * pop.n)
-        slot.loss_value = self._address(loss_value, cells * pop.n if pop.kind < DELTA_SOURCE else sent)
-        slot.loss_event = self._address(loss_event, cells * pop.n)
-        slot.carry = self._address(carry, lanes * pop.n_state)
-        slot.dbias = self._address(dbias, lanes * pop.n_in)
-        slot.dthreshold = self._address(dthreshold, lanes * pop.n)
-        slot.active = <int64_t *> &active[0]
+        slot.window.tape = self._real(tape, cells * pop.n_tape)
+        slot.window.D = self._real(D, cells * pop.n_in)
+        slot.initial = self._real(initial, lanes * pop.n_state)
+        slot.loss_state = self._real(loss_state, cells * pop.n)
+        slot.loss_value = self._real(loss_value, values)
+        slot.loss_event = self._real(loss_event, cells * pop.n)
+        slot.carry = self._real(carry, lanes * pop.n_state)
+        slot.dbias = self._real(dbias, lanes * pop.n_in)
+        slot.dthreshold = self._real(dthreshold, lanes * pop.n)
+        slot.active = <int64_t *> address(active, lanes, c"l")
 
     def give_line(self, int population, dline):
         """Set the room (T, B, n), zero, for the gradient at the stimulus of a source that sends changes."""
-        cells = self.n_steps * self.replay.n_lanes
-        self.replay.slot[population].dline = self._address(dline, cells * self.plan.populations[population].n)
+        cdef int64_t cells = self.n_steps * self.replay.n_lanes
+        self.replay.slot[population].dline = self._real(dline, cells * self.plan.populations[population].n)
 
     def give_products(self, int projection, product):
         """Set the room for R_z D_z of each event of the source (paper's form, recurrent projections)."""
         cdef const Window *window = &self.replay.slot[self.replay.projections[projection].source].window
         cells = (window.history + self.n_steps) * window.n_lanes
-        self.replay.by_event[projection] = self._address(product, max(window.ptr[cells], 1))
+        self.replay.by_event[projection] = self._real(product, max(window.ptr[cells], 1))
 
     def go(self, int n_threads):
         """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (B, n_projections)."""
@@ -482,15 +476,12 @@ cdef class Backward:
                 failed += not replay_lane(replay, lane, &narrow)
         if failed:
             raise MemoryError("backward: no memory for a lane")
+        cdef int64_t cells = n_lanes * replay.n_projections
         shape = (n_lanes, replay.n_projections)
-        counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        cdef int64_t[:, ::1] state = counts[0]
-        cdef int64_t[:, ::1] recompute = counts[1]
-        cdef int j
-        for lane in range(n_lanes):
-            for j in range(replay.n_projections):
-                state[lane, j] = replay.macs_state[lane * replay.n_projections + j]
-                recompute[lane, j] = replay.macs_recompute[lane * replay.n_projections + j]
+        counts = np.empty(shape, np.int64), np.empty(shape, np.int64)
+        if cells:
+            memcpy(address(counts[0], cells, c"l"), replay.macs_state, cells * sizeof(int64_t))
+            memcpy(address(counts[1], cells, c"l"), replay.macs_recompute, cells * sizeof(int64_t))
         return counts
 
     def weights(self, int projection, dweight, int n_threads):
@@ -502,14 +493,14 @@ cdef class Backward:
         cdef int64_t n = self.plan.populations[p.source].n
         by_unit, arrival, value = self._by_unit(projection)
         counts = np.zeros(n, np.int64)
-        cdef const int64_t[::1] ptr = by_unit
-        cdef int64_t[::1] macs = counts
-        cdef const int32_t *arrivals = <const int32_t *> <uintptr_t> arrival.ctypes.data
-        cdef const void *values = <const void *> <uintptr_t> value.ctypes.data
+        cdef const int64_t *ptr = <const int64_t *> address(by_unit, n + 2, c"l")
+        cdef int64_t *macs = <int64_t *> address(counts, n, c"l")
+        cdef const int32_t *arrivals = <const int32_t *> address(arrival, arrival.size, c"i")
+        cdef const void *values = address(value, arrival.size, self.kind)
         cdef int64_t n_weights = n * p.n_blocks * p.block
         if p.block_ptr != 0:
             n_weights = (<const int64_t *> p.block_ptr)[n * p.n_blocks]
-        cdef void *out = self._address(dweight, n_weights)
+        cdef void *out = self._real(dweight, n_weights)
         cdef int failed = 0
         cdef int64_t chunk
         cdef int64_t size = 16
@@ -518,11 +509,11 @@ cdef class Backward:
         if self.plan.double_precision:
             for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
                 failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
-                                         &ptr[0], arrivals, <const double *> values, <double *> out, &macs[0])
+                                         ptr, arrivals, <const double *> values, <double *> out, macs)
         else:
             for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
                 failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
-                                         &ptr[0], arrivals, <const float *> values, <float *> out, &macs[0])
+                                         ptr, arrivals, <const float *> values, <float *> out, macs)
         if failed:
             raise MemoryError("backward: no memory for a weight row")
         return int(counts.sum())
@@ -540,7 +531,7 @@ cdef class Backward:
         cdef int64_t to
         cdef int64_t unit
         pointers = np.zeros(n + 2, np.int64)
-        cdef int64_t[::1] ptr = pointers
+        cdef int64_t *ptr = <int64_t *> address(pointers, n + 2, c"l")
         # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
         # they stop.
         for step in range(steps):
@@ -553,9 +544,9 @@ cdef class Backward:
             ptr[unit + 2] += ptr[unit + 1]
         arrivals = np.empty(max(ptr[n + 1], 1), np.int32)
         values = np.empty(max(ptr[n + 1], 1), np.float64 if self.plan.double_precision else np.float32)
-        cdef int32_t[::1] arrival = arrivals
-        cdef double *wide = <double *> <uintptr_t> values.ctypes.data
-        cdef float *narrow = <float *> <uintptr_t> values.ctypes.data
+        cdef int32_t *arrival = <int32_t *> address(arrivals, arrivals.size, c"i")
+        cdef double *wide = <double *> address(values, arrivals.size, self.kind)
+        cdef float *narrow = <float *> wide
         cdef bint double_precision = self.plan.double_precision
         for step in range(steps):
             to = step - window.history + p.delay
@@ -569,4 +560,4 @@ cdef class Backward:
                         else:
                             narrow[ptr[unit + 1]] = (<const float *> window.value)[e]
                         ptr[unit + 1] += 1
-        return pointers[: n + 1], arrivals, values
+        return pointers, arrivals, values

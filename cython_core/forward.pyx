@@ -6,10 +6,11 @@ Lanes are independent and run in parallel, so no result depends on the number of
 import numpy as np
 
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from evsim.core.buffers cimport address
 from evsim.core.event_queue cimport (
     Bucket,
     Record,
@@ -202,24 +203,26 @@ cdef class Forward:
     cdef object keep
     cdef int64_t n_steps
     cdef Py_ssize_t itemsize
+    cdef char kind
 
-    def __cinit__(self, PlanTable plan, Rings rings, const int64_t[::1] lengths, int64_t n_steps):
+    def __cinit__(self, PlanTable plan, Rings rings, lengths, int64_t n_steps):
         cdef int p
         cdef int64_t lane
         cdef Slot *slot
         self.plan = plan
         self.n_steps = n_steps
         self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
+        self.kind = c"d" if plan.double_precision else c"f"
         self.keep = [rings, lengths]
         self.run.populations = plan.populations
         self.run.projections = plan.projections
         self.run.n_populations = plan.n_populations
         self.run.n_projections = plan.n_projections
-        self.run.n_lanes = lengths.shape[0]
-        self.run.lengths = &lengths[0]
+        self.run.n_lanes = rings.n_lanes
+        self.run.lengths = <const int64_t *> address(lengths, rings.n_lanes, c"l")
         self.run.rings = rings.rings
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
-        self.run.macs = <int64_t *> calloc(max(lengths.shape[0] * plan.n_projections, 1), sizeof(int64_t))
+        self.run.macs = <int64_t *> calloc(max(rings.n_lanes * plan.n_projections, 1), sizeof(int64_t))
         if self.run.slot == NULL or self.run.macs == NULL:
             raise MemoryError("forward: no memory for the run")
         for p in range(plan.n_populations):
@@ -248,44 +251,29 @@ cdef class Forward:
         free(self.run.slot)
         free(self.run.macs)
 
-    def give_source(self, int population, const int64_t[::1] ptr, const int32_t[::1] unit, value):
+    def give_source(self, int population, ptr, unit, value):
         """Set the events of a source: bucket pointer (T * B + 1,), units and values."""
         cdef Slot *slot = &self.run.slot[population]
-        cdef const unsigned char[::1] raw
-        if ptr.shape[0] != self.n_steps * self.run.n_lanes + 1 or value.itemsize != self.itemsize:
-            raise ValueError("forward: events do not fit the run")
+        cdef int64_t cells = self.n_steps * self.run.n_lanes
         self.keep += [ptr, unit, value]
-        slot.ptr = &ptr[0]
-        if unit.shape[0]:
-            slot.unit = &unit[0]
-            raw = value.view(np.uint8)
-            slot.value = &raw[0]
+        slot.ptr = <const int64_t *> address(ptr, cells + 1, c"l")
+        slot.unit = <const int32_t *> address(unit, slot.ptr[cells], c"i")
+        slot.value = address(value, slot.ptr[cells], self.kind)
 
     def give_line(self, int population, line):
         """Set the stimulus (T, B, n) of a source that sends changes; its state is given by `give_arrays`."""
-        cdef Slot *slot = &self.run.slot[population]
-        if (line.size != self.n_steps * self.run.n_lanes * self.plan.populations[population].n
-                or line.itemsize != self.itemsize or not line.flags.c_contiguous):
-            raise ValueError("forward: the stimulus does not fit the run")
+        cdef int64_t cells = self.n_steps * self.run.n_lanes
         self.keep.append(line)
-        slot.line = <const void *> <uintptr_t> line.ctypes.data
+        self.run.slot[population].line = address(line, cells * self.plan.populations[population].n, self.kind)
 
     def give_arrays(self, int population, base, state, tape=None):
         """Set the biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
         cdef Slot *slot = &self.run.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
-        lanes = self.run.n_lanes
-        if base.size != pop.n_in or state.shape != (lanes, pop.n_state):
-            raise ValueError("forward: arrays do not fit the population")
-        if tape is not None and (tape.size != self.n_steps * lanes * pop.n_tape):
-            raise ValueError("forward: tape does not fit the population")
-        for array in (base, state) if tape is None else (base, state, tape):
-            if array.itemsize != self.itemsize or not array.flags.c_contiguous:
-                raise ValueError("forward: arrays of the wrong float type or not contiguous")
         self.keep += [base, state, tape]
-        slot.base = <void *> <uintptr_t> base.ctypes.data
-        slot.state = <void *> <uintptr_t> state.ctypes.data
-        slot.tape = NULL if tape is None else <void *> <uintptr_t> tape.ctypes.data
+        slot.base = address(base, pop.n_in, self.kind)
+        slot.state = address(state, self.run.n_lanes * pop.n_state, self.kind)
+        slot.tape = address(tape, self.n_steps * self.run.n_lanes * pop.n_tape, self.kind)
 
     def go(self, int n_threads):
         """Run all lanes; returns the MACs of each projection, int64 (B, n_projections)."""
@@ -304,10 +292,10 @@ cdef class Forward:
                 failed += not run_lane(run, lane, &narrow)
         if failed:
             raise MemoryError("forward: no memory for events")
+        cdef int64_t cells = n_lanes * self.run.n_projections
         macs = np.empty((n_lanes, self.run.n_projections), np.int64)
-        cdef int64_t[:, ::1] view = macs
-        if macs.size:
-            memcpy(&view[0, 0], self.run.macs, macs.nbytes)
+        if cells:
+            memcpy(address(macs, cells, c"l"), self.run.macs, cells * sizeof(int64_t))
         return macs
 
     def collect(self, int population):
@@ -326,10 +314,10 @@ cdef class Forward:
         if total == 0:
             return pointers, units, values
         done = np.zeros(lanes, np.int64)
-        cdef int64_t[::1] ptr = pointers
-        cdef int32_t[::1] unit = units
-        cdef unsigned char[::1] value = values.view(np.uint8)
-        cdef int64_t[::1] taken = done
+        cdef int64_t *ptr = <int64_t *> address(pointers, self.n_steps * lanes + 1, c"l")
+        cdef int32_t *unit = <int32_t *> address(units, total, c"i")
+        cdef char *value = <char *> address(values, total, self.kind)
+        cdef int64_t *taken = <int64_t *> address(done, lanes, c"l")
         cdef int64_t row = 0
         cdef Py_ssize_t size = self.itemsize
         with nogil:

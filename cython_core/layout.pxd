@@ -26,6 +26,10 @@ cdef inline bint holds(int32_t kind) noexcept nogil:
     return kind == DELTA_GRU or kind == DELTA_LSTM or kind == DELTA_READOUT
 
 
+cdef inline bint sends_changes(int32_t kind) noexcept nogil:
+    return kind == DELTA_SOURCE or kind == DELTA_ENCODER or kind == DELTA_GRU or kind == DELTA_LSTM
+
+
 cdef inline bint decides(int32_t kind) noexcept nogil:
     """Whether it finds out itself which events it sends."""
     return kind != SOURCE and kind != READOUT and kind != DELTA_READOUT

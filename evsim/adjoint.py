@@ -15,7 +15,7 @@ from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
-from evsim.plan import ACCUMULATORS, SOURCES, STATES, Plan
+from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.threads import usable_threads
 
 #: dH/dv at v = a - threshold, by name, in the order of the core.
@@ -145,7 +145,7 @@ class Adjoint:
         gradients = Gradients(work.parameters(), counters=work.counters())
         macs_weight = {}
         for index, projection in enumerate(self.plan.projections):
-            dweight = np.zeros_like(projection.weight.values)
+            dweight = np.zeros(projection.weight.values.shape, self.plan.dtype)
             macs_weight[projection.name] = core.weights(index, dweight, self.threads)
             gradients.parameters[projection.weight.name] = dweight
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
@@ -163,6 +163,8 @@ class Adjoint:
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
+        if log.network is mine:
+            return
         for part in ("dt_ms", "dtype", "populations", "projections"):
             if log.network.get(part) != mine[part]:
                 raise GradientError(
@@ -220,14 +222,10 @@ class Adjoint:
         """The tape of every population: the log's, or made again from its events."""
         members = [log[p.name] for p in self.plan.populations]
         whole = all(
-            m.tape is not None and m.tape.shape[2] == row["n_tape"] // row["n"]
-            for m, row in self._with_rows(members)
+            not TAPES[kernel] or (member.tape is not None and member.tape_fields == TAPES[kernel])
+            for member, kernel in zip(members, self.plan.kernels, strict=True)
         )
         return [m.tape for m in members] if whole else self._run_again(log, members)
-
-    def _with_rows(self, members: list[PopulationLog]) -> Iterator[tuple[PopulationLog, Any]]:
-        pairs = zip(members, self.plan.population_rows, strict=True)
-        return ((m, row) for m, row in pairs if row["n_tape"])
 
     def _run_again(self, log: EventLog, members: list[PopulationLog]) -> list[NDArray | None]:
         double = self.plan.dtype == np.float64
@@ -236,17 +234,17 @@ class Adjoint:
             if member.carried is not None:
                 load_in_flight(rings, rank, member.carried)
         core = Forward(self.plan.table, rings, log.lengths, log.n_steps)
-        bases, tapes = self.plan.bases(), []
+        bases: list[NDArray | None] = self.plan.bases()
+        tapes: list[NDArray | None] = []
         for rank, member in enumerate(members):
-            row, tape = self.plan.population_rows[rank], None
-            if row["n_tape"]:
-                fields = int(row["n_tape"] // row["n"])
-                tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
-                base = bases[rank]
-                assert base is not None  # only sources have none, and they have no tape either
-                core.give_arrays(rank, base, stacked_states(self.plan, rank, member), tape)
-            elif member.events is not None:
+            tape = None
+            if self.plan.kernels[rank] in SOURCES and member.events is not None:
                 core.give_source(rank, member.events.ptr, member.events.unit, member.events.value)
+            else:
+                fields = len(TAPES[self.plan.kernels[rank]])
+                if fields:
+                    tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
+                core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
             tapes.append(tape)
         core.go(min(self.threads, log.n_lanes))
         for rank, member in enumerate(members):
@@ -263,9 +261,11 @@ class Adjoint:
 
 def stacked_states(plan: Plan, rank: int, member: PopulationLog) -> NDArray:
     """The initial states of a population as the core holds them: shape (n_lanes, n_state)."""
-    states = [member.initial[name] for name in STATES[plan.kernels[rank]]]
-    lanes = states[0].shape[0]
-    return np.ascontiguousarray(np.stack(states, axis=1), plan.dtype).reshape(lanes, -1)
+    names = STATES[plan.kernels[rank]]
+    states = np.empty((len(member.initial[names[0]]), len(names), member.n_units), plan.dtype)
+    for index, name in enumerate(names):
+        states[:, index] = member.initial[name]
+    return states
 
 
 def load_in_flight(rings: Rings, rank: int, carried: Events) -> None:
@@ -281,14 +281,20 @@ class _Work:
 
     def __init__(self, plan: Plan, log: EventLog):
         self.plan, self.log = plan, log
-        n_steps, n_lanes, rows = log.n_steps, log.n_lanes, plan.population_rows
+        n_steps, n_lanes, sizes = log.n_steps, log.n_lanes, plan.sizes
         # Lanes that end early leave the rest of D unwritten.
-        make = np.empty if (log.lengths == n_steps).all() else np.zeros
-        self.D = [make((n_steps, n_lanes, int(row["n_in"])), plan.dtype) for row in rows]
-        self.carry = [np.zeros((n_lanes, int(row["n_state"])), plan.dtype) for row in rows]
-        self.dbias = [np.zeros((n_lanes, int(row["n_in"])), plan.dtype) for row in rows]
-        self.dthreshold = [np.zeros((n_lanes, int(row["n"])), plan.dtype) for row in rows]
-        self.active = [np.zeros(n_lanes, np.int64) for _ in rows]
+        make = np.empty if int(log.lengths.min()) == n_steps else np.zeros
+        self.D = [make((n_steps, n_lanes, n_in), plan.dtype) for n_in, _ in sizes]
+        self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in sizes]
+        # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
+        self.dbias = [
+            carry[:, :n_in] if p.takes == "changes" else np.zeros((n_lanes, n_in), plan.dtype)
+            for p, carry, (n_in, _) in zip(plan.populations, self.carry, sizes, strict=True)
+        ]
+        self.dthreshold = [
+            np.zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
+        ]
+        self.active = [np.zeros(n_lanes, np.int64) for _ in sizes]
         self.dline: dict[str, NDArray] = {}
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
 
@@ -315,7 +321,7 @@ class _Work:
             losses.get("o"),
             self.D[rank],
             self.carry[rank],
-            self.dbias[rank],
+            None if population.takes == "changes" else self.dbias[rank],
             self.dthreshold[rank],
             self.active[rank],
         )
@@ -329,16 +335,15 @@ class _Work:
         """Gradients of biases and thresholds: sums over lanes, in order of lane."""
         found = {}
         for rank, population in enumerate(self.plan.populations):
-            # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
-            held = population.takes == "changes"
-            per_lane = self.carry[rank][:, : self.dbias[rank].shape[1]] if held else self.dbias[rank]
-            total, n = per_lane.sum(axis=0), population.n_units
-            if "bias" in population.parameters:
-                found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size].copy()
+            if "bias" not in population.parameters:
+                continue
+            total, n = self.dbias[rank].sum(axis=0), population.n_units
+            found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size]
             if "recurrent_bias" in population.parameters:
                 found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
-            if "o" in population.losses:
-                found[f"{population.name}.threshold"] = self.dthreshold[rank].sum(axis=0)
+            by_lane = self.dthreshold[rank]
+            if by_lane is not None:
+                found[f"{population.name}.threshold"] = by_lane.sum(axis=0)
         return found
 
     def counters(self) -> dict[str, Any]:
@@ -346,18 +351,13 @@ class _Work:
 
         Those of delta units are the ones that sent an event, for a source only if its gradient was asked for.
         """
-        active = {
-            p.name: int(self.active[i].sum())
-            for i, p in enumerate(self.plan.populations)
-            if "threshold" in p.parameters
-        }
+        active, beta = {}, {}
         lane_steps = max(int(self.log.lengths.sum()), 1)
-        return {
-            "backward_active": active,
-            "beta": {
-                name: count / (lane_steps * self.plan.network[name].n_units) for name, count in active.items()
-            },
-        }
+        for p, by_lane in zip(self.plan.populations, self.active, strict=True):
+            if "threshold" in p.parameters:
+                active[p.name] = count = int(by_lane.sum())
+                beta[p.name] = count / (lane_steps * p.n_units)
+        return {"backward_active": active, "beta": beta}
 
     def input_gradient(self, name: str, n_steps: int) -> NDArray:
         """dL/dx of a source, dense: D times the transposed weights of each of its projections."""

@@ -247,14 +247,12 @@ class Events:
             raise StimulusError(
                 "events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree"
             )
-        return Events(
-            self.n_units,
-            self.n_lanes,
-            self.n_steps + later.n_steps,
-            np.concatenate([self.ptr, self.ptr[-1] + later.ptr[1:]]),
-            np.concatenate([self.unit, later.unit]),
-            np.concatenate([self.value, later.value]),
-        )
+        n_steps, mine = self.n_steps + later.n_steps, len(self)
+        ptr = np.concatenate([self.ptr, later.ptr[1:] + mine if mine else later.ptr[1:]])
+        if not mine:
+            return Events(self.n_units, self.n_lanes, n_steps, ptr, later.unit, later.value)
+        unit, value = np.concatenate([self.unit, later.unit]), np.concatenate([self.value, later.value])
+        return Events(self.n_units, self.n_lanes, n_steps, ptr, unit, value)
 
     def to_dense(self) -> NDArray:
         """Values as an array of shape (n_steps, n_lanes, n_units), zero where there was no event."""

@@ -70,6 +70,12 @@ class Plan:
         `Network.describe` at the time the plan was made.
     populations, projections : list of Population, Projection
         In canonical order.
+    sources : list of Population
+        Those that need a stimulus.
+    parameters : dict of str to ndarray
+        Every parameter array by name, and the structure of sparse weights; live, not to be replaced.
+    sizes : list of (int, int)
+        Accumulators and carried reals of one lane of each population.
     history : list of int
         Longest outgoing delay of each population, in steps.
     table : PlanTable
@@ -83,6 +89,7 @@ class Plan:
         self.dtype = network.dtype
         self.dt = network.dt
         self.populations = _in_order(network)
+        self.sources = [p for p in self.populations if p.kernel in SOURCES]
         self.rank = {population.name: rank for rank, population in enumerate(self.populations)}
         self.projections = sorted(
             network.projections.values(),
@@ -93,6 +100,7 @@ class Plan:
             for population in self.populations
         ]
         self.kernels = [population.kernel for population in self.populations]
+        self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []
         self.population_rows = np.zeros(len(self.populations), POPULATION)
         self.projection_rows = np.zeros(len(self.projections), PROJECTION)
@@ -100,17 +108,13 @@ class Plan:
             self._fill_population(rank, population)
         for index, projection in enumerate(self.projections):
             self._fill_projection(index, projection)
+        self.sizes = [(int(row["n_in"]), int(row["n_state"])) for row in self.population_rows]
         self.table = PlanTable(
             self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays
         )
 
     def __repr__(self) -> str:
         return f"Plan({len(self.populations)} populations, {len(self.projections)} projections, {self.dtype})"
-
-    @property
-    def sources(self) -> list[Population]:
-        """The populations that need a stimulus."""
-        return [p for p in self.populations if p.kernel in SOURCES]
 
     @property
     def schedule(self) -> str:
@@ -141,19 +145,15 @@ class Plan:
         return "\n".join(lines)
 
     def bases(self) -> list[NDArray | None]:
-        """What the accumulators of each population hold before any event: the biases, shape (n_in,)."""
+        """What each population adds to what it receives: the biases, shape (n_in,), or None."""
         bases: list[NDArray | None] = []
-        for rank, population in enumerate(self.populations):
+        for kernel, population in zip(self.kernels, self.populations, strict=True):
             n, parameters = population.n_units, population.parameters
-            base = None
-            if self.kernels[rank] != "source":  # an encoder's is empty
-                base = np.zeros(self.population_rows[rank]["n_in"], self.dtype)
-                if "bias" in parameters:
-                    base[: parameters["bias"].values.size] = parameters["bias"].values
-            if base is not None and self.kernels[rank] == "egru_evnn":
+            base = parameters["bias"].values if "bias" in parameters else None
+            if base is not None and kernel == "egru_evnn":
                 recurrent = parameters["recurrent_bias"].values
+                base = np.concatenate([base, recurrent[2 * n :]])
                 base[: 2 * n] += recurrent[: 2 * n]
-                base[3 * n :] = recurrent[2 * n :]
             bases.append(base)
         return bases
 
@@ -193,6 +193,14 @@ class Plan:
     def _address(self, array: NDArray) -> int:
         self._arrays.append(array)  # kept alive as long as the plan holds the address
         return array.ctypes.data
+
+
+def _arrays(network: Network) -> dict[str, NDArray]:
+    arrays = {name: parameter.values for name, parameter in network.parameters().items()}
+    for p in network.projections.values():
+        if p.indptr is not None and p.indices is not None:
+            arrays |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
+    return arrays
 
 
 def _in_order(network: Network) -> list[Population]:

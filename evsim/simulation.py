@@ -120,7 +120,7 @@ class Simulation:
             lengths=steps,
             counters=self._counters(logs, steps, macs),
             network=self.plan.description,
-            parameters=live_parameters(self.plan),
+            parameters=self.plan.parameters,
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
         )
 
@@ -207,9 +207,7 @@ class Simulation:
         self._rings = Rings(
             [history + 1 for history in self.plan.history], n_lanes, self.plan.dtype == np.float64
         )
-        self._states = [
-            np.zeros((n_lanes, int(row["n_state"])), self.plan.dtype) for row in self.plan.population_rows
-        ]
+        self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
 
     def _describe(
         self, n_steps: int, n_lanes: int, tape: bool, given: dict[str, Events | NDArray]
@@ -218,7 +216,7 @@ class Simulation:
         logs = {}
         for rank, population in enumerate(self.plan.populations):
             names, fields = STATES[population.kernel], TAPES[population.kernel]
-            states = self._states[rank].reshape(n_lanes, len(names), population.n_units)
+            states = self._states[rank].reshape(n_lanes, len(names), population.n_units).copy()
             recorded = fields and (tape or not population.emits)
             events = given.get(population.name)
             logs[population.name] = PopulationLog(
@@ -229,7 +227,7 @@ class Simulation:
                 self.time_step,
                 events=events if isinstance(events, Events) else None,
                 carried=self._in_flight(rank, n_lanes) if population.emits else None,
-                initial={name: states[:, i].copy() for i, name in enumerate(names)},
+                initial={name: states[:, i] for i, name in enumerate(names)},
                 tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
                 if recorded
                 else None,
@@ -263,7 +261,6 @@ class Simulation:
             if isinstance(stimulus, Events):
                 core.give_source(rank, stimulus.ptr, stimulus.unit, stimulus.value)
                 continue
-            assert base is not None  # only sources have none
             core.give_arrays(rank, base, self._states[rank], logs[population.name].tape)
             if stimulus is not None:
                 core.give_line(rank, stimulus)
@@ -288,15 +285,6 @@ class Simulation:
             "macs": {p.name: int(count) for p, count in zip(self.plan.projections, macs, strict=True)},
             "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
         }
-
-
-def live_parameters(plan: Plan) -> dict[str, NDArray]:
-    """Every parameter array by name, and the structure of sparse weights; not copied."""
-    arrays = {name: parameter.values for name, parameter in plan.network.parameters().items()}
-    for p in plan.projections:
-        if p.indptr is not None and p.indices is not None:
-            arrays |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
-    return arrays
 
 
 def _lengths(lengths: ArrayLike | None, n_steps: int, n_lanes: int) -> NDArray[np.int64]:

@@ -1,0 +1,24 @@
+"""Addresses of NumPy arrays, with all that must hold checked: cheaper than a memoryview or ``ctypes``."""
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
+
+
+cdef inline void *address(object array, Py_ssize_t size, char kind) except? NULL:
+    """Address of the first item; NULL for None, or if ``size`` is 0.  The array must be kept alive elsewhere.
+
+    ``kind`` is b"l" for int64, b"i" for int32, b"d" and b"f" for floats.  Raises ValueError if the array is
+    of another type or size, or not contiguous.
+    """
+    cdef Py_buffer view
+    cdef void *first
+    cdef bint fits
+    if array is None or size == 0:
+        return NULL
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    first = view.buf
+    fits = view.len == size * view.itemsize and (
+        view.format[0] == kind or (kind == c"l" and view.format[0] == c"q" and view.itemsize == 8))
+    PyBuffer_Release(&view)
+    if not fits:
+        raise ValueError("core: an array does not fit")
+    return first
