@@ -74,6 +74,18 @@ cdef struct Replay:
     int64_t *macs_state         # int64[B, n_projections], OUT
     int64_t *macs_recompute     # int64[B, n_projections], OUT
 
+cdef enum:
+    CHUNK = 16      # units whose weight rows one thread writes at a time
+
+# The weight gradient of one projection.
+cdef struct Rows:
+    const int64_t *ptr          # its events by unit: ptr[u]:ptr[u + 1] are those of unit u
+    const int32_t *arrival      # step * n_lanes + lane where an event arrives
+    const void *value
+    void *dweight               # OUT
+    int64_t *macs               # OUT, by unit
+    int64_t first_chunk         # chunks of all projections are counted through
+
 # Scratch of one lane: arrays of the largest population's size.
 cdef struct Scratch:
     void *slope
@@ -325,11 +337,15 @@ cdef int64_t write_row(
     return outer(p, 0, p.n_blocks, unit, n, arrival, value, <const real *> window.D, target.n_in, dweight)
 
 
-cdef bint write_rows(
-    const Replay *replay, int j, int64_t first, int64_t stop, const int64_t *ptr, const int32_t *arrival,
-    const real *value, real *dweight, int64_t *macs
-) noexcept nogil:
-    """`write_row` for the units first:stop; False if memory ran out."""
+cdef bint write_rows(const Replay *replay, const Rows *rows, int64_t chunk, real *tag) noexcept nogil:
+    """`write_row` for one chunk of units of some projection; False if memory ran out."""
+    cdef int j = 0
+    while chunk >= rows[j + 1].first_chunk:
+        j += 1
+    cdef const ProjectionRow *p = &replay.projections[j]
+    cdef const int64_t *ptr = rows[j].ptr
+    cdef int64_t first = (chunk - rows[j].first_chunk) * CHUNK
+    cdef int64_t stop = min(first + CHUNK, <int64_t> replay.populations[p.source].n)
     cdef int64_t most = 1
     cdef int64_t unit
     cdef real *gated
@@ -338,12 +354,13 @@ cdef bint write_rows(
     for unit in range(first, stop):
         most = max(most, ptr[unit + 1] - ptr[unit])
     gated = <real *> malloc(most * sizeof(real))
-    mark = <char *> calloc(replay.projections[j].block, 1)
+    mark = <char *> calloc(p.block, 1)
     good = gated != NULL and mark != NULL
     if good:
         for unit in range(first, stop):
-            macs[unit] = write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], arrival + ptr[unit],
-                                   value + ptr[unit], gated, mark, dweight)
+            rows[j].macs[unit] = write_row(
+                replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
+                <const real *> rows[j].value + ptr[unit], gated, mark, <real *> rows[j].dweight)
     free(gated)
     free(mark)
     return good
@@ -484,39 +501,55 @@ cdef class Backward:
             memcpy(address(counts[1], cells, c"l"), replay.macs_recompute, cells * sizeof(int64_t))
         return counts
 
-    def weights(self, int projection, dweight, int n_threads):
-        """Add the gradient of a projection's weights to ``dweight`` (zero where unwritten).
+    def weights(self, dweights, int n_threads):
+        """Add the gradient of each projection's weights to one of ``dweights`` (zero where unwritten).
 
-        Returns the MACs.
+        Returns the MACs of each.
         """
-        cdef const ProjectionRow *p = &self.replay.projections[projection]
-        cdef int64_t n = self.plan.populations[p.source].n
-        by_unit, arrival, value = self._by_unit(projection)
-        counts = np.zeros(n, np.int64)
-        cdef const int64_t *ptr = <const int64_t *> address(by_unit, n + 2, c"l")
-        cdef int64_t *macs = <int64_t *> address(counts, n, c"l")
-        cdef const int32_t *arrivals = <const int32_t *> address(arrival, arrival.size, c"i")
-        cdef const void *values = address(value, arrival.size, self.kind)
-        cdef int64_t n_weights = n * p.n_blocks * p.block
-        if p.block_ptr != 0:
-            n_weights = (<const int64_t *> p.block_ptr)[n * p.n_blocks]
-        cdef void *out = self._real(dweight, n_weights)
-        cdef int failed = 0
-        cdef int64_t chunk
-        cdef int64_t size = 16
+        cdef const ProjectionRow *p
         cdef Replay *replay = &self.replay
-        cdef int64_t n_chunks = (n + size - 1) // size
-        if self.plan.double_precision:
-            for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
-                                         ptr, arrivals, <const double *> values, <double *> out, macs)
-        else:
-            for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not write_rows(replay, projection, chunk * size, min(n, (chunk + 1) * size),
-                                         ptr, arrivals, <const float *> values, <float *> out, macs)
+        cdef Rows *rows = <Rows *> calloc(replay.n_projections + 1, sizeof(Rows))
+        cdef int64_t n_chunks = 0
+        cdef int64_t work = 0
+        cdef int64_t chunk
+        cdef int64_t n
+        cdef int failed = 0
+        cdef int j
+        cdef float narrow = 0
+        cdef double wide = 0
+        if rows == NULL:
+            raise MemoryError("backward: no memory for the weight rows")
+        counts = []
+        try:
+            for j in range(replay.n_projections):
+                p = &replay.projections[j]
+                n = replay.populations[p.source].n
+                by_unit, arrival, value = self._by_unit(j)
+                counts.append(np.zeros(n, np.int64))
+                self.keep += [by_unit, arrival]
+                rows[j].ptr = <const int64_t *> address(by_unit, n + 2, c"l")
+                rows[j].arrival = <const int32_t *> address(arrival, arrival.size, c"i")
+                rows[j].value = self._real(value, value.size)
+                rows[j].dweight = self._real(dweights[j], n * p.n_blocks * p.block if p.block_ptr == 0
+                                             else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
+                rows[j].macs = <int64_t *> address(counts[j], n, c"l")
+                rows[j].first_chunk = n_chunks
+                n_chunks += (n + CHUNK - 1) // CHUNK
+                work += rows[j].ptr[n] * p.n_blocks * p.block
+            rows[replay.n_projections].first_chunk = n_chunks
+            # Waking a thread takes as long as some hundred thousand MACs.
+            n_threads = <int> min(n_threads, 1 + work // 400_000)
+            if self.plan.double_precision:
+                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not write_rows(replay, rows, chunk, &wide)
+            else:
+                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not write_rows(replay, rows, chunk, &narrow)
+        finally:
+            free(rows)
         if failed:
             raise MemoryError("backward: no memory for a weight row")
-        return int(counts.sum())
+        return [int(count.sum()) for count in counts]
 
     cdef _by_unit(self, int projection):
         """Events of a projection that arrive within the window, by unit: pointer, arrival bucket, value."""

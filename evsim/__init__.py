@@ -15,7 +15,7 @@ from evsim.checkpoint import Checkpoint
 from evsim.errors import EvsimError
 from evsim.eventlog import EventLog
 from evsim.events import Events
-from evsim.loss import cross_entropy, mean_squared_error
+from evsim.loss import binary_cross_entropy, cross_entropy, mean_squared_error
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
 from evsim.parameter import Parameter
@@ -46,6 +46,7 @@ __all__ = [
     "Simulation",
     "Trainer",
     "Trial",
+    "binary_cross_entropy",
     "cross_entropy",
     "fit",
     "mean_squared_error",

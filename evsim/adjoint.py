@@ -143,16 +143,15 @@ class Adjoint:
             work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs)
         macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
         gradients = Gradients(work.parameters(), counters=work.counters())
-        macs_weight = {}
-        for index, projection in enumerate(self.plan.projections):
-            dweight = np.zeros(projection.weight.values.shape, self.plan.dtype)
-            macs_weight[projection.name] = core.weights(index, dweight, self.threads)
-            gradients.parameters[projection.weight.name] = dweight
+        projections = self.plan.projections
+        dweights = [np.zeros(p.weight.values.shape, self.plan.dtype) for p in projections]
+        macs_weight = core.weights(dweights, self.threads)
+        gradients.parameters |= {p.weight.name: d for p, d in zip(projections, dweights, strict=True)}
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
             gradients.counters[key] = {
-                p.name: int(n) for p, n in zip(self.plan.projections, macs.sum(axis=0), strict=True)
+                p.name: int(n) for p, n in zip(projections, macs.sum(axis=0), strict=True)
             }
-        gradients.counters["macs_weight"] = macs_weight
+        gradients.counters["macs_weight"] = {p.name: n for p, n in zip(projections, macs_weight, strict=True)}
         if inputs:
             gradients.inputs = {p.name: work.input_gradient(p.name, log.n_steps) for p in self.plan.sources}
         if initial:

@@ -56,6 +56,33 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
     return loss, gradient
 
 
+def binary_cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
+    """Mean cross-entropy of logistic(state) with probabilities, a unit at a time, in nats; and its gradient.
+
+    Parameters
+    ----------
+    state : float array, shape (n_steps, n_lanes, n_units)
+        Logits.
+    target : float array of that shape
+        In [0, 1]; NaN is ignored.
+    """
+    goal = np.asarray(target, state.dtype)
+    if goal.shape != state.shape:
+        raise GradientError("binary_cross_entropy", f"targets have shape {goal.shape}", f"give {state.shape}")
+    counts = ~np.isnan(goal)
+    if ((goal < 0) | (goal > 1)).any():
+        wrong = goal[(goal < 0) | (goal > 1)][0]
+        raise GradientError(
+            "binary_cross_entropy", f"target {wrong} is outside [0, 1]", "or NaN to ignore it"
+        )
+    number = max(int(counts.sum()), 1)
+    # ln(1 + e^x) - t x, without overflow
+    loss = np.where(counts, np.logaddexp(0, state) - goal * state, 0)
+    probability = 0.5 + 0.5 * np.tanh(0.5 * state)
+    gradient = np.where(counts, probability - goal, 0) * state.dtype.type(1 / number)
+    return float(np.sum(loss, dtype=np.float64) / number), gradient
+
+
 def mean_squared_error(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
     """Mean of (state - target)^2 and its gradient.
 

@@ -32,6 +32,7 @@ class Tally:
 
     Attributes
     ----------
+    trials : int
     loss : float
         Sum over targets, in nats for cross-entropy.
     correct, targets : int
@@ -47,6 +48,7 @@ class Tally:
         Wall time of ``forward``, ``backward``, ``other``.
     """
 
+    trials: int = 0
     loss: float = 0.0
     correct: int = 0
     targets: int = 0
@@ -77,6 +79,17 @@ class Tally:
         """Backward-active units per unit and step: beta."""
         units = sum(self.unit_steps[name] for name in self.backward_active)
         return sum(self.backward_active.values()) / max(units, 1)
+
+    def __iadd__(self, more: Tally) -> Tally:
+        """Add the sums of further trials."""
+        for name, value in vars(more).items():
+            if not isinstance(value, dict):
+                setattr(self, name, getattr(self, name) + value)
+        for name in ("events", "unit_steps", "backward_active", "dense_macs", "seconds"):
+            _add(getattr(self, name), getattr(more, name))
+        for kind, macs in more.macs.items():
+            _add(self.macs.setdefault(kind, {}), macs)
+        return self
 
     def summary(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
@@ -118,6 +131,9 @@ class Trainer:
     activity_cost : float
         Adds ``activity_cost * mean(event)`` to the loss: the mean over all units that are trained through the
         pseudo-derivative, so that a unit is paid for being silent.
+    change_cost : float
+        Adds ``change_cost * mean(|event value|)`` to the loss: the mean over all delta units and steps, 0
+        where nothing was sent (Chen et al. 2024, their beta sum |delta h|).
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
@@ -131,14 +147,17 @@ class Trainer:
         *,
         loss: Loss = cross_entropy,
         activity_cost: float = 0.0,
+        change_cost: float = 0.0,
         threads: int | None = None,
         **pseudo_derivative: Any,
     ):
         self.network, self.readout, self.optimizer, self.loss = network, readout, optimizer, loss
-        self.activity_cost = activity_cost
+        self.activity_cost, self.change_cost = activity_cost, change_cost
         self.simulation = Simulation(network, threads)
         self.adjoint = Adjoint(self.simulation.plan, threads=threads, **pseudo_derivative)
-        self._costly = [p for p in self.simulation.plan.populations if "o" in p.losses]
+        units = self.simulation.plan.populations
+        self._costly = [p for p in units if "o" in p.losses]
+        self._changing = [p for p in units if p.sends == "changes" and "y" in p.losses]
 
     def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
         """One pass over trials with an optimiser step after each."""
@@ -147,7 +166,7 @@ class Trainer:
             start = time.perf_counter()
             log, value, gradient = self._present(self.simulation, trial, tape=True)
             forward = time.perf_counter()
-            losses = {self.readout: gradient} | self._activity_gradient(log)
+            losses = {self.readout: gradient} | self._activity_gradient(log) | self._change_gradient(log)
             gradients = self.adjoint.replay(log, losses)
             backward = time.perf_counter()
             self.optimizer.step(gradients)
@@ -187,6 +206,12 @@ class Trainer:
         window, dtype = (log.n_steps, log.n_lanes), self.network.dtype
         return {f"{p.name}.o": np.full((*window, p.n_units), share, dtype) for p in self._costly}
 
+    def _change_gradient(self, log: EventLog) -> dict[str, NDArray]:
+        if not self.change_cost:
+            return {}
+        share = self.change_cost / max(int(log.lengths.sum()) * sum(p.n_units for p in self._changing), 1)
+        return {f"{p.name}.y": share * np.sign(log[p.name].value) for p in self._changing}
+
     def _count(self, tally: Tally, log: EventLog, trial: Trial, value: float) -> None:
         target, state = np.asarray(trial.target), log[self.readout].state
         if target.dtype.kind in "iu" and target.ndim < state.ndim:
@@ -195,6 +220,7 @@ class Trainer:
             number = int(asked.sum())
         else:
             number = int(np.isfinite(target).sum())
+        tally.trials += 1
         tally.targets += number
         tally.loss += value * number
         tally.lane_steps += log.counters["lane_steps"]

@@ -1,6 +1,7 @@
 """Experiments, one a file; ``evsim list`` names them, ``evsim run NAME`` runs them."""
 
 from evsim.protocols.delayed_copy import DelayedCopy
+from evsim.protocols.keyword_spotting import KeywordSpotting
 from evsim.protocols.language_model import LanguageModel
 
-__all__ = ["DelayedCopy", "LanguageModel"]
+__all__ = ["DelayedCopy", "KeywordSpotting", "LanguageModel"]

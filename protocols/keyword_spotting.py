@@ -1,0 +1,449 @@
+"""Recognise spoken words with delta networks, and with the dense LSTM or GRU that they come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evsim.checkpoint import Checkpoint
+from evsim.data.features import Normaliser, log_mel
+from evsim.data.speech import Recordings, load_recordings
+from evsim.errors import ProtocolError
+from evsim.models.delta import DeltaEncoder, DeltaGRU, DeltaLSTM
+from evsim.models.readout import DeltaReadout
+from evsim.models.source import EventSource
+from evsim.network import Network
+from evsim.optimizer import Adam
+from evsim.population import Population
+from evsim.progress import epochs_shown
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.simulation import Simulation
+from evsim.training import Tally, Trainer, fit
+
+#: Words looked at together when nothing is learned.
+CHECK_LANES = 64
+#: The three passes of a training step, by their keys in `Tally.macs`.
+PASSES = {"forward": "forward", "state": "to input", "weight": "weights"}
+
+
+class KeywordSpotting(Protocol):
+    """Log-mel frames of spoken words, one word a lane; every frame is asked which word it belongs to.
+
+    Parameters
+    ----------
+    recordings : Recordings
+    lanes : int
+        Words learned from at once.
+    bands : int
+        Mel bands, normalised by the training words.
+    hop : float
+        Time from frame to frame in ms; a frame is twice as long, and at least 32 ms.
+    seed : int
+        Of the order of the words.
+    """
+
+    def __init__(
+        self, recordings: Recordings, lanes: int = 32, bands: int = 16, hop: float = 10.0, seed: int = 0
+    ):
+        self.recordings, self.lanes, self.hop, self.seed = recordings, lanes, hop, seed
+        self.n_inputs, self.n_outputs = bands, len(recordings.words)
+        frame = max(2 * hop, 32.0) / 1000
+        heard = [
+            log_mel(wave, recordings.rate, bands, frame=frame, hop=hop / 1000) for wave in recordings.waves
+        ]
+        normaliser = Normaliser.fit(heard[i] for i in self.part("train"))
+        self.features = [normaliser.apply(frames) for frames in heard]
+
+    def __len__(self) -> int:
+        return -(-self.part("train").size // self.lanes)
+
+    def part(self, name: str) -> NDArray[np.int64]:
+        """Numbers of the recordings of a part, in their order."""
+        return np.flatnonzero(self.recordings.part == name)
+
+    def trials(self, stream: int) -> Iterator[Trial]:
+        """One pass over the training words, in an order that depends on seed and stream."""
+        order = np.random.default_rng([self.seed, stream]).permutation(self.part("train"))
+        for first in range(0, order.size, self.lanes):
+            yield self.trial(order[first : first + self.lanes])
+
+    def check(self, part: str = "valid") -> Iterator[Trial]:
+        """One pass over words that are not learned from."""
+        order = self.part(part)
+        for first in range(0, order.size, CHECK_LANES):
+            yield self.trial(order[first : first + CHECK_LANES])
+
+    def trial(self, numbers: NDArray[np.int64]) -> Trial:
+        """Some recordings, a lane for each."""
+        lengths = np.array([len(self.features[i]) for i in numbers])
+        frames = np.zeros((lengths.max(), lengths.size, self.n_inputs), np.float32)
+        target = np.full(frames.shape[:2], -1)
+        for lane, (number, length) in enumerate(zip(numbers, lengths, strict=True)):
+            frames[:length, lane] = self.features[number]
+            target[:length, lane] = self.recordings.label[number]
+        return Trial(frames, target, lengths=lengths)
+
+
+def run(
+    folder: RunFolder,
+    data: Annotated[
+        Path | None,
+        "folder of the Free Spoken Digit Dataset, or with a folder of WAV files for each word; without it, "
+        "synthetic words",
+    ] = None,
+    held_out: Annotated[str, "speakers to test with, separated by commas; none: the split of the data"] = "",
+    cell: Annotated[Literal["lstm", "gru"], "unit type"] = "lstm",
+    units: Annotated[int, "units per layer"] = 64,
+    layers: Annotated[int, "layers"] = 2,
+    thresholds: Annotated[
+        str, "thresholds of inputs and units to train with, separated by commas; 0 is the dense network"
+    ] = "0,0.05,0.1,0.2,0.3",
+    seeds: Annotated[int, "networks trained for each threshold"] = 1,
+    seed: Annotated[int, "seed of the first"] = 0,
+    epochs: Annotated[int, "passes over the training words"] = 20,
+    lanes: Annotated[int, "words learned from at once"] = 32,
+    lr: Annotated[float, "learning rate of AdamW, falling to 2 % along a cosine"] = 3e-3,
+    weight_decay: Annotated[float, "decoupled weight decay"] = 0.01,
+    change_cost: Annotated[float, "nats added to the loss times the mean size of the events"] = 0.0,
+    bands: Annotated[int, "mel bands"] = 16,
+    hop: Annotated[float, "ms from frame to frame"] = 10.0,
+) -> dict[str, Any]:
+    """Train delta networks with several thresholds, and the dense network, with one recipe.
+
+    For each threshold: accuracy, events, operations (MACs) of the three passes of a training step, and its
+    wall time.  The dense network is the one with threshold 0; what the thresholds do to it when they are
+    applied only after training is shown beside.
+    """
+    check_counts(
+        "keyword_spotting", units=units, layers=layers, seeds=seeds, epochs=epochs, lanes=lanes, bands=bands
+    )
+    thetas = _numbers("thresholds", thresholds)
+    task = KeywordSpotting(open_recordings(data, held_out), lanes, bands, hop, seed)
+    folder.console.print(_describe(task), soft_wrap=True)
+    results = _Results(folder)
+    jobs = [(theta, number) for number in range(seed, seed + seeds) for theta in thetas]
+    for theta, number in jobs:
+        if results.find(theta, number) is None:
+            folder.console.print(f"threshold {theta:g}, seed {number}")
+            network = build(task, cell, units, layers, theta, number)
+            resume = folder.resume and results.current == [theta, number]
+            results.begin(theta, number)
+            optimizer = Adam(network.parameters(), lr=lr, weight_decay=weight_decay, clip=1.0)
+            trainer = Trainer(network, "word", optimizer, change_cost=change_cost)
+            results.add(_train(folder, task, trainer, theta, number, epochs, lr, resume))
+    chosen = [results.find(theta, number) for theta, number in jobs]
+    rows = summarise([r for r in chosen if r is not None], thetas)
+    peer = torch_step_seconds(task, cell, units, layers, lanes)
+    network = build(task, cell, units, layers, 0.0, seed)
+    for row in rows if 0.0 in thetas else []:
+        row["after_training"] = float(
+            np.mean([_after_training(folder, task, network, row["theta"], n) for _, n in _dense(jobs)])
+        )
+    summary = {"rows": rows, "torch_seconds_per_step": peer, "data": _describe(task)}
+    folder.write_json("summary.json", summary)
+    _print(folder, summary, lanes)
+    _draw(folder, rows, peer, cell)
+    _log(folder, task, network, thetas[len(thetas) // 2], seed)
+    return summary
+
+
+def build(task: KeywordSpotting, cell: str, units: int, layers: int, theta: float, seed: int) -> Network:
+    """mel (send-on-delta) -> delta layers, each recurrent -> h of the last as it is -> word."""
+    network = Network(dt=task.hop, seed=seed)
+    below: Population = network.add(EventSource(task.n_inputs, "mel", threshold=theta))
+    for number in range(1, layers + 1):
+        name, layer = f"layer{number}", DeltaGRU if cell == "gru" else DeltaLSTM
+        # The forget gates start open (Jozefowicz, Zaremba & Sutskever 2015).
+        bias = 0.0 if cell == "gru" else np.repeat([0.0, 1.0, 0.0, 0.0], units)
+        population = network.add(layer(units, name, threshold=theta, bias=bias))
+        network.connect(below, population, weight="glorot")
+        network.connect(population, population, weight="orthogonal")
+        below = population
+    output = network.add(DeltaEncoder(below, "output", threshold=0.0))
+    network.connect(output, network.add(DeltaReadout(task.n_outputs, "word")), weight="glorot")
+    return network
+
+
+def set_thresholds(network: Network, theta: float) -> None:
+    """Let the inputs and all layers send at another threshold."""
+    for name, parameter in network.parameters().items():
+        if name.endswith(".threshold") and name != "output.threshold":
+            parameter.assign(theta)
+
+
+def accuracy(simulation: Simulation, trials: Iterator[Trial]) -> float:
+    """Fraction of words whose class has the largest log-probability, summed over the frames."""
+    right = asked = 0
+    for trial in trials:
+        log = simulation.run(trial.stimulus, lengths=trial.lengths, tape=False)
+        logits = log["word"].state.astype(np.float64)
+        logits -= logits.max(axis=-1, keepdims=True)
+        chance = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        target = np.asarray(trial.target)
+        chance[target < 0] = 0.0
+        right += int((chance.sum(axis=0).argmax(axis=-1) == target[0]).sum())
+        asked += target.shape[1]
+    return right / max(asked, 1)
+
+
+def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:
+    """MACs per frame of each pass, by event and dense; nothing goes back to the stimulus in either."""
+    sources = [name for name, p in network.projections.items() if p.source.name == "mel"]
+    passes = {}
+    for kind, macs in tally.macs.items():
+        dense = sum(n for name, n in tally.dense_macs.items() if kind != "state" or name not in sources)
+        passes[kind] = {"event": sum(macs.values()) / tally.lane_steps, "dense": dense / tally.lane_steps}
+    return passes
+
+
+def _train(
+    folder: RunFolder,
+    task: KeywordSpotting,
+    trainer: Trainer,
+    theta: float,
+    seed: int,
+    epochs: int,
+    lr: float,
+    resume: bool,
+) -> dict[str, Any]:
+    """Train one network and say what came of it."""
+    with epochs_shown(folder, epochs, len(task)) as (tick, report):
+        history = fit(
+            trainer,
+            task.trials,
+            epochs=epochs,
+            validation=lambda: task.check("valid"),
+            schedule=lambda epoch: lr * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2),
+            checkpoint=folder / "checkpoint.h5",
+            resume=resume,
+            on_trial=tick,
+            on_epoch=report,
+        )
+    shutil.copyfile(folder / "checkpoint.h5", _network_file(folder, theta, seed))
+    tally, simulation = history.training, Simulation(trainer.simulation.plan)
+    return {
+        "theta": theta,
+        "seed": seed,
+        "accuracy": {part: accuracy(simulation, task.check(part)) for part in ("valid", "test")},
+        "best_epoch": history.best_epoch,
+        "activity": {n: tally.events[n] / tally.unit_steps[n] for n in tally.events if n != "output"},
+        "work": work(trainer.network, tally),
+        "seconds_per_step": sum(tally.seconds.values()) / tally.trials,
+    }
+
+
+class _Results:
+    """What is done so far, kept in results.json so that a run can be resumed."""
+
+    def __init__(self, folder: RunFolder):
+        self.folder, self.done, self.current = folder, [], None
+        path = folder / "results.json"
+        if folder.resume and path.exists():
+            kept = json.loads(path.read_text())
+            self.done, self.current = kept["done"], kept["current"]
+
+    def find(self, theta: float, seed: int) -> dict[str, Any] | None:
+        return next((r for r in self.done if (r["theta"], r["seed"]) == (theta, seed)), None)
+
+    def begin(self, theta: float, seed: int) -> None:
+        self.current = [theta, seed]
+        self._write()
+
+    def add(self, result: dict[str, Any]) -> None:
+        self.done.append(result)
+        self.current = None
+        self._write()
+
+    def _write(self) -> None:
+        self.folder.write_json("results.json", {"done": self.done, "current": self.current})
+
+
+def summarise(results: list[dict[str, Any]], thetas: list[float]) -> list[dict[str, Any]]:
+    """A row per threshold: means over seeds, and the spread of the accuracy."""
+    rows = []
+    for theta in thetas:
+        mine = [r for r in results if r["theta"] == theta]
+        test = [r["accuracy"]["test"] for r in mine]
+        layers = [name for name in mine[0]["activity"] if name != "mel"]
+        work = {
+            kind: {side: float(np.mean([r["work"][kind][side] for r in mine])) for side in ("event", "dense")}
+            for kind in mine[0]["work"]
+        }
+        rows.append(
+            {
+                "theta": theta,
+                "accuracy": float(np.mean(test)),
+                "accuracy_by_seed": test,
+                "validation": float(np.mean([r["accuracy"]["valid"] for r in mine])),
+                "sparsity_input": 1 - float(np.mean([r["activity"]["mel"] for r in mine])),
+                "sparsity_hidden": 1 - float(np.mean([r["activity"][n] for r in mine for n in layers])),
+                "work": work,
+                "saved": 1 - _total(work, "event") / _total(work, "dense"),
+                "seconds_per_step": float(np.mean([r["seconds_per_step"] for r in mine])),
+            }
+        )
+    return rows
+
+
+def _total(work: dict[str, dict[str, float]], side: str) -> float:
+    return sum(macs[side] for macs in work.values())
+
+
+def _numbers(name: str, given: str) -> list[float]:
+    try:
+        found = [float(part) for part in given.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(math.isfinite(number) and number >= 0 for number in found) or len(set(found)) < len(found):
+        raise ProtocolError("keyword_spotting", f"{name} are {given!r}", "give numbers such as 0,0.1,0.2")
+    return found
+
+
+def open_recordings(data: Path | None, held_out: str = "") -> Recordings:
+    """The recordings of a folder, or synthetic ones; named speakers are held out for the test."""
+    recordings = load_recordings(data)
+    return recordings.hold_out(held_out.split(",")) if held_out else recordings
+
+
+def _describe(task: KeywordSpotting) -> str:
+    frames = np.mean([len(f) for f in task.features])
+    return f"{task.recordings!r}, {frames:.0f} frames of {task.n_inputs} mel bands each"
+
+
+def _dense(jobs: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    return [job for job in jobs if job[0] == 0.0]
+
+
+def _network_file(folder: RunFolder, theta: float, seed: int) -> Path:
+    return folder / f"network-theta{theta:g}-seed{seed}.h5"
+
+
+def _load(folder: RunFolder, network: Network, theta: float, seed: int) -> None:
+    """Give the network the best parameters of a finished training."""
+    parameters = network.parameters()
+    kept = Checkpoint.open(_network_file(folder, theta, seed)).check(parameters, best=True)
+    for name, parameter in parameters.items():
+        parameter.assign(kept[name])
+
+
+def _after_training(
+    folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int
+) -> float:
+    """Accuracy of the dense network with a threshold that it was not trained with."""
+    _load(folder, network, 0.0, seed)
+    set_thresholds(network, theta)
+    return accuracy(Simulation(network), task.check("test"))
+
+
+def torch_step_seconds(task: KeywordSpotting, cell: str, units: int, layers: int, lanes: int) -> float | None:
+    """Wall time of a training step of torch.nn.LSTM or GRU on such words; None without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    kind = torch.nn.GRU if cell == "gru" else torch.nn.LSTM
+    body, head = kind(task.n_inputs, units, layers), torch.nn.Linear(units, task.n_outputs)
+    parameters = [*body.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    order = task.part("train")
+    took = []
+    for first in range(0, min(order.size, 50 * lanes), lanes):
+        trial = task.trial(order[first : first + lanes])
+        frames, target = (
+            torch.from_numpy(np.asarray(trial.stimulus)),
+            torch.from_numpy(np.asarray(trial.target)),
+        )
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        logits = head(body(frames)[0])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        took.append(time.perf_counter() - start)
+    return float(np.mean(took[len(took) // 4 :]))
+
+
+def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
+    from evsim.tables import plain_table
+
+    table = plain_table(
+        "threshold",
+        "accuracy\ntrained so",
+        "accuracy\nset after",
+        "silent\ninputs",
+        "silent\nunits",
+        *(f"MACs saved\n{name}" for name in PASSES.values()),
+        "ms per\nstep",
+    )
+    for row in summary["rows"]:
+        after = f"{row['after_training']:.1%}" if "after_training" in row else "-"
+        table.add_row(
+            f"{row['theta']:g}",
+            f"{row['accuracy']:.1%}",
+            after,
+            f"{row['sparsity_input']:.1%}",
+            f"{row['sparsity_hidden']:.1%}",
+            *(f"{1 - row['work'][kind]['event'] / row['work'][kind]['dense']:.1%}" for kind in PASSES),
+            f"{1000 * row['seconds_per_step']:.1f}",
+        )
+    folder.console.print(table)
+    peer = summary["torch_seconds_per_step"]
+    if peer is not None:
+        folder.console.print(
+            f"a training step of {lanes} words with PyTorch's dense layers: {1000 * peer:.1f} ms"
+        )
+    folder.console.print(
+        f"results in {folder.path}: keyword_spotting.png, summary.json, events.h5, raster.png", soft_wrap=True
+    )
+
+
+def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cell: str) -> None:
+    """Accuracy, operations and time against the threshold."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    theta = [row["theta"] for row in rows]
+    left.plot(theta, [100 * row["accuracy"] for row in rows], "o-", label="trained with it")
+    for row in rows:
+        seeds = row["accuracy_by_seed"]
+        left.plot([row["theta"]] * len(seeds), [100 * a for a in seeds], ".", color="C0", alpha=0.4)
+    if all("after_training" in row for row in rows):
+        left.plot(
+            theta, [100 * row["after_training"] for row in rows], "s--", label="set after dense training"
+        )
+    left.set(ylabel="accuracy on the test words (%)")
+    left.legend()
+    for (kind, name), marker in zip(PASSES.items(), "osd", strict=True):
+        share = [100 * row["work"][kind]["event"] / row["work"][kind]["dense"] for row in rows]
+        middle.plot(theta, share, marker + "-", label=name)
+    middle.set(ylabel="MACs (% of dense)", ylim=(0, 105))
+    middle.legend()
+    right.plot(
+        theta, [1000 * row["seconds_per_step"] for row in rows], "o-", label=f"evsim, delta {cell.upper()}"
+    )
+    if peer is not None:
+        right.axhline(1000 * peer, color="k", ls=":", label=f"torch.nn.{cell.upper()}")
+    right.set(ylabel="training step (ms)", ylim=(0, None))
+    right.legend()
+    for axes in (left, middle, right):
+        axes.set_xlabel("threshold (of normalised features and of h)")
+    figure.savefig(folder / "keyword_spotting.png", dpi=150)
+
+
+def _log(folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int) -> None:
+    """Log and draw one network hearing five test words, one after the other."""
+    _load(folder, network, theta, seed)
+    words = np.concatenate([task.features[i] for i in task.part("test")[:5]])
+    log = Simulation(network).run(words)
+    log.provenance |= {"protocol": "keyword_spotting", "settings": folder.settings}
+    log.save(folder / "events.h5", overwrite=True, states=True)
+    log.figure().savefig(folder / "raster.png", dpi=150)
