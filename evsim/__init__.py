@@ -11,6 +11,7 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 """
 
 from evsim.adjoint import Adjoint, Gradients
+from evsim.calibration import calibrate
 from evsim.checkpoint import Checkpoint
 from evsim.errors import EvsimError
 from evsim.eventlog import EventLog
@@ -47,6 +48,7 @@ __all__ = [
     "Trainer",
     "Trial",
     "binary_cross_entropy",
+    "calibrate",
     "cross_entropy",
     "fit",
     "mean_squared_error",

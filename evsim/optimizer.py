@@ -161,17 +161,21 @@ class Adam(Optimizer):
     def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
         first, second = self.betas
         mean, square = kept["mean"], kept["square"]
+        # One piece of scratch, written into again and again: fresh arrays cost more than the arithmetic.
+        step = (1 - first) * gradient
         mean *= first
-        mean += (1 - first) * gradient
+        mean += step
+        np.multiply(gradient, gradient, out=step)
+        step *= 1 - second
         square *= second
-        square += (1 - second) * (gradient * gradient)
-        step = np.sqrt(square)
+        square += step
+        np.sqrt(square, out=step)
         step /= np.sqrt(1 - second**self.n_steps)
         step += self.eps
         np.divide(mean, step, out=step)
         step *= self.lr / (1 - first**self.n_steps)
         if self.weight_decay and parameter.name.endswith(".weight"):
-            step += (self.lr * self.weight_decay) * parameter.values
+            parameter.values *= 1 - self.lr * self.weight_decay
         parameter.values -= step
 
 

@@ -108,7 +108,7 @@ class Simulation:
                 f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
                 "reset(), or keep the lanes",
             )
-        logs = self._describe(n_steps, n_lanes, tape, given)
+        logs = self._describe(n_steps, n_lanes, int(steps.min()) == n_steps, tape, given)
         macs = self._forward(logs, given, steps, n_steps)
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
@@ -210,10 +210,11 @@ class Simulation:
         self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
 
     def _describe(
-        self, n_steps: int, n_lanes: int, tape: bool, given: dict[str, Events | NDArray]
+        self, n_steps: int, n_lanes: int, full: bool, tape: bool, given: dict[str, Events | NDArray]
     ) -> dict[str, PopulationLog]:
         """A log of every population as it stands before the run."""
         logs = {}
+        make = np.empty if full else np.zeros  # what lies behind the end of a lane stays unwritten
         for rank, population in enumerate(self.plan.populations):
             names, fields = STATES[population.kernel], TAPES[population.kernel]
             states = self._states[rank].reshape(n_lanes, len(names), population.n_units).copy()
@@ -228,7 +229,7 @@ class Simulation:
                 events=events if isinstance(events, Events) else None,
                 carried=self._in_flight(rank, n_lanes) if population.emits else None,
                 initial={name: states[:, i] for i, name in enumerate(names)},
-                tape=np.zeros((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
+                tape=make((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
                 if recorded
                 else None,
                 tape_fields=fields if recorded else (),

@@ -20,7 +20,7 @@ LEVELS = (
     ("evsim.eventlog",),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # never each other
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
-    ("evsim.training", "evsim.progress", "evsim.tables"),
+    ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.protocols.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
@@ -29,7 +29,10 @@ LEVELS = (
 
 def same_level_allowed(importer, imported):
     """The few imports within one level."""
-    if (importer, imported) == ("evsim.projection", "evsim.population"):
+    if (importer, imported) in (
+        ("evsim.projection", "evsim.population"),
+        ("evsim.protocols.incremental_learning", "evsim.protocols.keyword_spotting"),
+    ):
         return True
     if within("evsim.data", importer) and within("evsim.data", imported):
         return True
