@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evsim.brian import BrianRun, crosscheck, crosscheck_egru, egru_example, to_brian2
+from evsim.brian import BrianRun, crosscheck, crosscheck_egru, to_brian2
 from evsim.comparison import compare
 from evsim.errors import LogError, MissingExtraError, NetworkError, StimulusError
 from evsim.events import Events
+from evsim.examples import egru_example
 from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
 from evsim.network import Network
 
@@ -140,7 +141,7 @@ def installed():
     return sys.excepthook, signal.getsignal(signal.SIGINT), warnings.showwarning, list(warnings.filters)
 before = installed()
 assert "brian2" not in sys.modules
-net, stimulus = evsim.brian.egru_example(n_units=3, n_inputs=2, n_steps=5)
+net, stimulus = evsim.examples.egru_example(n_units=3, n_inputs=2, n_steps=5)
 twin = evsim.brian.to_brian2(net, stimulus, 5)
 import brian2
 brian2.prefs["core.default_float_dtype"] = brian2.float32
