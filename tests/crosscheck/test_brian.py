@@ -290,7 +290,7 @@ def test_runs_of_different_things_are_refused():
         compare(run.events, run.states | {"answer": np.zeros((5, 1))}, run)
     with pytest.raises(LogError, match="same steps and units"):
         compare({"hidden": Events.empty(3, 2, 6)}, run.states, run)
-    with pytest.raises(LogError, match="no events and states to draw"):
+    with pytest.raises(LogError, match="no events to draw"):
         compare(run.events, run.states, run).draw("never.png", population="answer")
 
 
@@ -300,3 +300,20 @@ def test_a_picture(tmp_path, change):
     mine = Events.empty(3, 1, 6, np.float64) if change else run.events["hidden"]
     compare({"hidden": mine}, run.states, run).draw(tmp_path / "both.png")
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_drawn_shows_the_difference():
+    run = by_hand()
+    run.events["output"] = run.events["hidden"]
+    one_less = Events.from_dense(run.events["output"].to_dense() * [[[1, 1, 0]]], np.float64)
+    same = compare(run.events, run.states, run)
+    assert same._worth_drawing() == "hidden"
+    assert compare(run.events | {"output": one_less}, run.states, run)._worth_drawing() == "output"
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_picture_of_a_population_without_a_state(tmp_path, change):
+    run = replace(by_hand(), states={})
+    mine = Events.empty(3, 1, 6, np.float64) if change else run.events["hidden"]
+    compare({"hidden": mine}, {}, run).draw(tmp_path / "events.svg")
+    assert "value sent" in (tmp_path / "events.svg").read_text(encoding="utf-8")
