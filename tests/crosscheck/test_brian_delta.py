@@ -148,6 +148,17 @@ def test_lines_that_hold_still_send_nothing(brian2):
 
 
 @pytest.mark.peer
+def test_a_change_that_equals_the_threshold_is_sent(brian2):
+    """Lines on a grid of 1/8, which floats hold exactly, and thresholds of 1/4."""
+    net = Network(dtype="float64")
+    net.add(EventSource(5, name="lines", threshold=0.25))
+    lines = np.cumsum(np.random.default_rng(0).integers(-1, 2, (100, 5)), axis=0) / 8
+    found = crosscheck(net, {"lines": lines}, n_steps=100)
+    assert found.ok(0.0), str(found)
+    assert np.sum(np.abs(found.events["lines"].value) == 0.25) > 20
+
+
+@pytest.mark.peer
 def test_delta_units_and_egru_in_one_network(brian2):
     """They share a plain source, and no more than that can connect them."""
     net = Network(seed=2, dtype="float64")
