@@ -5,15 +5,19 @@ found by its thresholds and carried by its `Synapses`.  Equal events and equal s
 same by a network.  How a network is written down in Brian2:
 
 - One clock, and a schedule of our own.  Populations take turns in evsim's order (senders of delay-free
-  projections first); the turn of population ``p`` has the slots ``receive_p``, ``gate_p``, ``advance_p``,
-  ``threshold_p``, ``log_p``, ``reset_p`` and ``record_p``.  A projection to p acts in ``receive_p``.  With
-  Brian2's own schedule every layer would lag one step behind the one before.
+  projections first, encoders after what they watch); the turn of population ``p`` has the slots
+  ``receive_p``, ``gate_p``, ``advance_p``, ``threshold_p``, ``log_p``, ``reset_p`` and ``record_p``.  A
+  projection to p acts in ``receive_p``.  With Brian2's own schedule every layer would lag one step behind the
+  one before.
 - The delay of a projection is a Brian2 delay.  Where the source takes its turn after the target, or is the
   target, the queue is filled from its last turn, one step ago, and the Brian2 delay is one step shorter.
 - A Brian2 event carries no value (Brian2's issue 1056).  So a source keeps what it sent in its last turns,
   ``y_1`` (newest) to ``y_K``, shifts them in each step, and a projection reads the slot as old as its events
   are.  This costs K n_units numbers and as many copies a step, sent or not; K is the longest delay in steps
   (plus one for delays to later turns).
+- Events of delta units are found in the same way: the threshold is one on a = h - sent, and the reset moves
+  ``sent`` by a.  Their accumulators keep what has arrived; the bias is added in ``advance_p``.  An encoder
+  reads h as a linked variable, in a turn of its own after that of the units.
 - The gates r of the paper's form of EGRU belong to the sender and need all of its input, so its recurrent
   projections make two passes: u and r in ``receive_p``, then r y through z in ``gate_p``.
 - Weights of the blocks of a port are variables of one `Synapses` object.  Sparse blocks may have holes in
@@ -28,46 +32,138 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from evsim.comparison import Comparison, compare
 from evsim.errors import MissingExtraError, NetworkError, StimulusError
 from evsim.events import Events
-from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
+from evsim.examples import delta_example, egru_example
+from evsim.models import (
+    EGRU,
+    DeltaEncoder,
+    DeltaGRU,
+    DeltaLSTM,
+    DeltaReadout,
+    EventSource,
+    LeakyReadout,
+    LinearReadout,
+)
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
 
 #: Brian2's code generation targets.
 Target = Literal["numpy", "cython"]
+#: What a source is given: `Events` of one lane, or floats, (n_steps, n_units) or (n_steps, 1, n_units).
+Stimulus = Events | NDArray
 #: Slots of the turn of one population, in order.
 SLOTS = ("receive", "gate", "advance", "threshold", "log", "reset", "record")
 
-#: What happens in the slot ``advance``, by population type or form of EGRU.
-ADVANCE = {
-    "source": "a = stimulus(t, i)",
-    "evnn": """
+
+@dataclass(frozen=True)
+class Equations:
+    """A unit type in Brian2's terms.
+
+    Attributes
+    ----------
+    advance : str
+        What happens in the slot ``advance``.  Units that send put into ``a`` what they would send.
+    state : str
+        The variable that is compared; empty if there is none.
+    variables : tuple of str
+        Other variables that last from step to step.
+    blocks : str
+        Names of the accumulators, one letter each: projections add to ``in_z``, and ``base_z`` is the bias.
+    keeps : bool
+        Whether accumulators keep what they have received, from 0; else each step starts from the bias.
+    threshold, reset : str, optional
+        None for units that send nothing.
+    """
+
+    advance: str
+    state: str = ""
+    variables: tuple[str, ...] = ()
+    blocks: str = ""
+    keeps: bool = False
+    threshold: str | None = None
+    reset: str | None = None
+
+
+_CHANGES: dict[str, Any] = {
+    "variables": ("sent",),
+    "keeps": True,
+    "threshold": "(abs(a) >= theta) and (a != 0)",
+    "reset": "y_1 = a; sent += a",
+}
+#: By kernel of a population.
+EQUATIONS = {
+    "source": Equations("a = stimulus(t, i)", threshold="a != 0", reset="y_1 = a"),
+    "egru_evnn": Equations(
+        """
         z = 1/(1 + exp(-in_z))
         r = 1/(1 + exp(-in_r))
         g = tanh(in_g + r*in_q)
         a = z*c + (1 - z)*g
         c = a""",
-    "paper": """
+        state="c",
+        blocks="zrgq",
+        threshold="a > theta",
+        reset="y_1 = a; c = a - theta",
+    ),
+    "egru_paper": Equations(
+        """
         u = 1/(1 + exp(-in_u))
         a = u*tanh(in_z) + (1 - u)*c - y_1
         c = a""",
-    "readout": "v = k*v + (1 - k)*in_v",
+        state="c",
+        blocks="urz",
+        threshold="a > theta",
+        reset="y_1 = a",
+    ),
+    "readout": Equations("v = k*v + (1 - k)*in_v", state="v", blocks="v"),
+    "delta_source": Equations("a = stimulus(t, i) - sent", **_CHANGES),
+    "delta_encoder": Equations("a = h - sent", **_CHANGES),
+    "delta_gru": Equations(
+        """
+        r = 1/(1 + exp(-(in_r + base_r)))
+        z = 1/(1 + exp(-(in_z + base_z)))
+        h = (1 - z)*tanh(in_n + base_n + r*(in_q + base_q)) + z*h
+        a = h - sent""",
+        state="h",
+        blocks="rznq",
+        **_CHANGES,
+    ),
+    "delta_lstm": Equations(
+        """
+        input = 1/(1 + exp(-(in_i + base_i)))
+        forget = 1/(1 + exp(-(in_f + base_f)))
+        output = 1/(1 + exp(-(in_o + base_o)))
+        c = forget*c + input*tanh(in_g + base_g)
+        h = output*tanh(c)
+        a = h - sent""",
+        state="h",
+        blocks="ifgo",
+        **(_CHANGES | {"variables": ("c", "sent")}),
+    ),
+    "delta_readout": Equations("v = in_v + base_v", state="v", blocks="v", keeps=True),
 }
-KINDS = {EventSource: "source", LeakyReadout: "readout", LinearReadout: "readout"}
-#: The accumulators that projections add to.
-ACCUMULATORS = {"source": "", "evnn": "zrgq", "paper": "urz", "readout": "v"}
+#: Unit types that mean what EQUATIONS say; a subclass may mean anything.
+UNITS = (
+    EventSource,
+    EGRU,
+    LeakyReadout,
+    LinearReadout,
+    DeltaGRU,
+    DeltaLSTM,
+    DeltaEncoder,
+    DeltaReadout,
+)
 
 
 # -- the twin ----------------------------------------------------------------------------------------------
@@ -82,7 +178,7 @@ class BrianRun:
     events : dict of Events
         By population (readouts send none), one lane, values float64.
     states : dict of ndarray, shape (n_steps, n_units), float64
-        EGRU c after the reset, readout v; sources have none.
+        After each step: EGRU c (after the reset), delta units h, readouts v; sources and encoders have none.
     dt : float
         ms.
     seconds, prepare_seconds : float
@@ -113,7 +209,7 @@ class BrianTwin:
         By population.
     """
 
-    def __init__(self, brian2: Any, network: Network, stimulus: Mapping[str, Events], n_steps: int):
+    def __init__(self, brian2: Any, network: Network, stimulus: Mapping[str, NDArray], n_steps: int):
         populations = _order(network)
         rank = {p.name: number for number, p in enumerate(populations)}
         self.n_steps, self.dt = n_steps, network.dt
@@ -124,8 +220,8 @@ class BrianTwin:
         self.traces: dict[str, Any] = {}
         for p in populations:
             sent = [_age(q, rank) for q in network.projections.values() if q.source is p]
-            events = stimulus.get(p.name, Events.empty(p.n_units, 1, n_steps))
-            self.groups[p.name] = self._group(brian2, p, max([1, *sent]), events)
+            values = stimulus.get(p.name, np.zeros((n_steps, p.n_units)))
+            self.groups[p.name] = self._group(brian2, p, max([1, *sent]), values)
             self._watch(brian2, p)
         projections = list(network.projections.values())
         projections.sort(key=lambda q: (rank[q.source.name], q.delay_steps, q.name))
@@ -138,53 +234,56 @@ class BrianTwin:
         self.net.schedule = ["start", "groups", *turns, "end"]
         self.net.store("fresh")
 
-    def _group(self, brian2: Any, population: Population, n_slots: int, events: Events) -> Any:
-        kind = _kind(population)
-        values = {name: parameter.values for name, parameter in population.parameters.items()}
-        lines = [f"{name} : 1" for name in population.states]
+    def _group(self, brian2: Any, population: Population, n_slots: int, stimulus: NDArray) -> Any:
+        equations = EQUATIONS[population.kernel]
+        parameters = {name: parameter.values for name, parameter in population.parameters.items()}
+        lines = [f"{name} : 1" for name in (equations.state, *equations.variables) if name]
         if population.emits:
             lines += ["a : 1"] + [f"y_{age} : 1" for age in range(1, n_slots + 1)]
-        for block in ACCUMULATORS[kind]:
+        for block in equations.blocks:
             lines += [f"in_{block} : 1", f"base_{block} : 1 (constant)"]
-        lines += ["theta : 1 (constant)"] if isinstance(population, EGRU) else []
-        lines += ["r = 1/(1 + exp(-in_r)) : 1"] if kind == "paper" else []
+        lines += ["theta : 1 (constant)"] if "threshold" in parameters else []
+        lines += ["h : 1 (linked)"] if population.watches is not None else []
+        lines += ["r = 1/(1 + exp(-in_r)) : 1"] if population.kernel == "egru_paper" else []
         namespace: dict[str, Any] = {}
-        if isinstance(population, LeakyReadout):
+        if population.kernel == "readout":
             namespace["k"] = population.decay(self.dt)
-        if kind == "source":
-            values_in = events.to_dense()[:, 0].astype(np.float64)
-            namespace["stimulus"] = brian2.TimedArray(values_in, dt=self.clock.dt)
+        if isinstance(population, EventSource):
+            namespace["stimulus"] = brian2.TimedArray(stimulus, dt=self.clock.dt)
         group = brian2.NeuronGroup(
             population.n_units,
             "\n".join(lines),
-            threshold={"source": "a != 0", "readout": None}.get(kind, "a > theta"),
-            reset={"readout": None, "evnn": "y_1 = a; c = a - theta"}.get(kind, "y_1 = a"),
+            threshold=equations.threshold,
+            reset=equations.reset,
             clock=self.clock,
             namespace=namespace,
             name=f"evsim_{population.name}*",
         )
-        for block, base in _bases(kind, values).items():
+        for block, base in _bases(population, parameters).items():
             setattr(group, f"base_{block}", base)
-            setattr(group, f"in_{block}", base)
-        if "threshold" in values:
-            group.theta = values["threshold"]
-        code = [line.strip() for line in ADVANCE[kind].splitlines()]
+            setattr(group, f"in_{block}", 0 if equations.keeps else base)
+        if "threshold" in parameters:
+            group.theta = parameters["threshold"]
+        if population.watches is not None:
+            group.h = brian2.linked_var(self.groups[population.watches.name], "h")
+        code = [line.strip() for line in equations.advance.splitlines()]
         if population.emits:
             code += [f"y_{age} = y_{age - 1}" for age in range(n_slots, 1, -1)] + ["y_1 = 0"]
             group.thresholder["spike"].when = f"threshold_{population.name}"
             group.resetter["spike"].when = f"reset_{population.name}"
-        code += [f"in_{block} = base_{block}" for block in ACCUMULATORS[kind]]
+        if not equations.keeps:
+            code += [f"in_{block} = base_{block}" for block in equations.blocks]
         group.run_regularly("\n".join(code), clock=self.clock, when=f"advance_{population.name}")
         return group
 
     def _watch(self, brian2: Any, population: Population) -> None:
-        name, group = population.name, self.groups[population.name]
+        name, group, state = population.name, self.groups[population.name], EQUATIONS[population.kernel].state
         if population.emits:
             options = {"when": f"log_{name}", "name": f"evsim_{name}_events*"}
             self.spikes[name] = brian2.SpikeMonitor(group, variables="a", **options)
-        if population.states:
+        if state:
             options = {"when": f"record_{name}", "name": f"evsim_{name}_state*", "clock": self.clock}
-            self.traces[name] = brian2.StateMonitor(group, population.states[0], record=True, **options)
+            self.traces[name] = brian2.StateMonitor(group, state, record=True, **options)
 
     def _connect(self, brian2: Any, projection: Projection, age: int, number: int) -> None:
         rows, columns, weights = _blocks(projection)
@@ -251,15 +350,17 @@ class BrianTwin:
         return Events.from_list(step, np.zeros_like(step), unit, value, n_lanes=1, where="Brian2", **form)
 
 
-def to_brian2(network: Network, stimulus: Mapping[str, Events], n_steps: int) -> BrianTwin:
+def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) -> BrianTwin:
     """Write a network down as Brian2 objects.
 
     Parameters
     ----------
     network : Network
-        In float64, of EventSource, EGRU, LeakyReadout and LinearReadout populations.  Weights are copied.
-    stimulus : dict of Events
-        By source, of one lane and n_steps; sources that are not named stay silent.
+        In float64, of the unit types in UNITS.  Weights are copied.
+    stimulus : dict of Events or float array
+        By source, of one lane and n_steps; arrays have shape (n_steps, n_units) or (n_steps, 1, n_units).
+        A source with a threshold takes them as the values of its lines, as in `Simulation.run`.  Sources that
+        are not named are given zeros.
     n_steps : int
 
     Raises
@@ -279,38 +380,40 @@ def to_brian2(network: Network, stimulus: Mapping[str, Events], n_steps: int) ->
     if not network.populations:
         raise NetworkError(where, "the network has no populations", "add() some")
     for population in network.populations.values():
-        _kind(population)
-    for name, events in stimulus.items():
-        source, where = network.populations.get(name), f"stimulus '{name}'"
-        if not isinstance(source, EventSource):
-            names = [p.name for p in network.populations.values() if isinstance(p, EventSource)]
-            raise StimulusError(where, "there is no EventSource of that name", f"there are {names}")
-        if (events.n_steps, events.n_lanes, events.n_units) != (n_steps, 1, source.n_units):
-            wanted = f"{source.n_units} units x 1 lane x {n_steps} steps"
-            raise StimulusError(where, f"{events!r} does not fit", f"give {wanted}")
+        if type(population) not in UNITS:
+            name, kind = population.name, type(population).__name__
+            known = ", ".join(unit.__name__ for unit in UNITS)
+            problem = f"there are no Brian2 equations for {kind}"
+            raise NetworkError(f"population '{name}'", problem, f"compare a network of {known}")
+    values = {name: _values(network, name, given, int(n_steps)) for name, given in stimulus.items()}
     with _quiet_brian2("numpy") as brian2:
-        return BrianTwin(brian2, network, stimulus, int(n_steps))
+        return BrianTwin(brian2, network, values, int(n_steps))
 
 
-def _kind(population: Population) -> str:
-    """Key of ADVANCE; by exact type, since a subclass may mean anything."""
-    if isinstance(population, EGRU) and type(population) is EGRU:
-        return population.form
-    if type(population) in KINDS:
-        return KINDS[type(population)]
-    raise NetworkError(
-        f"population '{population.name}'",
-        f"there are no Brian2 equations for {type(population).__name__}",
-        "compare a network of EventSource, EGRU, LeakyReadout and LinearReadout",
-    )
+def _values(network: Network, name: str, given: Stimulus, n_steps: int) -> NDArray[np.float64]:
+    """The stimulus of one source, shape (n_steps, n_units)."""
+    source, where = network.populations.get(name), f"stimulus '{name}'"
+    if not isinstance(source, EventSource):
+        names = [p.name for p in network.populations.values() if isinstance(p, EventSource)]
+        raise StimulusError(where, "there is no EventSource of that name", f"there are {names}")
+    array = given.to_dense() if isinstance(given, Events) else np.asarray(given)
+    shapes = (n_steps, 1, source.n_units), (n_steps, source.n_units)
+    if array.dtype.kind != "f" or array.shape not in shapes:
+        found = repr(given) if isinstance(given, Events) else f"{array.dtype} array of shape {array.shape}"
+        wanted = f"{source.n_units} units x 1 lane x {n_steps} steps"
+        raise StimulusError(where, f"{found} does not fit", f"give {wanted}, as Events or floats")
+    if not np.isfinite(array).all():
+        raise StimulusError(where, "holds values that are not finite", "give finite values")
+    return array.reshape(n_steps, source.n_units).astype(np.float64)
 
 
 def _order(network: Network) -> list[Population]:
-    """Senders of delay-free projections before their targets, ties by name."""
-    instant = [(p.source.name, p.target.name) for p in network.projections.values() if p.delay_steps == 0]
+    """Senders of delay-free projections before their targets, watched ones before encoders, ties by name."""
+    first = [(p.source.name, p.target.name) for p in network.projections.values() if p.delay_steps == 0]
+    first += [(p.watches.name, p.name) for p in network.populations.values() if p.watches is not None]
     waiting, done = sorted(network.populations), []
     while waiting:
-        ready = next(name for name in waiting if not any(t == name and s in waiting for s, t in instant))
+        ready = next(name for name in waiting if not any(t == name and s in waiting for s, t in first))
         waiting.remove(ready)
         done.append(network[ready])
     return done
@@ -322,26 +425,24 @@ def _age(projection: Projection, rank: Mapping[str, int]) -> int:
     return projection.delay_steps + (1 if earlier else 0)
 
 
-def _bases(kind: str, values: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """Where each accumulator starts in a step: the biases."""
-    if kind == "source":
-        return {}
-    if kind == "readout":
-        return {"v": values["bias"]}
-    z, r, last = np.split(values["bias"], 3)  # in the paper's form they are called u, r, z
-    if kind == "paper":
-        return {"u": z, "r": r, "z": last}
-    recurrent_z, recurrent_r, q = np.split(values["recurrent_bias"], 3)
-    return {"z": z + recurrent_z, "r": r + recurrent_r, "g": last, "q": q}
+def _bases(population: Population, values: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """The bias of each accumulator."""
+    blocks = EQUATIONS[population.kernel].blocks
+    if population.kernel == "egru_evnn":
+        (z, r, g), (recurrent_z, recurrent_r, q) = (
+            np.split(values[name], 3) for name in ("bias", "recurrent_bias")
+        )
+        return {"z": z + recurrent_z, "r": r + recurrent_r, "g": g, "q": q}
+    return dict(zip(blocks, np.split(values["bias"], len(blocks)), strict=True)) if blocks else {}
 
 
 def _passes(projection: Projection, y: str) -> dict[str, str]:
     """Code of a projection by slot; ``y`` is the payload, a variable of the source."""
-    kind = _kind(projection.target)
+    kernel = projection.target.kernel
     code = {b: f"in_{b}_post += w_{b}*{y}" for b in projection.target.ports[projection.port]}
-    if projection.port == "recurrent" and kind == "evnn":
+    if projection.port == "recurrent" and kernel == "egru_evnn":
         code["g"] = f"in_q_post += w_g*{y}"
-    if projection.port == "recurrent" and kind == "paper":
+    if projection.port == "recurrent" and kernel == "egru_paper":
         return {"receive": f"{code['u']}\n{code['r']}", "gate": f"in_z_post += w_z*r_pre*{y}"}
     return {"receive": "\n".join(code.values())}
 
@@ -414,9 +515,13 @@ def _quiet_brian2(target: str) -> Iterator[Any]:
 
 
 def crosscheck(
-    network: Network, stimulus: Mapping[str, Events], n_steps: int, target: Target = "numpy"
+    network: Network, stimulus: Mapping[str, Stimulus], n_steps: int, target: Target = "numpy"
 ) -> Comparison:
-    """Run a network with evsim and with Brian2, and compare; arguments and errors as of `to_brian2`."""
+    """Run a network with evsim and with Brian2, and compare; arguments and errors as of `to_brian2`.
+
+    A delta unit or an encoder with threshold 0 sends whatever changed, be it the last bit.  Once nothing
+    arrives any more and h stands still but for rounding, the two may differ by events of about 1e-17.
+    """
     from evsim.simulation import Simulation
 
     twin = to_brian2(network, stimulus, n_steps)
@@ -425,75 +530,19 @@ def crosscheck(
     sources = [p for p in populations if isinstance(p, EventSource)]
     silent = {p.name: Events.empty(p.n_units, 1, n_steps, np.float64) for p in sources}
     start = time.perf_counter()
-    log = simulation.run(silent | dict(stimulus), n_steps * network.dt)
+    log = simulation.run({**silent, **stimulus}, n_steps * network.dt)
     seconds = time.perf_counter() - start
     events = {p.name: e for p in populations if (e := log[p.name].events) is not None}
-    states = {p.name: log[p.name].state for p in populations if p.states}
+    states = {p.name: log[p.name].state for p in populations if EQUATIONS[p.kernel].state}
     return compare(events, states, twin.run(target), seconds)
 
 
-def _normal(gain: float, density: float) -> Callable[[np.random.Generator, tuple[int, int]], Any]:
-    """Weights whose sum over all senders has standard deviation ``gain``; CSR if density is below 1."""
-
-    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray | scipy.sparse.csr_array:
-        weight = rng.normal(0.0, gain / np.sqrt(density * shape[0]), shape)
-        if density == 1:
-            return weight
-        return scipy.sparse.csr_array(np.where(rng.random(shape) < density, weight, 0.0))
-
-    return draw
-
-
-def egru_example(
-    n_units: int = 50,
-    n_inputs: int = 20,
-    n_steps: int = 500,
-    form: Literal["evnn", "paper"] = "evnn",
-    layers: int = 1,
-    delay: int = 1,
-    density: float = 1.0,
-    seed: int = 0,
-) -> tuple[Network, dict[str, Events]]:
-    """A lively random network, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
-
-    In each step each input sends an event with probability 0.15, its value gamma-distributed with mean 1.
-    Hidden populations have activities of 0.05 to 0.3, and few units that are silent or always send.  The
-    recurrence is strong enough to matter, the input to keep runs together that differ by rounding.
-
-    Parameters
-    ----------
-    layers : int
-        Hidden populations, each of n_units and recurrent.
-    delay : int
-        Of the recurrent projections, in steps of 1 ms.
-    density : float
-        Fraction of weights kept, in CSR if below 1.
-
-    Returns
-    -------
-    network : Network
-    stimulus : dict of Events
-        For `to_brian2`, `Simulation.run` and `crosscheck`.
-    """
-    network = Network(dt=1.0, seed=seed, dtype="float64")
-    sender: Population = network.add(EventSource(n_inputs, name="cue"))
-    spread: dict[str, Any] = {
-        "threshold": lambda rng, shape: rng.uniform(0.15, 0.7, shape),
-        "bias": lambda rng, shape: rng.uniform(-0.2, 0.2, shape),
-    }
-    for number in range(1, layers + 1):
-        hidden = network.add(EGRU(n_units, f"hidden_{number}", form=form, **spread))
-        network.connect(sender, hidden, weight=_normal(4.0, density))
-        network.connect(hidden, hidden, delay=float(delay), weight=_normal(3.0, density))
-        sender = hidden
-    network.connect(sender, network.add(LeakyReadout(3, name="answer", tau=10.0)))
-    # the generator of a network's parts takes [seed, checksum of a name]: [seed] alone is a stream of its own
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
-    value = rng.gamma(2.0, 0.5, (n_steps, 1, n_inputs)) * (rng.random((n_steps, 1, n_inputs)) < 0.15)
-    return network, {"cue": Events.from_dense(value, dtype=np.float64)}
-
-
-def crosscheck_egru(target: Target = "numpy", **options: Any) -> Comparison:
-    """`crosscheck` of an `egru_example`, whose parameters are the ``options``."""
-    network, stimulus = egru_example(**options)
-    return crosscheck(network, stimulus, stimulus["cue"].n_steps, target)
+def crosscheck_model(
+    model: Literal["egru", "delta_gru", "delta_lstm"], target: Target = "numpy", **options: Any
+) -> Comparison:
+    """`crosscheck` of an `egru_example` or a `delta_example`, whose parameters are the ``options``."""
+    if model == "egru":
+        network, events = egru_example(**options)
+        return crosscheck(network, events, events["cue"].n_steps, target)
+    network, lines = delta_example(unit=model, **options)
+    return crosscheck(network, lines, len(lines["lines"]), target)

@@ -359,8 +359,11 @@ def raster(
 
 @app.command()
 def crosscheck(
-    model: Annotated[Literal["egru"], typer.Argument(help="Unit type.")],
-    form: Annotated[Literal["evnn", "paper"], typer.Option(help="Form of the EGRU.")] = "evnn",
+    model: Annotated[Literal["egru", "delta_gru", "delta_lstm"], typer.Argument(help="Unit type.")],
+    form: Annotated[
+        Literal["evnn", "paper"] | None,
+        typer.Option(help="Form of the EGRU.  [default: evnn]", show_default=False),
+    ] = None,
     units: Annotated[int, typer.Option(help="Units per layer.", min=1)] = 50,
     steps: Annotated[int, typer.Option(help="Time steps.", min=1)] = 500,
     layers: Annotated[int, typer.Option(help="Layers.", min=1)] = 1,
@@ -381,16 +384,19 @@ def crosscheck(
     Events must be the same, their values and all states equal within the tolerance (float64).  The exit
     code is 1 if they are not.  Needs Brian2: pip install "evsim[brian2]".
     """
-    from evsim.brian import crosscheck_egru
+    if form is not None and model != "egru":
+        raise typer.BadParameter(f"'{form}' is a form of egru, {model} has none", param_hint="'--form'")
+    from evsim.brian import crosscheck_model
     from evsim.tables import comparison_table
 
-    comparison = crosscheck_egru(
-        n_units=units, n_steps=steps, layers=layers, delay=delay, form=form, seed=seed
+    options: dict[str, Any] = {} if form is None else {"form": form}
+    comparison = crosscheck_model(
+        model, n_units=units, n_steps=steps, layers=layers, delay=delay, seed=seed, **options
     )
     folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
     good = comparison.ok(tolerance)
     folder.console.print(comparison_table(comparison))
-    comparison.draw(folder / "crosscheck.png")
+    comparison.draw(folder / "crosscheck.png", tolerance=tolerance)
     folder.console.print(
         f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}",
         soft_wrap=True,

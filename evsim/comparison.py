@@ -147,14 +147,16 @@ class Comparison:
         steps: tuple[int, int] | None = None,
         tolerance: float = 1e-12,
     ) -> None:
-        """Draw both rasters, one state of both, and the differences of all states.
+        """Draw both rasters, the state of one unit of both, and the differences of all states.
+
+        Of a population without a state, what the unit sent is drawn instead.
 
         Parameters
         ----------
         path : str or Path
             The ending chooses the format.
         population : str, optional
-            By default the first with a difference in its events, else the last that has events and a state.
+            One that sends events; by default the first with a difference in them, else the last with a state.
         unit : int, optional
             Of the trace; by default that of the first difference, else the busiest.
         steps : (start, stop), optional
@@ -165,11 +167,10 @@ class Comparison:
         from matplotlib.figure import Figure
 
         name = self._worth_drawing() if population is None else population
-        if name is None or name not in self.states or name not in self.events:
-            known = [name for name in self.states if name in self.events]
-            raise LogError(f"population '{name}'", "has no events and states to draw", f"draw one of {known}")
+        if name is None or name not in self.events:
+            raise LogError(f"population '{name}'", "has no events to draw", f"draw one of {[*self.events]}")
         first = self.populations[name].first
-        n_steps = len(self.states[name])
+        n_steps = self.events[name].n_steps
         if steps is None:
             stop = n_steps if first is None else min(n_steps, first.step + DRAWN_STEPS // 2)
             steps = max(0, stop - DRAWN_STEPS), stop
@@ -187,8 +188,9 @@ class Comparison:
         figure.savefig(path, dpi=120)
 
     def _worth_drawing(self) -> str | None:
-        both = [p for p in self.populations.values() if p.n_events is not None and p.state_error is not None]
-        return next((p.name for p in both if p.first), both[-1].name if both else None)
+        senders = [p for p in self.populations.values() if p.n_events is not None]
+        best = [p for p in senders if p.state_error is not None] or senders
+        return next((p.name for p in senders if p.first), best[-1].name if best else None)
 
     def _draw_raster(self, ax: Axes, name: str, steps: tuple[int, int]) -> None:
         mine, theirs = self.events[name], self.peer.events[name]
@@ -204,11 +206,17 @@ class Comparison:
 
     def _draw_trace(self, ax: Axes, name: str, unit: int, steps: tuple[int, int]) -> None:
         when = np.arange(*steps) * self.peer.dt
-        mine, theirs = (side[name][slice(*steps), unit] for side in (self.states, self.peer.states))
+        if name in self.states:
+            what, label = "State", "state after the step (dimensionless)"
+            mine, theirs = (side[name][slice(*steps), unit] for side in (self.states, self.peer.states))
+        else:
+            what, label = "Events", "value sent (dimensionless)"
+            sent = (side[name].window(*steps) for side in (self.events, self.peer.events))
+            mine, theirs = (events.to_dense()[:, 0, unit] for events in sent)
         ax.plot(when, mine, color="C0", label="evsim")
         ax.plot(when, theirs, "o", color="C3", markersize=4, markerfacecolor="none", label="Brian2")
-        ax.set(xlabel="time (ms)", ylabel="state after reset (dimensionless)")
-        _head(ax, f"State of unit {unit} of '{name}'")
+        ax.set(xlabel="time (ms)", ylabel=label)
+        _head(ax, f"{what} of unit {unit} of '{name}'")
 
     def _draw_error(self, ax: Axes, tolerance: float) -> None:
         for name, theirs in self.peer.states.items():
@@ -218,7 +226,7 @@ class Comparison:
         ax.set(yscale="log", ylabel="max |difference| (dimensionless)")
         ax.set_xlabel(f"time (ms), whole run; differences of exactly 0 are drawn at {FLOOR:g}")
         ax.set_ylim(FLOOR / 3, None)
-        _head(ax, "Difference of the states of evsim and Brian2")
+        _head(ax, "Differences of states")
 
 
 def _head(ax: Axes, title: str) -> None:
@@ -240,7 +248,7 @@ def compare(
     events : dict of Events
         By population, one lane; every population that sends events.
     states : dict of array, shape (n_steps, n_units) or (n_steps, 1, n_units)
-        By population: EGRU c after the reset, readout v.
+        By population, those of ``peer.states``.
     peer : BrianRun
     seconds : float
         Wall time of evsim's run.

@@ -116,6 +116,7 @@ class DeltaEncoder(Population):
     kernel = "delta_encoder"
     sends = "changes"
     states = ("sent",)
+    watches: Population
 
     def __init__(self, watches: Population, name: str, threshold: Initial = 0.0):
         if not isinstance(watches, _DeltaUnits):

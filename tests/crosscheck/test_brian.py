@@ -10,20 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evsim.brian import BrianRun, crosscheck, crosscheck_egru, egru_example, to_brian2
+from evsim.brian import BrianRun, crosscheck, crosscheck_model, to_brian2
 from evsim.comparison import compare
 from evsim.errors import LogError, MissingExtraError, NetworkError, StimulusError
 from evsim.events import Events
+from evsim.examples import egru_example
 from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
 from evsim.network import Network
-
-
-@pytest.fixture(scope="module")
-def brian2():
-    """Brian2; without it the tests that were asked for fail: an oracle is never skipped in silence."""
-    to_brian2(*egru_example(n_units=1, n_inputs=1, n_steps=1), n_steps=1)
-    return sys.modules["brian2"]
-
 
 # -- evsim against Brian2 ----------------------------------------------------------------------------------
 
@@ -35,7 +28,7 @@ def brian2():
 @pytest.mark.parametrize("form", ["evnn", "paper"])
 def test_small_networks(brian2, form, layers, delay, density):
     size = {"n_units": 12, "n_inputs": 7, "n_steps": 60, "layers": layers}
-    found = crosscheck_egru(form=form, delay=delay, density=density, seed=1, **size)
+    found = crosscheck_model("egru", form=form, delay=delay, density=density, seed=1, **size)
     assert found.ok(1e-12), str(found)
     assert all(p.n_events > 20 for p in found.populations.values() if p.n_events is not None)
 
@@ -44,7 +37,7 @@ def test_small_networks(brian2, form, layers, delay, density):
 @pytest.mark.parametrize("form", ["evnn", "paper"])
 @pytest.mark.parametrize(("delay", "density"), [(1, 1.0), (3, 0.3)])
 def test_fifty_units_five_hundred_steps(brian2, form, delay, density):
-    found = crosscheck_egru(n_units=50, n_steps=500, form=form, layers=2, delay=delay, density=density)
+    found = crosscheck_model("egru", n_steps=500, form=form, layers=2, delay=delay, density=density)
     assert found.ok(1e-12), str(found)
     for name in ("hidden_1", "hidden_2"):
         assert 0.05 < found.events[name].activity < 0.3
@@ -140,7 +133,7 @@ def installed():
     return sys.excepthook, signal.getsignal(signal.SIGINT), warnings.showwarning, list(warnings.filters)
 before = installed()
 assert "brian2" not in sys.modules
-net, stimulus = evsim.brian.egru_example(n_units=3, n_inputs=2, n_steps=5)
+net, stimulus = evsim.examples.egru_example(n_units=3, n_inputs=2, n_steps=5)
 twin = evsim.brian.to_brian2(net, stimulus, 5)
 import brian2
 brian2.prefs["core.default_float_dtype"] = brian2.float32
@@ -289,7 +282,7 @@ def test_runs_of_different_things_are_refused():
         compare(run.events, run.states | {"answer": np.zeros((5, 1))}, run)
     with pytest.raises(LogError, match="same steps and units"):
         compare({"hidden": Events.empty(3, 2, 6)}, run.states, run)
-    with pytest.raises(LogError, match="no events and states to draw"):
+    with pytest.raises(LogError, match="no events to draw"):
         compare(run.events, run.states, run).draw("never.png", population="answer")
 
 
@@ -299,3 +292,20 @@ def test_a_picture(tmp_path, change):
     mine = Events.empty(3, 1, 6, np.float64) if change else run.events["hidden"]
     compare({"hidden": mine}, run.states, run).draw(tmp_path / "both.png")
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_drawn_shows_the_difference():
+    run = by_hand()
+    run.events["output"] = run.events["hidden"]
+    one_less = Events.from_dense(run.events["output"].to_dense() * [[[1, 1, 0]]], np.float64)
+    same = compare(run.events, run.states, run)
+    assert same._worth_drawing() == "hidden"
+    assert compare(run.events | {"output": one_less}, run.states, run)._worth_drawing() == "output"
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_picture_of_a_population_without_a_state(tmp_path, change):
+    run = replace(by_hand(), states={})
+    mine = Events.empty(3, 1, 6, np.float64) if change else run.events["hidden"]
+    compare({"hidden": mine}, {}, run).draw(tmp_path / "events.svg")
+    assert "value sent" in (tmp_path / "events.svg").read_text(encoding="utf-8")

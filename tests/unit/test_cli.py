@@ -15,6 +15,7 @@ import pytest
 from evsim import brian, cli
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
+from evsim.examples import delta_example, egru_example
 from evsim.models import EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.protocol import load, names
@@ -373,9 +374,11 @@ class TestUsage:
             (["inspect"], ["file", "see evsim inspect --help"]),
             (["inspect", "a", "b"], ["b"]),
             (["raster", "a", "--lane", "x"], ["--lane", "'x'", "integer"]),
-            (["crosscheck", "lif"], ["lif", "egru"]),
+            (["crosscheck", "lif"], ["lif", "egru", "delta_gru", "delta_lstm"]),
             (["crosscheck", "egru", "--units", "0"], ["--units", "0"]),
             (["crosscheck", "egru", "--form", "other"], ["--form", "'other'", "evnn"]),
+            (["crosscheck", "delta_gru", "--form", "paper"], ["--form", "'paper'", "egru", "delta_gru"]),
+            (["crosscheck", "delta_lstm", "--delay", "0"], ["--delay", "0"]),
             (["run", "delayed_copy", "--bogus", "3"], ["--bogus", "see evsim run delayed_copy --help"]),
             (["run", "delayed_copy", "--units", "many"], ["--units", "'many'", "integer"]),
             (["run", "delayed_copy", "--units"], ["--units"]),
@@ -602,30 +605,59 @@ class TestRaster:
 
 
 class TestCrosscheck:
-    @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
-    def test_exit_code_is_the_answer(self, evsim, monkeypatch, tmp_path, good, code):
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What Brian2 would have been asked; ``asked["good"]`` is the answer to give."""
+        asked = {"good": True}
+
         class Found:
             populations: typing.ClassVar = {}
 
             def ok(self, tolerance):
-                assert tolerance == 1e-9
-                return good
+                asked["tolerance"] = tolerance
+                return asked["good"]
 
-            def draw(self, path):
-                path.write_text("picture")
+            def draw(self, path, tolerance):
+                path.write_text(f"picture {tolerance}")
 
-        asked = {}
-        monkeypatch.setattr(brian, "crosscheck_egru", lambda **options: asked.update(options) or Found())
-        options = ["--units", 3, "--form", "paper", "--tolerance", "1e-9", "--out", "out"]
-        result = evsim("crosscheck", "egru", *options)
+        def crosscheck_model(model, **options):
+            asked.update(options, model=model)
+            return Found()
+
+        monkeypatch.setattr(brian, "crosscheck_model", crosscheck_model)
+        return asked
+
+    @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
+    def test_exit_code_is_the_answer(self, evsim, asked, tmp_path, good, code):
+        asked["good"] = good
+        result = evsim("crosscheck", "egru", "--tolerance", "1e-9", "--out", "out")
         assert (result.code, result.err) == (code, "")
         assert ("NOT equal" in result.out) is not good
-        assert asked == {"n_units": 3, "n_steps": 500, "layers": 1, "delay": 1, "form": "paper", "seed": 0}
-        assert (tmp_path / "out" / "crosscheck.png").exists()
+        assert asked["tolerance"] == 1e-9
+        assert (tmp_path / "out" / "crosscheck.png").read_text() == "picture 1e-09"
+
+    @pytest.mark.parametrize(
+        ("words", "form"),
+        [(["egru", "--form", "paper"], {"form": "paper"}), (["delta_gru"], {}), (["delta_lstm"], {})],
+    )
+    def test_all_models_take_the_same_options(self, evsim, asked, words, form):
+        options = ["--units", 3, "--steps", 40, "--layers", 2, "--delay", 4, "--seed", 5, "--out", "out"]
+        assert evsim("crosscheck", *words, *options).code == 0
+        del asked["good"], asked["tolerance"]
+        sizes = {"n_units": 3, "n_steps": 40, "layers": 2, "delay": 4, "seed": 5}
+        assert asked == {"model": words[0]} | sizes | form
+
+    def test_defaults_are_those_of_the_networks(self, evsim, asked):
+        assert evsim("crosscheck", "delta_lstm", "--out", "out").code == 0
+        for network in (egru_example, delta_example):
+            defaults = {name: p.default for name, p in inspect.signature(network).parameters.items()}
+            for name in ("n_units", "n_steps", "layers", "delay", "seed"):
+                assert asked[name] == defaults[name], name
 
     def test_without_brian2(self, evsim, monkeypatch):
         monkeypatch.setitem(sys.modules, "brian2", None)
-        refused(evsim("crosscheck", "egru", "--out", "out"), "Brian2", 'pip install "evsim[brian2]"')
+        for model in ("egru", "delta_gru", "delta_lstm"):
+            refused(evsim("crosscheck", model, "--out", "out"), "Brian2", 'pip install "evsim[brian2]"')
 
 
 # -- the program itself ----------------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""Random networks with a stimulus, to run in two simulators: lively, and not chaotic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from evsim.events import Events
+from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
+from evsim.network import Network
+from evsim.population import Population
+
+
+def _normal(gain: float, density: float) -> Callable[[np.random.Generator, tuple[int, int]], Any]:
+    """Weights whose sum over all senders has standard deviation ``gain``; CSR if density is below 1."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray | scipy.sparse.csr_array:
+        weight = rng.normal(0.0, gain / np.sqrt(density * shape[0]), shape)
+        if density == 1:
+            return weight
+        return scipy.sparse.csr_array(np.where(rng.random(shape) < density, weight, 0.0))
+
+    return draw
+
+
+def _uniform(low: float, high: float) -> Callable[[np.random.Generator, tuple[int, ...]], NDArray]:
+    return lambda rng, shape: rng.uniform(low, high, shape)
+
+
+def _stimulus_generator(seed: int) -> np.random.Generator:
+    # the generator of a network's parts takes [seed, checksum of a name]: [seed] alone is a stream of its own
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
+
+
+def egru_example(
+    n_units: int = 50,
+    n_inputs: int = 20,
+    n_steps: int = 500,
+    form: Literal["evnn", "paper"] = "evnn",
+    layers: int = 1,
+    delay: int = 1,
+    density: float = 1.0,
+    seed: int = 0,
+) -> tuple[Network, dict[str, Events]]:
+    """A lively random network, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
+
+    In each step each input sends an event with probability 0.15, its value gamma-distributed with mean 1.
+    Hidden populations have activities of 0.05 to 0.3, and few units that are silent or always send.  The
+    recurrence is strong enough to matter, the input to keep runs together that differ by rounding.
+
+    Parameters
+    ----------
+    layers : int
+        Hidden populations, each of n_units and recurrent.
+    delay : int
+        Of the recurrent projections, in steps of 1 ms.
+    density : float
+        Fraction of weights kept, in CSR if below 1.
+
+    Returns
+    -------
+    network : Network
+    stimulus : dict of Events
+        For `to_brian2`, `Simulation.run` and `crosscheck`.
+    """
+    network = Network(dt=1.0, seed=seed, dtype="float64")
+    sender: Population = network.add(EventSource(n_inputs, name="cue"))
+    for number in range(1, layers + 1):
+        threshold, bias = _uniform(0.15, 0.7), _uniform(-0.2, 0.2)
+        hidden = network.add(EGRU(n_units, f"hidden_{number}", threshold, form=form, bias=bias))
+        network.connect(sender, hidden, weight=_normal(4.0, density))
+        network.connect(hidden, hidden, delay=float(delay), weight=_normal(3.0, density))
+        sender = hidden
+    network.connect(sender, network.add(LeakyReadout(3, name="answer", tau=10.0)))
+    rng = _stimulus_generator(seed)
+    value = rng.gamma(2.0, 0.5, (n_steps, 1, n_inputs)) * (rng.random((n_steps, 1, n_inputs)) < 0.15)
+    return network, {"cue": Events.from_dense(value, dtype=np.float64)}
+
+
+def delta_example(
+    n_units: int = 50,
+    n_inputs: int = 20,
+    n_steps: int = 500,
+    unit: Literal["delta_gru", "delta_lstm"] = "delta_gru",
+    layers: int = 1,
+    delay: int = 1,
+    density: float = 1.0,
+    seed: int = 0,
+) -> tuple[Network, dict[str, NDArray[np.float64]]]:
+    """A lively random network, ``lines -> hidden_1 -> ... -> output -> answer``, and its stimulus.
+
+    Each input line is a random walk drawn back to 0: 0.95 of the last value plus normal noise, of standard
+    deviation 1 in the long run.  ``output`` encodes the last hidden population with threshold 0, so that
+    ``answer`` is a projection of its h.  Hidden populations have activities of 0.1 to 0.3.  The lines reach
+    all of them: a unit that stands still has rounding alone decide what changed.
+
+    Parameters
+    ----------
+    unit : {"delta_gru", "delta_lstm"}
+    layers, delay, density
+        As those of `egru_example`.
+
+    Returns
+    -------
+    network : Network
+    stimulus : dict of ndarray, shape (n_steps, n_inputs)
+        For `to_brian2`, `Simulation.run` and `crosscheck`.
+    """
+    network = Network(dt=1.0, seed=seed, dtype="float64")
+    lines = network.add(EventSource(n_inputs, name="lines", threshold=_uniform(0.1, 0.6)))
+    senders: list[Population] = [lines]
+    units = DeltaGRU if unit == "delta_gru" else DeltaLSTM
+    for number in range(1, layers + 1):
+        threshold, bias = _uniform(0.05, 0.3), _uniform(-0.2, 0.2)
+        hidden = network.add(units(n_units, f"hidden_{number}", threshold, bias))
+        for sender in senders:
+            network.connect(sender, hidden, weight=_normal(1.5, density))
+        network.connect(hidden, hidden, delay=float(delay), weight=_normal(1.0, density))
+        senders = [lines, hidden]
+    output = network.add(DeltaEncoder(hidden, name="output"))
+    network.connect(output, network.add(DeltaReadout(3, name="answer", bias=0.1)))
+    walk = _stimulus_generator(seed).normal(size=(n_steps, n_inputs))
+    for step in range(1, n_steps):
+        walk[step] = 0.95 * walk[step - 1] + np.sqrt(1 - 0.95**2) * walk[step]
+    return network, {"lines": walk}
