@@ -27,7 +27,7 @@ class Backward:
         loss_event: NDArray | None,
         D: NDArray,
         carry: NDArray,
-        dbias: NDArray,
+        dbias: NDArray | None,
         dthreshold: NDArray | None,
         active: NDArray[np.int64],
     ) -> None: ...

@@ -43,8 +43,9 @@ def run(
     hop: Annotated[float, "ms from frame to frame"] = 10.0,
     seed: Annotated[int, "seed of weights, order of the words and of the tasks"] = 0,
 ) -> dict[str, Any]:
-    """Learn new words at batch 1 without forgetting the old ones, with a dense and a delta network.
+    """Learn new words at batch 1 and do not forget the old ones.
 
+    Once with a dense network, once with a delta network.
     iCaRL (Rebuffi, Kolesnikov, Sperl & Lampert, CVPR 2017): a memory of exemplars chosen by herding, the old
     network's answers as targets for the old words, and the nearest mean of exemplars as the classifier.  Both
     networks see the same words in the same order.
@@ -66,7 +67,7 @@ def run(
         )
     tasks = [words[:first_words], *_chunks(words[first_words:], new_words)]
     folder.console.print(f"{task.recordings!r}; tasks of {[len(t) for t in tasks]} words", soft_wrap=True)
-    curves = {}
+    curves: dict[str, list[dict[str, Any]]] = {}
     for name, theta in (("dense", 0.0), ("delta", threshold)):
         network = build(task, cell, units, 1, theta, seed)
         learner = Learner(task, network, memory)
@@ -190,7 +191,8 @@ class Learner:
                 continue
             numbers = train[label[train] == word]
             features = self._features(numbers)
-            mean, so_far, chosen = features.mean(axis=0), np.zeros(features.shape[1]), []
+            mean, so_far = features.mean(axis=0), np.zeros(features.shape[1])
+            chosen: list[int] = []
             for count in range(min(share, len(numbers))):
                 distance = np.linalg.norm(mean - (so_far + features) / (count + 1), axis=1)
                 distance[chosen] = np.inf

@@ -99,7 +99,9 @@ def run(
         "folder of the Free Spoken Digit Dataset, or with a folder of WAV files for each word; without it, "
         "synthetic words",
     ] = None,
-    held_out: Annotated[str, "speakers to test with, separated by commas; none: the split of the data"] = "",
+    held_out: Annotated[
+        str | None, "speakers to test with, separated by commas; else as the data says"
+    ] = None,
     cell: Annotated[Literal["lstm", "gru"], "unit type"] = "lstm",
     units: Annotated[int, "units per layer"] = 64,
     layers: Annotated[int, "layers"] = 2,
@@ -116,8 +118,9 @@ def run(
     bands: Annotated[int, "mel bands"] = 16,
     hop: Annotated[float, "ms from frame to frame"] = 10.0,
 ) -> dict[str, Any]:
-    """Train delta networks with several thresholds, and the dense network, with one recipe.
+    """Name spoken words: delta networks beside the dense network.
 
+    All are trained with one recipe, one after the other.
     For each threshold: accuracy, events, operations (MACs) of the three passes of a training step, and its
     wall time.  The dense network is the one with threshold 0; what the thresholds do to it when they are
     applied only after training is shown beside.
@@ -307,7 +310,7 @@ def _numbers(name: str, given: str) -> list[float]:
     return found
 
 
-def open_recordings(data: Path | None, held_out: str = "") -> Recordings:
+def open_recordings(data: Path | None, held_out: str | None = None) -> Recordings:
     """The recordings of a folder, or synthetic ones; named speakers are held out for the test."""
     recordings = load_recordings(data)
     return recordings.hold_out(held_out.split(",")) if held_out else recordings
