@@ -293,7 +293,7 @@ class _Work:
         self.dthreshold = [
             np.zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
         ]
-        self.active = [np.zeros(n_lanes, np.int64) for _ in sizes]
+        self.active = np.zeros((len(sizes), n_lanes), np.int64)
         self.dline: dict[str, NDArray] = {}
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
 
@@ -352,10 +352,9 @@ class _Work:
         """
         active, beta = {}, {}
         lane_steps = max(int(self.log.lengths.sum()), 1)
-        for p, by_lane in zip(self.plan.populations, self.active, strict=True):
+        for p, count in zip(self.plan.populations, self.active.sum(axis=1).tolist(), strict=True):
             if "threshold" in p.parameters:
-                active[p.name] = count = int(by_lane.sum())
-                beta[p.name] = count / (lane_steps * p.n_units)
+                active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)
         return {"backward_active": active, "beta": beta}
 
     def input_gradient(self, name: str, n_steps: int) -> NDArray:

@@ -275,9 +275,10 @@ def _draw(folder: RunFolder, summary: dict[str, Any], cell: str, threshold: floa
             [entry["words"] for entry in later], took, "k:", label=f"torch.nn.{cell.upper()}, steps only"
         )
     left.set(ylabel="test words named (%)", ylim=(0, 102))
-    middle.set(ylabel="MACs of later tasks (10^9)", ylim=(0, None))
+    middle.set(ylabel="MACs of later tasks ($10^9$)", ylim=(0, None))
     right.set(ylabel="time of later tasks (s)", ylim=(0, None))
     for axes in (left, middle, right):
         axes.set_xlabel("words known")
-        axes.legend()
+        axes.margins(y=0.25)
+        axes.legend(loc="lower left" if axes is left else "upper left")
     figure.savefig(folder / "incremental_learning.png", dpi=150)

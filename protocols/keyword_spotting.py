@@ -378,12 +378,12 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
     from evsim.tables import plain_table
 
     table = plain_table(
-        "threshold",
-        "accuracy\ntrained so",
-        "accuracy\nset after",
+        "thres-\nhold",
+        "accu-\nracy",
+        "set\nafter",
         "silent\ninputs",
         "silent\nunits",
-        *(f"MACs saved\n{name}" for name in PASSES.values()),
+        *(f"MACs saved\n{kind}" for kind in PASSES.values()),
         "ms per\nstep",
     )
     for row in summary["rows"]:
@@ -398,6 +398,10 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
             f"{1000 * row['seconds_per_step']:.1f}",
         )
     folder.console.print(table)
+    folder.console.print(
+        "accuracy: on the test words, of the network trained with that threshold;\n"
+        "set after: of the dense network (threshold 0), given it after training"
+    )
     peer = summary["torch_seconds_per_step"]
     if peer is not None:
         folder.console.print(
@@ -438,15 +442,15 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
     right.set(ylabel="training step (ms)", ylim=(0, None))
     right.legend()
     for axes in (left, middle, right):
-        axes.set_xlabel("threshold (of normalised features and of h)")
+        axes.set_xlabel("threshold")
     figure.savefig(folder / "keyword_spotting.png", dpi=150)
 
 
 def _log(folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int) -> None:
-    """Log and draw one network hearing five test words, one after the other."""
+    """Log one network hearing some test words, a lane for each, and draw the first."""
     _load(folder, network, theta, seed)
-    words = np.concatenate([task.features[i] for i in task.part("test")[:5]])
-    log = Simulation(network).run(words)
+    trial = task.trial(task.part("test")[:5])
+    log = Simulation(network).run(trial.stimulus, lengths=trial.lengths)
     log.provenance |= {"protocol": "keyword_spotting", "settings": folder.settings}
     log.save(folder / "events.h5", overwrite=True, states=True)
     log.figure().savefig(folder / "raster.png", dpi=150)
