@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from evsim.adjoint import Adjoint
+from evsim.errors import GradientError, LogError
+from evsim.eventlog import EventLog
 from evsim.models import DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource
 from evsim.network import Network
 from evsim.simulation import Simulation
@@ -305,3 +307,34 @@ def test_a_run_without_events_has_a_loss_of_no_events():
     assert log["first"].n_events == 0
     gradients = Adjoint(simulation.plan).replay(log, {"first.y": np.zeros(0)})
     assert not any(values.any() for values in gradients.values())
+
+
+# -- logs --------------------------------------------------------------------------------------------------
+
+
+@all_units
+@pytest.mark.parametrize("states", [False, True])
+def test_a_saved_log_replays_and_keeps_states_if_wanted(units, states, tmp_path):
+    simulation = Simulation(network(units, delay=2.0))
+    simulation.run(lines(5), carry=True)
+    log = simulation.run(lines(), carry=True)
+    opened = EventLog.open(log.save(tmp_path / "run.h5", states=states))
+    assert opened.equal(log)
+    first, again = replay(simulation, log, initial=True), replay(simulation, opened, initial=True)
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    for name in ("first", "second"):
+        if states:
+            np.testing.assert_array_equal(opened[name].state, log[name].state)
+        else:
+            with pytest.raises(LogError, match=r"save\(states=True\)"):
+                _ = opened[name].state
+
+
+def test_a_log_whose_thresholds_changed_is_not_replayed_without_its_tape():
+    net = network("gru")
+    simulation = Simulation(net)
+    log = simulation.run(lines(), tape=False)
+    net.parameters()["again.threshold"].assign(0.04)
+    with pytest.raises(GradientError, match=r"'again'.*do not follow"):
+        replay(simulation, log)
