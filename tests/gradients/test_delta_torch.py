@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from evsim.adjoint import Adjoint
+from evsim.errors import ParameterError
 from evsim.models import DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource
 from evsim.network import Network
 from evsim.simulation import Simulation
+from evsim.torch_weights import load_rnn, to_rnn
 from gradients.cases import relative_error
 
 pytestmark = pytest.mark.peer
@@ -85,3 +87,65 @@ def test_threshold_zero_equals_torch(units, n_layers):
     assert relative_error(gradients.inputs["lines"], line.grad.numpy()) < 1e-10
     for parameter, name, part in pairs:
         assert relative_error(part(gradients[name]), parameter.grad.numpy()) < 1e-10, name
+
+
+def trained(units, bias=True):
+    """A torch module that has learned to smooth its input for a few steps, and new input."""
+    import torch
+
+    torch.manual_seed(0)
+    module = (torch.nn.GRU if units == "gru" else torch.nn.LSTM)(K, H, 2, bias=bias).double()
+    adam = torch.optim.Adam(module.parameters(), lr=0.01)
+    x = torch.cumsum(0.1 * torch.randn(T, 16, K).double(), dim=0)
+    target = torch.tanh(x.mean(dim=2, keepdim=True))
+    for _ in range(30):
+        adam.zero_grad()
+        loss = ((module(x)[0][..., :1] - target) ** 2).mean()
+        loss.backward()
+        adam.step()
+    return module, torch.cumsum(0.1 * torch.randn(T, B, K).double(), dim=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("units", UNITS)
+def test_a_trained_module_runs_as_a_delta_network(units, bias):
+    import torch
+
+    module, x = trained(units, bias)
+    layers = ["layer0", "layer1"]
+    logs = []
+    for threshold in (0.0, 0.05):
+        net = network(units, 2, threshold)
+        load_rnn(net, module.state_dict(), layers)
+        logs.append(Simulation(net).run(x.numpy()))
+    with torch.no_grad():
+        expected = module(x)[0].numpy()
+    exact, sparse = logs
+    assert np.abs(exact["layer1"].state - expected).max() < 1e-12
+    assert 0 < np.abs(sparse["layer1"].state - expected).max() < 0.1
+    for name in ("lines", *layers):
+        assert 0 < sparse[name].n_events < 0.9 * exact[name].n_events
+    assert sum(sparse.counters["macs"].values()) < 0.8 * sum(exact.counters["macs"].values())
+
+    again = (torch.nn.GRU if units == "gru" else torch.nn.LSTM)(K, H, 2).double()
+    again.load_state_dict({name: torch.from_numpy(array) for name, array in to_rnn(net, layers).items()})
+    with torch.no_grad():
+        assert np.abs(again(x)[0].numpy() - expected).max() < 1e-14
+
+
+def test_modules_of_other_kinds_are_refused():
+    import torch
+
+    net = network("lstm", 1)
+    for module, word in (
+        (torch.nn.LSTM(K, H, bidirectional=True), "bidirectional"),
+        (torch.nn.LSTM(K, H, proj_size=2), "proj_size"),
+        (torch.nn.LSTM(K, H, 2), "layer 1"),
+        (torch.nn.GRU(K, H), r"torch\.nn\.GRU"),
+        (torch.nn.RNN(K, H), r"\(8, 5\)"),
+    ):
+        with pytest.raises(ParameterError, match=word):
+            load_rnn(net, module.state_dict(), ["layer0"])
+    live = dict(torch.nn.LSTM(K, H).named_parameters())  # tensors that ask for their gradient
+    with pytest.raises(ParameterError, match=r"state_dict\(\)"):
+        load_rnn(net, live, ["layer0"])

@@ -16,8 +16,8 @@ LEVELS = (
     ("evsim.events", "evsim.loss", "evsim.parameter", "evsim.provenance", "evsim.threads", "evsim.data.*"),
     ("evsim.hdf5", "evsim.optimizer", "evsim.population", "evsim.projection", "evsim.selection"),
     ("evsim.network", "evsim.models.*"),
-    ("evsim.plan", "evsim.raster", "evsim.reference_units", "evsim.comparison", "evsim.sonata"),
-    ("evsim.eventlog",),
+    ("evsim.plan", "evsim.raster", "evsim.comparison", "evsim.sonata"),
+    ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # never each other
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
     ("evsim.training", "evsim.progress", "evsim.tables"),
