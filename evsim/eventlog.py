@@ -101,7 +101,7 @@ class PopulationLog:
             raise LogError(
                 f"population '{self.name}'",
                 f"no states of this {self.kind} were recorded",
-                "run with tape=True; a file holds those of EGRU only after save(states=True)",
+                "run with tape=True; a file holds those of units that send only after save(states=True)",
             )
         for recorded in ("v", "h", "c"):
             if recorded in self.tape_fields:
@@ -284,7 +284,8 @@ class EventLog:
         """Write the log as a SONATA HDF5 file and return its path.
 
         It is written beside the target under a hidden name and renamed when whole, so that the name ``path``
-        never stands for half a log.  EGRU's tape is not kept: events and initial states determine it.
+        never stands for half a log.  The tape of units that send is not kept: events and initial states
+        determine it.
 
         Parameters
         ----------
@@ -292,7 +293,7 @@ class EventLog:
         overwrite : bool
             Whether an existing file may be replaced.
         states : bool
-            Whether to keep EGRU's states too (readouts' always are).
+            Whether to keep the states of units that send too (readouts' always are).
 
         Raises
         ------

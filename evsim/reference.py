@@ -2,9 +2,11 @@
 
 This file is the oracle of the tests and shares nothing with the code that it judges: no plan, no event lists,
 no core.  Nothing is skipped because it is zero; everything is an array of shape (lane, unit).  The equations
-are those of Subramoney et al., ICLR 2023 (arXiv 2206.06178), in the two forms written above `EGRU`;
-`backpropagate` is their reverse-mode derivative, with a pseudo-derivative for H'.  Each ``_*_vjp`` stands
-below the step that it differentiates; ``dX`` is the gradient of the loss with respect to ``X``.
+are those of Subramoney et al., ICLR 2023 (arXiv 2206.06178), in the two forms written above `EGRU`, and those
+at the head of `evsim.models.delta`, where targets look at held copies instead of adding up changes.
+`backpropagate` is their reverse-mode derivative, with a pseudo-derivative for H', and with the choice of what
+delta units send held fixed.  The steps of the unit types are in `evsim.reference_units`, each with its
+vector-Jacobian product below it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import GradientError, StimulusError
 from evsim.events import Events
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import EGRU, EventSource
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
+from evsim.reference_units import step, step_vjp
 
 #: H'(v) for v = a - threshold.
 PSEUDO_DERIVATIVES: dict[str, Callable[[NDArray, float, float], NDArray]] = {
@@ -41,11 +44,12 @@ class Run:
     lengths : ndarray of int64, shape (n_lanes,)
         Steps that each lane runs; afterwards it sends nothing and its state stays.
     initial : dict of dict of ndarray
-        ``"y"`` (history, n_lanes, n_units), last row the step before the first; ``"c"`` or ``"v"``
-        (n_lanes, n_units).
+        ``"y"`` (history, n_lanes, n_units), last row the step before the first; states by the names of
+        `Population.states`, (n_lanes, n_units).
     traces : dict of dict of ndarray
-        By population: sources ``y``; EGRU ``a`` (before the reset), ``o``, ``y``, ``c`` (after it) and gates:
-        z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the paper's); readouts ``v``.
+        By population: what it sent, ``y``, if it sends; its states after each step; EGRU ``a`` (before the
+        reset), ``o`` and gates: z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the paper's); delta units
+        their gates, of DeltaGRU with q = M_q; readouts ``v``.
     macs : dict of int
         Multiply-accumulates by projection that an event-driven run needs.
     weights : dict of ndarray
@@ -87,6 +91,27 @@ class Run:
             total += self.arriving(p, t) @ self.weights[p.name]
         return total
 
+    def arrived(self, projection: Projection, t: int) -> NDArray:
+        """The sum of all that arrived through a projection in steps 0 to t, shape (n_lanes, rows).
+
+        Of lines that send their changes it is the held copy at the last step heard of, less that at rest.
+        """
+        source, last = projection.source, t - projection.delay_steps
+        y = self.initial[source.name]["y"]
+        total = y[len(y) - projection.delay_steps : len(y) + min(last + 1, 0)].sum(axis=0)
+        if last < 0:
+            return total
+        if "sent" in source.states:
+            return total + self[source.name]["sent"][last] - self.initial[source.name]["sent"]
+        return total + self[source.name]["y"][: last + 1].sum(axis=0)
+
+    def held(self, population: Population, port: str, t: int) -> NDArray:
+        """The sum of arrived W over all projections that end in a port, shape (n_lanes, columns of it)."""
+        total = np.zeros((self.n_lanes, len(population.ports[port]) * population.n_units))
+        for p in self.into(population, port):
+            total += self.arrived(p, t) @ self.weights[p.name]
+        return total
+
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Whether a lane still runs, shape (n_steps, n_lanes, 1)."""
@@ -94,11 +119,15 @@ class Run:
 
 
 def order(network: Network) -> list[Population]:
-    """Populations in the order of a step: senders of delay-free projections before targets, ties by name."""
-    instant = [p for p in network.projections.values() if p.delay_steps == 0]
+    """Populations in the order of a step: senders of delay-free projections before targets, ties by name.
+
+    What is watched comes before its encoder.
+    """
+    instant = [(p.source, p.target) for p in network.projections.values() if p.delay_steps == 0]
+    instant += [(p.watches, p) for p in network.populations.values() if p.watches is not None]
     waiting, done = sorted(network.populations.values(), key=lambda population: population.name), []
     while waiting:
-        ready = next(p for p in waiting if not any(i.target is p and i.source in waiting for i in instant))
+        ready = next(p for p in waiting if not any(last is p and first in waiting for first, last in instant))
         waiting.remove(ready)
         done.append(ready)
     return done
@@ -114,7 +143,7 @@ def history(network: Network, population: Population) -> int:
 
 def simulate(
     network: Network,
-    stimulus: Mapping[str, Events],
+    stimulus: Mapping[str, Events | ArrayLike],
     n_steps: int,
     n_lanes: int,
     initial: Mapping[str, Mapping[str, ArrayLike]] | None = None,
@@ -124,8 +153,9 @@ def simulate(
 
     Parameters
     ----------
-    stimulus : dict of Events
-        By source, each of n_steps and n_lanes; sources that are not named stay silent.
+    stimulus : dict of Events or array, shape (n_steps, n_lanes, n_units)
+        By source: what it sends; of one with a threshold the values of its lines.  Of sources that are not
+        named it is zero.
     initial : dict of dict of array, optional
         As `Run.initial`; whatever is not given is zero.
     lengths : array of integers, shape (n_lanes,), optional
@@ -140,10 +170,12 @@ def simulate(
     populations = order(network)
     sources = [p for p in populations if isinstance(p, EventSource)]
     inputs = {p.name: np.zeros((n_steps, n_lanes, p.n_units)) for p in sources}
-    for name, events in stimulus.items():
-        if name not in inputs or inputs[name].shape != (events.n_steps, events.n_lanes, events.n_units):
-            raise StimulusError(f"stimulus '{name}'", f"{events!r} does not fit", f"sources are {sources}")
-        inputs[name] = events.to_dense().astype(np.float64)
+    for name, given_input in stimulus.items():
+        dense = given_input.to_dense() if isinstance(given_input, Events) else given_input
+        if name not in inputs or inputs[name].shape != np.shape(dense):
+            problem = f"shape {np.shape(dense)} does not fit {n_steps} steps of {n_lanes} lanes"
+            raise StimulusError(f"stimulus '{name}'", problem, f"sources are {sources}")
+        inputs[name] = np.asarray(dense, np.float64)
     weights = {name: p.to_dense().astype(np.float64) for name, p in network.projections.items()}
     given = {p.name: (initial or {}).get(p.name, {}) for p in populations}
     start = {p.name: _initial(p, history(network, p), n_lanes, given[p.name]) for p in populations}
@@ -151,7 +183,7 @@ def simulate(
     run = Run(network, n_steps, n_lanes, stop, start, traces, dict.fromkeys(weights, 0), weights)
     for t in range(n_steps):
         for population in populations:
-            for key, new in _step(run, population, inputs, t).items():
+            for key, new in step(run, population, inputs, t).items():
                 held = run.before(population.name, key, t) if key in population.states else 0.0
                 run[population.name][key][t] = np.where(run.alive[t], new, held)
     for name, projection in network.projections.items():
@@ -166,21 +198,11 @@ def _initial(unit: Population, depth: int, n_lanes: int, given: Mapping) -> dict
     return {k: np.array(given.get(k, zero), np.float64).reshape(zero.shape) for k, zero in start.items()}
 
 
-def _fields(population: Population) -> str:
-    """Names of the recorded arrays, one letter each."""
-    if isinstance(population, EGRU):
-        return "zrgqaoyc" if population.form == "evnn" else "urzaoyc"
-    return "y" if isinstance(population, EventSource) else "v"
-
-
-def _step(run: Run, population: Population, inputs: Mapping[str, NDArray], t: int) -> dict[str, NDArray]:
-    if isinstance(population, EventSource):
-        return {"y": inputs[population.name][t]}
-    if isinstance(population, EGRU):
-        return (_evnn if population.form == "evnn" else _paper)(run, population, t)
-    if isinstance(population, LeakyReadout):
-        return _readout(run, population, t)
-    raise TypeError(f"no reference for {population!r}")
+def _fields(unit: Population) -> tuple[str, ...]:
+    """Names of the recorded arrays."""
+    gates = {"egru_evnn": "zrgqao", "egru_paper": "urzao", "delta_gru": "rznq", "delta_lstm": "ifgo"}
+    own = (*gates.get(unit.kernel, ""), *unit.states)
+    return (*own, "y") if unit.emits else own if "v" in own else (*own, "v")
 
 
 def _count(run: Run, projection: Projection) -> int:
@@ -214,14 +236,6 @@ def _stored(projection: Projection) -> tuple[NDArray, NDArray]:
     return np.repeat(np.arange(projection.shape[0]), np.diff(projection.indptr)), projection.indices
 
 
-def _values(population: Population, parameter: str) -> NDArray:
-    return population.parameters[parameter].values.astype(np.float64)
-
-
-def _logistic(x: NDArray) -> NDArray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))  # does not overflow
-
-
 # -- backwards ---------------------------------------------------------------------------------------------
 
 
@@ -237,8 +251,9 @@ def backpropagate(
     Parameters
     ----------
     losses : dict of array, shape (n_steps, n_lanes, n_units)
-        Partial derivatives of the loss: ``"hidden"`` by the state (EGRU c, readout v), ``"hidden.y"`` by what
-        was sent, ``"hidden.o"`` by whether it was sent.  Steps after the end of a lane do not count.
+        Partial derivatives of the loss: ``"hidden"`` by the state (EGRU c, delta unit h, readout v),
+        ``"hidden.y"`` by what was sent, ``"hidden.o"`` by whether it was sent.  Steps after the end of a lane
+        do not count.
     pseudo_derivative : {"triangle", "rectangle", "fast_sigmoid"}
     gamma, eps : float
         Its height, and the inverse of its half width.
@@ -246,51 +261,57 @@ def backpropagate(
     Returns
     -------
     dict
-        A gradient by the name of each parameter (of the stored values, if CSR); ``"inputs"``: by source,
-        shape (n_steps, n_lanes, n_units); ``"initial"``: like `Run.initial`; ``"backward_active"``: by EGRU
-        population the units of B_t, bool, shape (n_steps, n_lanes, n_units): those that sent something or
-        whose H' is not zero.
+        A gradient by the name of each parameter (of the stored values, if CSR) but thresholds of changes;
+        ``"inputs"``: by source, shape (n_steps, n_lanes, n_units); ``"initial"``: like `Run.initial`;
+        ``"backward_active"``: by population with thresholds the units of B_t, bool, shape (n_steps, n_lanes,
+        n_units): those that sent something or whose H' is not zero.
 
     Raises
     ------
     GradientError
         A loss on something the network does not have, or of another shape.
     """
-    back = _Backward(run, losses, lambda v: PSEUDO_DERIVATIVES[pseudo_derivative](v, gamma, eps))
+    back = Backward(run, losses, lambda v: PSEUDO_DERIVATIVES[pseudo_derivative](v, gamma, eps))
     populations = order(run.network)
     for t in reversed(range(run.n_steps)):
         for population in reversed(populations):
-            if isinstance(population, EGRU):
-                (_evnn_vjp if population.form == "evnn" else _paper_vjp)(back, population, t)
-            elif isinstance(population, LeakyReadout):
-                _readout_vjp(back, population, t)
+            step_vjp(back, population, t)
     return back.result()
 
 
-class _Backward:
-    """What flows backwards: ``dsent`` (first rows: before the run), ``dstate`` (after the present step)."""
+class Backward:
+    """What flows backwards.
+
+    ``dsent[name]``: at what was sent, first rows before the run; ``dheld[name]``: at the held copies, first
+    row before the run; ``dstate[name][state]``: at a state after the present step, or at the m of the start;
+    ``dline[name]``: at the lines of a source.
+    """
 
     def __init__(self, run: Run, losses: Mapping[str, ArrayLike], slope: Callable[[NDArray], NDArray]):
         self.run, self.slope = run, slope
         populations, lanes = run.network.populations, run.n_lanes
+        sizes = {p.name: (lanes, p.n_units) for p in populations.values()}
         self.losses: dict[str, NDArray] = {}
         for p in populations.values():
-            keys = [p.name] if p.states else []
-            for key in keys + ([f"{p.name}.y", f"{p.name}.o"] if isinstance(p, EGRU) else []):
-                self.losses[key] = np.zeros((run.n_steps, lanes, p.n_units))
+            for kind in p.losses:
+                self.losses[f"{p.name}.{kind}".rstrip(".")] = np.zeros((run.n_steps, *sizes[p.name]))
         for key, loss in losses.items():
             if key not in self.losses or self.losses[key].shape != np.shape(loss):
                 known = {known: array.shape for known, array in self.losses.items()}
                 raise GradientError(f"loss '{key}'", f"shape {np.shape(loss)}", f"give some of {known}")
             self.losses[key] = np.where(run.alive, loss, 0.0)
         self.depth = {p.name: history(run.network, p) for p in populations.values() if p.emits}
-        past_and_run = {name: (d + run.n_steps, lanes) for name, d in self.depth.items()}
-        self.dsent = {k: np.zeros((*shape, populations[k].n_units)) for k, shape in past_and_run.items()}
-        self.dstate = {p.name: np.zeros((lanes, p.n_units)) for p in populations.values() if p.states}
+        self.dsent = {name: np.zeros((d + run.n_steps, *sizes[name])) for name, d in self.depth.items()}
+        self.dstate = {p.name: {s: np.zeros(sizes[p.name]) for s in p.states} for p in populations.values()}
+        holding = [name for name, states in self.dstate.items() if "sent" in states]
+        self.dheld = {name: np.zeros((1 + run.n_steps, *sizes[name])) for name in holding}
+        self.dline = {name: np.zeros((run.n_steps, *sizes[name])) for name in holding}
         self.dweight = {name: np.zeros(weight.shape) for name, weight in run.weights.items()}
         own = [q for p in populations.values() for q in p.parameters.values()]
-        self.dparameter = {q.name: np.zeros(q.values.shape) for q in own}
-        self.active = {k: run[k]["o"] > 0 for k, p in populations.items() if isinstance(p, EGRU)}
+        not_differentiated = {f"{name}.threshold" for name in holding}
+        self.dparameter = {q.name: np.zeros(q.values.shape) for q in own if q.name not in not_differentiated}
+        thresholded = [p.name for p in populations.values() if "threshold" in p.parameters]
+        self.active = {name: run[name]["y"] != 0 for name in thresholded}
 
     def send(self, name: str, t: int, dy: NDArray) -> None:
         """Add to the gradient of what a population sent in step t."""
@@ -302,115 +323,30 @@ class _Backward:
             self.dweight[p.name] += self.run.arriving(p, t).T @ d
             self.send(p.source.name, t - p.delay_steps, d @ self.run.weights[p.name].T)
 
-    def fire(self, unit: EGRU, t: int) -> NDArray:
-        """da from what follows of a: o = H(a - threshold), y = o a, and c = a - o threshold or c = a."""
-        name, theta = unit.name, _values(unit, "threshold")
-        a, o = self.run[name]["a"][t], self.run[name]["o"][t]
-        resets = float(unit.form == "evnn")
-        dc = self.dstate[name] + self.losses[name][t]
-        dy = self.dsent[name][self.depth[name] + t] + self.losses[f"{name}.y"][t]
-        do = self.losses[f"{name}.o"][t] + a * dy - resets * theta * dc
-        slope = self.slope(a - theta)
-        self.active[name][t] = ((slope > 0) | (o > 0)) & self.run.alive[t]
-        self.dparameter[f"{name}.threshold"] -= (slope * do + resets * o * dc).sum(axis=0)
-        return dc + o * dy + slope * do
+    def hold(self, population: Population, port: str, t: int, d: NDArray) -> None:
+        """The vjp of `Run.held`."""
+        for p in self.run.into(population, port):
+            self.dweight[p.name] += self.run.arrived(p, t).T @ d
+            darrived = d @ self.run.weights[p.name].T
+            name, depth, last = p.source.name, self.depth[p.source.name], t - p.delay_steps
+            self.dsent[name][depth - p.delay_steps : depth + min(last + 1, 0)] += darrived
+            if last >= 0 and name in self.dheld:
+                self.dheld[name][1 + last] += darrived
+                self.dheld[name][0] -= darrived
+            elif last >= 0:
+                self.dsent[name][depth : depth + last + 1] += darrived
 
     def result(self) -> dict:
         """Everything, by name."""
         gradients: dict = dict(self.dparameter)
         for name, p in self.run.network.projections.items():
             gradients[p.weight.name] = self.dweight[name][_stored(p)].reshape(p.weight.values.shape)
-        initial: dict[str, dict[str, NDArray]] = {name: {} for name in self.run.network.populations}
-        for name, dstate in self.dstate.items():
-            initial[name][self.run.network[name].states[0]] = dstate
+        initial = {name: dict(states) for name, states in self.dstate.items()}
         inputs = {}
         for name, dsent in self.dsent.items():
             initial[name]["y"], during = np.split(dsent, [self.depth[name]])
+            if name in self.dheld:
+                initial[name]["sent"], during = self.dheld[name][0], self.dline[name]
             if isinstance(self.run.network[name], EventSource):
                 inputs[name] = during
         return gradients | {"inputs": inputs, "initial": initial, "backward_active": self.active}
-
-
-# -- unit types: one step, and its vjp ---------------------------------------------------------------------
-
-
-def _evnn(run: Run, unit: EGRU, t: int) -> dict[str, NDArray]:
-    theta, c = _values(unit, "threshold"), run.before(unit.name, "c", t)
-    xz, xr, xg = np.split(run.drive(unit, "input", t) + _values(unit, "bias"), 3, axis=1)
-    qz, qr, q = np.split(run.drive(unit, "recurrent", t) + _values(unit, "recurrent_bias"), 3, axis=1)
-    z = _logistic(xz + qz)
-    r = _logistic(xr + qr)
-    g = np.tanh(xg + r * q)
-    a = z * c + (1 - z) * g
-    o = (a > theta).astype(np.float64)
-    return {"z": z, "r": r, "g": g, "q": q, "a": a, "o": o, "y": o * a, "c": a - o * theta}
-
-
-def _evnn_vjp(back: _Backward, unit: EGRU, t: int) -> None:
-    z, r, g, q = (back.run[unit.name][k][t] for k in "zrgq")
-    c = back.run.before(unit.name, "c", t)
-    da = back.fire(unit, t)
-    dz = z * (1 - z) * (c - g) * da  # of the arguments of s, s and tanh
-    dg = (1 - g**2) * (1 - z) * da
-    dr = r * (1 - r) * q * dg
-    dx = np.concatenate([dz, dr, dg], axis=1)
-    dq = np.concatenate([dz, dr, r * dg], axis=1)
-    back.dstate[unit.name] = z * da
-    back.dparameter[f"{unit.name}.bias"] += dx.sum(axis=0)
-    back.dparameter[f"{unit.name}.recurrent_bias"] += dq.sum(axis=0)
-    back.receive(unit, "input", t, dx)
-    back.receive(unit, "recurrent", t, dq)
-
-
-def _recurrent(run: Run, unit: EGRU, t: int) -> list[tuple]:
-    """(projection, y', Ru, Rr, Rz) of each projection into the recurrent port."""
-    ends = run.into(unit, "recurrent")
-    return [(p, run.arriving(p, t), *np.split(run.weights[p.name], 3, axis=1)) for p in ends]
-
-
-def _paper(run: Run, unit: EGRU, t: int) -> dict[str, NDArray]:
-    theta, c = _values(unit, "threshold"), run.before(unit.name, "c", t)
-    pu, pr, pz = np.split(run.drive(unit, "input", t) + _values(unit, "bias"), 3, axis=1)
-    for _, y, Ru, Rr, _ in _recurrent(run, unit, t):
-        pu = pu + y @ Ru
-        pr = pr + y @ Rr
-    u, r = _logistic(pu), _logistic(pr)
-    for _, y, _, _, Rz in _recurrent(run, unit, t):
-        pz = pz + (r * y) @ Rz
-    z = np.tanh(pz)
-    a = u * z + (1 - u) * c - run.sent(unit.name, t - 1)
-    o = (a > theta).astype(np.float64)
-    return {"u": u, "r": r, "z": z, "a": a, "o": o, "y": o * a, "c": a}
-
-
-def _paper_vjp(back: _Backward, unit: EGRU, t: int) -> None:
-    u, r, z = (back.run[unit.name][k][t] for k in "urz")
-    c = back.run.before(unit.name, "c", t)
-    da = back.fire(unit, t)
-    du = u * (1 - u) * (z - c) * da  # of the arguments of s, s and tanh
-    dz = (1 - z**2) * u * da
-    dr = np.zeros_like(r)
-    for _, y, _, _, Rz in _recurrent(back.run, unit, t):
-        dr += r * (1 - r) * y * (dz @ Rz.T)
-    for p, y, Ru, Rr, Rz in _recurrent(back.run, unit, t):
-        back.dweight[p.name] += np.concatenate([y.T @ du, y.T @ dr, (r * y).T @ dz], axis=1)
-        back.send(unit.name, t - p.delay_steps, du @ Ru.T + dr @ Rr.T + r * (dz @ Rz.T))
-    back.send(unit.name, t - 1, -da)
-    dx = np.concatenate([du, dr, dz], axis=1)
-    back.dstate[unit.name] = (1 - u) * da
-    back.dparameter[f"{unit.name}.bias"] += dx.sum(axis=0)
-    back.receive(unit, "input", t, dx)
-
-
-def _readout(run: Run, unit: LeakyReadout, t: int) -> dict[str, NDArray]:
-    k = unit.decay(run.network.dt)
-    drive = run.drive(unit, "input", t) + _values(unit, "bias")
-    return {"v": k * run.before(unit.name, "v", t) + (1 - k) * drive}
-
-
-def _readout_vjp(back: _Backward, unit: LeakyReadout, t: int) -> None:
-    k = unit.decay(back.run.network.dt)
-    dv = back.dstate[unit.name] + back.losses[unit.name][t]
-    back.dstate[unit.name] = k * dv
-    back.dparameter[f"{unit.name}.bias"] += (1 - k) * dv.sum(axis=0)
-    back.receive(unit, "input", t, (1 - k) * dv)

@@ -71,7 +71,7 @@ def write(log: EventLog, path: str | Path, overwrite: bool = False, states: bool
             _write_population(where, group, log, population)
             if population.events is not None:
                 _write_spikes(where, file["spikes"].create_group(population.name), log, population.events)
-            if population.state_name == "v" or (states and population.state_name == "c"):
+            if population.state_name == "v" or (states and population.state_name is not None):
                 _write_report(file.require_group("report").create_group(population.name), log, population)
         parameters = ours.create_group("parameters")
         for name, values in log.parameters.items():

@@ -5,7 +5,7 @@ import pytest
 
 from evsim.adjoint import Adjoint
 from evsim.simulation import Simulation
-from gradients.cases import ALL, gradient_errors, relative_error
+from gradients.cases import ALL, gradient_errors, relative_error, state_of, with_states
 
 pytestmark = pytest.mark.peer
 
@@ -24,11 +24,10 @@ def test_replay_agrees_with_autograd(case):
         name: {key: np.zeros_like(start) for key, start in states.items()}
         for name, states in case.initial(net).items()
     }
-    dense = {name: events.to_dense() for name, events in stimulus.items()}
-    twin = torch_network.TorchNetwork(net, dense, at_rest, case.lengths, *case.surrogate.values())
-    for name, population in net.populations.items():
-        for state in population.states:
-            assert relative_error(log[name].state * alive, twin.trace(name, state) * alive) < 1e-12
+    twin = torch_network.TorchNetwork(net, stimulus, at_rest, case.lengths, *case.surrogate.values())
+    for population in with_states(net):
+        name, expected = population.name, twin.trace(population.name, state_of(population))
+        assert relative_error(log[name].state * alive, expected * alive) < 1e-12
     expected = twin.gradients(losses)
     del expected["initial"]
     errors = gradient_errors(got, expected)

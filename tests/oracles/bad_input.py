@@ -10,7 +10,15 @@ from evsim.errors import EvsimError, GradientError, LogError, NetworkError, Para
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.loss import cross_entropy, mean_squared_error
-from evsim.models import EGRU, LeakyReadout, beta_threshold
+from evsim.models import (
+    EGRU,
+    DeltaEncoder,
+    DeltaGRU,
+    DeltaLSTM,
+    EventSource,
+    LeakyReadout,
+    beta_threshold,
+)
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
 from evsim.plan import Plan
@@ -495,5 +503,163 @@ OPTIMIZER = [
     ),
 ]
 
-GROUPS = {"stimulus": STIMULUS, "network": NETWORK, "replay": REPLAY, "optimizer": OPTIMIZER}
+DELTA = [
+    Case(
+        "NaN",
+        StimulusError,
+        lambda s: s.delta.run(dense(2, 1, 3, NAN)),
+        ("lines", "nan", "step 2", "lane 1", "unit 3"),
+    ),
+    Case("inf", StimulusError, lambda s: s.delta.run(dense(value=-np.inf)), ("lines", "-inf")),
+    Case("beyond float32", StimulusError, lambda s: s.delta.run(dense(value=1e300)), ("lines", "inf")),
+    Case(
+        "units", StimulusError, lambda s: s.delta.run(np.zeros((T, B, K + 1))), ("lines", str(K + 1), str(K))
+    ),
+    Case("shape", StimulusError, lambda s: s.delta.run(np.zeros(T)), ("lines", f"({T},)")),
+    Case("lanes", StimulusError, lambda s: s.delta.run(np.zeros((T, B + 1, K))), (f"{B + 1} lanes", str(B))),
+    Case("token", StimulusError, lambda s: s.delta.run(np.full((T, B), K)), ("lines", f"token id {K}")),
+    Case(
+        "value of an event",
+        StimulusError,
+        lambda s: s.delta.run(([0.0], [0], [0], [NAN]), duration=1.0),
+        ("lines", "event 0", "nan"),
+    ),
+    *(
+        Case(
+            f"threshold {value} of {kind}",
+            ParameterError,
+            lambda s, make=make, value=value: s.delta.net.add(make(s, value)),
+            ("x.threshold", str(value), "inf]"),
+        )
+        for value in (-0.1, NAN)
+        for kind, make in {
+            "a source": lambda s, value: EventSource(2, "x", threshold=value),
+            "units": lambda s, value: DeltaLSTM(2, "x", threshold=[0.0, value]),
+            "an encoder": lambda s, value: DeltaEncoder(s.delta.net["hidden"], "x", threshold=value),
+        }.items()
+    ),
+    Case(
+        "threshold assigned",
+        ParameterError,
+        lambda s: s.delta.net.parameters()["hidden.threshold"].assign(-1.0),
+        ("hidden.threshold", "-1.0"),
+    ),
+    Case(
+        "thresholds",
+        ParameterError,
+        lambda s: s.delta.net.add(DeltaGRU(2, "x", threshold=[0.1] * 3)),
+        ("x.threshold", "(3,)", "(2,)"),
+    ),
+    Case(
+        "bias",
+        ParameterError,
+        lambda s: s.delta.net.add(DeltaGRU(2, "x", bias=np.zeros(6))),
+        ("x.bias", "(6,)", "(8,)"),
+    ),
+    Case(
+        "weight shape",
+        ParameterError,
+        lambda s: s.delta.net.connect("lines", "hidden", np.ones((K, 4 * H)), name="x"),
+        ("'x'", f"({K}, {4 * H})", f"({K}, {3 * H})", "(r, z, n)"),
+    ),
+    *(
+        Case(
+            f"{source} to {target}",
+            NetworkError,
+            lambda s, source=source, target=target: s.delta.net.connect(source, target),
+            (f"{source}->{target}", f"sends {sends}", f"takes {takes}"),
+        )
+        for source, target, sends, takes in (
+            ("lines", "spikes", "changes", "values"),
+            ("hidden", "spikes", "changes", "values"),
+            ("hidden", "leaky", "changes", "values"),
+            ("again", "leaky", "changes", "values"),
+            ("spikes", "hidden", "values", "changes"),
+            ("spikes", "answer", "values", "changes"),
+        )
+    ),
+    Case(
+        "encoder as target", NetworkError, lambda s: s.delta.net.connect("lines", "again"), ("again", "port")
+    ),
+    Case(
+        "encoder of EGRU",
+        NetworkError,
+        lambda s: DeltaEncoder(s.delta.net["spikes"], "x"),
+        ("'x'", "EGRU(2, name='spikes')", "DeltaGRU"),
+    ),
+    Case(
+        "encoder of an encoder",
+        NetworkError,
+        lambda s: DeltaEncoder(s.delta.net["again"], "x"),
+        ("'x'", "'again'", "DeltaGRU"),
+    ),
+    Case(
+        "encoder of a stranger",
+        NetworkError,
+        lambda s: s.delta.net.add(DeltaEncoder(DeltaGRU(2, "other"), "x")),
+        ("DeltaGRU(2, name='other')", "add()"),
+    ),
+    Case(
+        "encoder of a name",
+        NetworkError,
+        lambda s: DeltaEncoder("hidden", "x"),
+        ("'x'", "'hidden'", "DeltaGRU"),
+    ),
+    Case(
+        "cycle",
+        NetworkError,
+        lambda s: s.delta.net.connect("hidden", "hidden", delay=0, name="x"),
+        ("'x'", "cycle", "delay="),
+    ),
+    Case(
+        "cycle through an encoder",
+        NetworkError,
+        lambda s: s.delta.net.connect("again", "hidden", delay=0),
+        ("again->hidden", "cycle", "delay="),
+    ),
+    Case(
+        "loss of whether it sent",
+        GradientError,
+        lambda s: s.delta.replay({"hidden.o": np.zeros((T, B, H))}),
+        ("hidden.o", "delta units"),
+    ),
+    Case(
+        "loss of an encoder",
+        GradientError,
+        lambda s: s.delta.replay({"again": np.zeros((T, B, H))}),
+        ("again",),
+    ),
+    Case(
+        "loss of a source",
+        GradientError,
+        lambda s: s.delta.replay({"lines.y": np.zeros((T, B, K))}),
+        ("lines.y",),
+    ),
+    Case(
+        "loss by event",
+        GradientError,
+        lambda s: s.delta.replay({"hidden.y": np.zeros(s.delta.log["hidden"].n_events + 1)}),
+        ("hidden.y", "one for each event"),
+    ),
+    Case(
+        "loss by event at a state",
+        GradientError,
+        lambda s: s.delta.replay({"hidden": np.zeros(s.delta.log["hidden"].n_events)}),
+        ("'hidden'", f"({T}, {B}, {H})"),
+    ),
+    Case(
+        "NaN loss by event",
+        GradientError,
+        lambda s: s.delta.replay({"hidden.y": np.full(s.delta.log["hidden"].n_events, NAN)}),
+        ("hidden.y", "nan"),
+    ),
+]
+
+GROUPS = {
+    "stimulus": STIMULUS,
+    "network": NETWORK,
+    "replay": REPLAY,
+    "optimizer": OPTIMIZER,
+    "delta": DELTA,
+}
 CASES = {f"{group}: {case.name}": case for group, cases in GROUPS.items() for case in cases}

@@ -6,8 +6,31 @@ import numpy as np
 import scipy.sparse
 from hypothesis import strategies as st
 
-from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
+from evsim.models import (
+    EGRU,
+    DeltaEncoder,
+    DeltaGRU,
+    DeltaLSTM,
+    DeltaReadout,
+    EventSource,
+    LeakyReadout,
+    LinearReadout,
+)
 from evsim.network import Network
+
+#: What a loss may look at, by kind of population.
+LOSSES = {
+    "source": (),
+    "lines": (),
+    "evnn": ("", ".y", ".o"),
+    "paper": ("", ".y", ".o"),
+    "gru": ("", ".y"),
+    "lstm": ("", ".y"),
+    "encoder": (),
+    "leaky": ("",),
+    "linear": ("",),
+    "held": ("",),
+}
 
 
 @dataclass(frozen=True)
@@ -15,8 +38,9 @@ class Layer:
     """A population."""
 
     name: str
-    kind: str  # "source", "evnn", "paper", "leaky" or "linear"
+    kind: str  # a key of LOSSES
     n: int
+    watches: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +78,11 @@ class Recipe:
         return replace(self, **changes)
 
     def build(self, layers=None, links=None) -> Network:
-        """The network, put together in the order given (by default that of the recipe)."""
+        """The network, put together in the order given (by default that of the recipe), but encoders last."""
         net = Network(dt=self.dt, seed=self.seed, dtype=self.dtype)
-        for layer in self.layers if layers is None else layers:
-            net.add(_population(layer))
+        layers = self.layers if layers is None else layers
+        for layer in sorted(layers, key=lambda layer: layer.kind == "encoder"):
+            net.add(_population(layer, net))
         for link in self.links if links is None else links:
             net.connect(
                 link.source,
@@ -71,17 +96,21 @@ class Recipe:
 
     def sources(self) -> list[Layer]:
         """Where a stimulus is needed."""
-        return [layer for layer in self.layers if layer.kind == "source"]
+        return [layer for layer in self.layers if layer.kind in ("source", "lines")]
 
     def stimulus(self, seed: int = 1, n_steps: int | None = None) -> dict[str, np.ndarray]:
-        """Dense float input, mostly zero, of every source."""
+        """Dense float input of every source: mostly zero; of lines, mostly as in the step before.
+
+        Lines take values that floats hold exactly, so that a line that stays has nothing left to send.
+        """
         rng = np.random.default_rng([self.seed, seed])
         made = {}
         for layer in self.sources():
             shape = (self.n_steps if n_steps is None else n_steps, self.n_lanes, layer.n)
-            made[layer.name] = (rng.normal(0, 1.2, shape) * (rng.random(shape) < self.rate)).astype(
-                self.dtype
-            )
+            dense = rng.normal(0, 1.2, shape) * (rng.random(shape) < self.rate)
+            if layer.kind == "lines":
+                dense = np.round(np.cumsum(dense / 2, axis=0) * 64) / 64
+            made[layer.name] = dense.astype(self.dtype)
         return made
 
     def losses(self, seed: int = 2) -> dict[str, np.ndarray]:
@@ -89,21 +118,32 @@ class Recipe:
         rng = np.random.default_rng([self.seed, seed])
         made = {}
         for layer in self.layers:
-            if layer.kind != "source":
-                for suffix in ("", ".y", ".o") if layer.kind in ("evnn", "paper") else ("",):
-                    shape = (self.n_steps, self.n_lanes, layer.n)
-                    made[layer.name + suffix] = rng.normal(size=shape).astype(self.dtype)
+            for suffix in LOSSES[layer.kind]:
+                shape = (self.n_steps, self.n_lanes, layer.n)
+                made[layer.name + suffix] = rng.normal(size=shape).astype(self.dtype)
         return made
 
 
-def _population(layer: Layer):
-    if layer.kind == "source":
-        return EventSource(layer.n, name=layer.name)
-    if layer.kind == "leaky":
-        return LeakyReadout(layer.n, name=layer.name, tau=1.7, bias=_normal(0.2))
-    if layer.kind == "linear":
-        return LinearReadout(layer.n, name=layer.name, bias=_normal(0.2))
-    return EGRU(layer.n, name=layer.name, form=layer.kind, threshold=_thresholds, bias=_bias)
+def _population(layer: Layer, net: Network):
+    n, name = layer.n, layer.name
+    match layer.kind:
+        case "source":
+            return EventSource(n, name)
+        case "lines":
+            return EventSource(n, name, threshold=_thresholds)
+        case "gru":
+            return DeltaGRU(n, name, threshold=_thresholds, bias=_normal(0.5))
+        case "lstm":
+            return DeltaLSTM(n, name, threshold=_thresholds, bias=_normal(0.5))
+        case "encoder":
+            return DeltaEncoder(net[layer.watches], name, threshold=_thresholds)
+        case "leaky":
+            return LeakyReadout(n, name, tau=1.7, bias=_normal(0.2))
+        case "linear":
+            return LinearReadout(n, name, bias=_normal(0.2))
+        case "held":
+            return DeltaReadout(n, name, bias=_normal(0.2))
+    return EGRU(n, name, form=layer.kind, threshold=_thresholds, bias=_bias)
 
 
 def _normal(scale: float):
@@ -134,22 +174,39 @@ def _weights(density: float | None):
 def recipes(
     draw, dtypes=("float64", "float32"), delays=None, max_steps: int = 16, max_lanes: int = 4
 ) -> Recipe:
-    """Sources, EGRU of both forms and readouts; delay 0 only forwards, so that no cycle lacks one."""
+    """Sources, EGRU of both forms or delta units of both types with encoders, and readouts.
+
+    Delay 0 is only forwards, so that no cycle lacks one.
+    """
     delays = st.integers(1, 20) if delays is None else delays
+    # Names are shuffled so that the order by name is not that of the layers.
+    names = draw(
+        st.permutations(["able", "bird", "cask", "dune", "echo", "fern", "gale", "hush", "iris", "jade"])
+    )
+    layers: list[Layer] = []
+
+    def add(kinds: tuple[str, ...], most: int, watched: Layer | None = None) -> int:
+        n = draw(st.integers(1, most)) if watched is None else watched.n
+        kind = draw(st.sampled_from(kinds))
+        layers.append(Layer(names[len(layers)], kind, n, None if watched is None else watched.name))
+        return len(layers) - 1
+
+    delta = draw(st.booleans())
     n_sources, n_hidden, n_readouts = (
         draw(st.integers(1, 2)),
         draw(st.integers(1, 3)),
         draw(st.integers(1, 2)),
     )
-    # Names are shuffled so that the order by name is not that of the layers.
-    names = draw(st.permutations(["able", "bird", "cask", "dune", "echo", "fern", "gale"]))
-    kinds = ["source"] * n_sources
-    kinds += [draw(st.sampled_from(["evnn", "paper"])) for _ in range(n_hidden)]
-    kinds += [draw(st.sampled_from(["leaky", "linear"])) for _ in range(n_readouts)]
-    layers = tuple(
-        Layer(name, kind, draw(st.integers(1, 19 if kind in ("evnn", "paper") else 4)))
-        for name, kind in zip(names, kinds, strict=False)
-    )
+    senders = [add(("lines", "source") if delta else ("source",), 4) for _ in range(n_sources)]
+    hidden, readouts = [], []
+    for _ in range(n_hidden):
+        hidden.append(add(("gru", "lstm") if delta else ("evnn", "paper"), 19))
+        senders.append(hidden[-1])
+        if delta and draw(st.booleans()):
+            senders.append(add(("encoder",), 0, layers[hidden[-1]]))
+    for _ in range(n_readouts):
+        readouts.append(add(("held",) if delta else ("leaky", "linear"), 4))
+
     density = st.sampled_from([None, None, 0.5, 0.1])
     links: list[Link] = []
 
@@ -158,23 +215,21 @@ def recipes(
         delay = draw(st.one_of(st.just(0), delays)) if later else draw(delays)
         links.append(Link(layers[source].name, layers[target].name, delay, port, draw(density), len(links)))
 
-    hidden = range(n_sources, n_sources + n_hidden)
     for target in hidden:
-        link(draw(st.integers(0, target - 1)), target)
+        link(draw(st.sampled_from([sender for sender in senders if sender < target])), target)
         link(target, target)
-    for target in range(n_sources + n_hidden, len(layers)):
-        link(draw(st.sampled_from(list(hidden))), target)
+    for target in readouts:
+        link(draw(st.sampled_from([sender for sender in senders if sender >= hidden[0]])), target)
     for _ in range(draw(st.integers(0, 4))):
-        source = draw(st.integers(0, n_sources + n_hidden - 1))
-        target = draw(st.integers(n_sources, len(layers) - 1))
+        source, target = draw(st.sampled_from(senders)), draw(st.sampled_from(hidden + readouts))
         port = None
-        if layers[target].kind == "evnn":
+        if layers[target].kind in ("evnn", "gru", "lstm"):
             port = draw(st.sampled_from([None, "input", "recurrent"]))
         elif layers[target].kind == "paper" and source == target:
             port = draw(st.sampled_from(["input", "recurrent"]))
         link(source, target, port)
     return Recipe(
-        layers,
+        tuple(layers),
         tuple(links),
         seed=draw(st.integers(0, 2**20)),
         dtype=draw(st.sampled_from(list(dtypes))),

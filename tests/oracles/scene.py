@@ -3,7 +3,7 @@
 import numpy as np
 
 from evsim.adjoint import Adjoint
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.plan import Plan
@@ -23,6 +23,48 @@ def make_network(cue="cue", hidden=H):
     return net
 
 
+def make_delta_network():
+    """A network of changes, and beside it units that take values."""
+    net = Network(dt=0.5, seed=1)
+    net.add(EventSource(K, "lines", threshold=0.2))
+    net.add(DeltaGRU(H, "hidden", threshold=0.1))
+    net.add(DeltaEncoder(net["hidden"], "again", threshold=0.05))
+    net.add(DeltaReadout(C, "answer"))
+    net.add(EGRU(2, "spikes"))
+    net.add(LeakyReadout(2, "leaky"))
+    net.connect("lines", "hidden")
+    net.connect("hidden", "hidden")
+    net.connect("again", "answer")
+    return net
+
+
+class DeltaScene:
+    """The part of a `Scene` that sends changes."""
+
+    def __init__(self, lines):
+        self.lines, self.net = lines, make_delta_network()
+        self.simulation = Simulation(self.net, threads=1)
+        self.log = self.simulation.run(lines)
+
+    def run(self, stimulus, **options):
+        return self.simulation.run(stimulus, carry=True, **options)
+
+    def replay(self, losses):
+        return Adjoint(self.simulation.plan, threads=1).replay(self.log, losses)
+
+    def finish(self):
+        log = self.run(self.lines[::-1])
+        gradients = self.replay(
+            {"answer": np.ones((T, B, C)), "hidden.y": np.ones(len(self.log["hidden"].events))}
+        )
+        found = {
+            f"delta {name}": log[name].events.to_dense().tobytes() for name in ("lines", "hidden", "again")
+        }
+        found |= {f"delta {name} gradient": value.tobytes() for name, value in gradients.items()}
+        found |= {f"delta {name}": p.values.tobytes() for name, p in self.net.parameters().items()}
+        return found | {"delta description": str(self.net.describe()).encode()}
+
+
 class Scene:
     """A network in use: a run behind it and more to come, a log to replay, an optimiser on its way."""
 
@@ -40,6 +82,7 @@ class Scene:
         self.gradients = self.adjoint.replay(self.log, {"answer": self.loss})
         self.optimizer.step(self.gradients)
         self.log = self.simulation.run(self.cue, carry=True)
+        self.delta = DeltaScene(np.cumsum(self.cue, axis=0))
 
     def run(self, stimulus, *args, **options):
         return self.simulation.run(stimulus, *args, carry=True, **options)
@@ -70,4 +113,4 @@ class Scene:
         found |= {name: parameter.values.tobytes() for name, parameter in self.net.parameters().items()}
         found["description"] = str(self.net.describe()).encode()
         found["steps"] = str(self.simulation.time_step).encode()
-        return found
+        return found | self.delta.finish()

@@ -1,7 +1,8 @@
 """The network in torch (float64), differentiated by autograd: an oracle for every hand-written gradient.
 
-Written from the equations of Subramoney et al., ICLR 2023, as `EGRU` states them; it takes names, structure
-and values from a `Network` and nothing else from evsim.  Weights have axes (source unit, gate, unit).
+Written from the equations of Subramoney et al., ICLR 2023, as `EGRU` states them, and from those of delta
+networks in their own form, which adds what arrives to what has arrived; it takes names, structure and values
+from a `Network` and nothing else from evsim.  Weights have axes (source unit, gate, unit).
 """
 
 from graphlib import TopologicalSorter
@@ -41,7 +42,7 @@ class TorchNetwork:
     stimulus : dict of array, shape (steps, lanes, units)
         By source, all of them.
     initial : dict of dict of array
-        ``initial["hidden"]["c"]`` (lanes, units), ``["y"]`` (history, lanes, units), or ``["v"]``.
+        ``initial["hidden"]["y"]`` (history, lanes, units), and the states, such as ``["c"]`` (lanes, units).
     lengths : sequence of int, optional
         Steps that each lane runs.
     """
@@ -75,29 +76,37 @@ class TorchNetwork:
         for p in self.network.projections.values():
             if p.delay_steps == 0:
                 sorter.add(p.target.name, p.source.name)
-        schedule = list(sorter.static_order())
-        state = {}
         for name, population in self.network.populations.items():
-            for key in population.states:
-                state[name] = self.initial[name][key]
+            if population.watches is not None:
+                sorter.add(name, population.watches.name)
+        schedule = list(sorter.static_order())
+        self.state = {}
+        for name, population in self.network.populations.items():
+            self.state[name] = {key: self.initial[name][key] for key in population.states}
             if population.emits:
                 self.past[name] = list(self.initial[name]["y"])
         self.before = {name: len(rows) for name, rows in self.past.items()}
+        units = {
+            "EventSource": self._source,
+            "EGRU": self._egru,
+            "LeakyReadout": self._readout,
+            "LinearReadout": self._readout,
+            "DeltaGRU": self._delta_gru,
+            "DeltaLSTM": self._delta_lstm,
+            "DeltaEncoder": self._encoder,
+            "DeltaReadout": self._delta_readout,
+        }
         for t in range(self.n_steps):
             runs = (t < self.lengths)[:, None]
             for name in schedule:
-                kind = type(self.network[name]).__name__
-                if kind == "EventSource":
-                    self.past[name].append(torch.where(runs, self.inputs[name][t], 0.0))
-                    continue
-                new = (self._egru if kind == "EGRU" else self._readout)(name, state[name], t)
-                key = self.network[name].states[0]
-                state[name] = new[key] = torch.where(runs, new[key], state[name])
-                if "y" in new:
-                    new["y"], new["o"] = torch.where(runs, new["y"], 0.0), torch.where(runs, new["o"], 0.0)
-                    self.past[name].append(new["y"])
+                old = self.state[name]
+                new = units[type(self.network[name]).__name__](name, old, t)
                 for quantity, value in new.items():
-                    self.values.setdefault((name, quantity), []).append(value)
+                    new[quantity] = torch.where(runs, value, old.get(quantity, torch.zeros_like(value)))
+                    self.values.setdefault((name, quantity), []).append(new[quantity])
+                self.state[name] = {key: new[key] for key in old}
+                if "y" in new:
+                    self.past[name].append(new["y"])
 
     def _incoming(self, name, port, t):
         for p in self.network.projections.values():
@@ -116,7 +125,12 @@ class TorchNetwork:
     def _bias(self, name, key):
         return self.parameters[f"{name}.{key}"].reshape(-1, self.network[name].n_units)
 
-    def _egru(self, name, c, t):
+    def _source(self, name, state, t):
+        line = self.inputs[name][t]
+        return self._changes(name, line, state) if state else {"y": line}
+
+    def _egru(self, name, state, t):
+        c = state["c"]
         theta = self.parameters[f"{name}.threshold"]
         x = self._sum(name, "input", t) + self._bias(name, "bias")
         if self.network[name].form == "evnn":
@@ -134,10 +148,42 @@ class TorchNetwork:
         fired = Heaviside.apply(a - theta, *self.surrogate)
         return {"a": a, "o": fired, "y": fired * a, "c": a}
 
-    def _readout(self, name, v, t):
-        tau = self.network[name].tau
+    def _readout(self, name, state, t):
+        v, tau = state["v"], self.network[name].tau
         k = float(np.exp(-self.network.dt / tau)) if tau else 0.0
         return {"v": k * v + (1 - k) * (self._sum(name, "input", t)[:, 0] + self._bias(name, "bias")[0])}
+
+    def _changes(self, name, line, state):
+        theta = self.parameters[f"{name}.threshold"].detach()
+        change = line - state["sent"]
+        moved = ((change.abs() >= theta) & (change != 0)).detach()
+        y = torch.where(moved, change, torch.zeros_like(change))
+        return {"y": y, "sent": state["sent"] + y}
+
+    def _encoder(self, name, state, t):
+        return self._changes(name, self.state[self.network[name].watches.name]["h"], state)
+
+    def _delta_gru(self, name, state, t):
+        r, z, n = self._sum(name, "input", t).unbind(1)
+        more_r, more_z, q = self._sum(name, "recurrent", t).unbind(1)
+        new = {"m_r": state["m_r"] + r + more_r, "m_z": state["m_z"] + z + more_z}
+        new |= {"m_n": state["m_n"] + n, "m_q": state["m_q"] + q}
+        r, z, n, q = (m + bias for m, bias in zip(new.values(), self._bias(name, "bias"), strict=True))
+        n = torch.tanh(n + torch.sigmoid(r) * q)
+        new["h"] = n + torch.sigmoid(z) * (state["h"] - n)
+        return new | self._changes(name, new["h"], state)
+
+    def _delta_lstm(self, name, state, t):
+        arriving = self._sum(name, "input", t) + self._sum(name, "recurrent", t)
+        new = {f"m_{gate}": state[f"m_{gate}"] + arriving[:, k] for k, gate in enumerate("ifgo")}
+        i, f, g, o = (m + bias for m, bias in zip(new.values(), self._bias(name, "bias"), strict=True))
+        new["c"] = torch.sigmoid(f) * state["c"] + torch.sigmoid(i) * torch.tanh(g)
+        new["h"] = torch.sigmoid(o) * torch.tanh(new["c"])
+        return new | self._changes(name, new["h"], state)
+
+    def _delta_readout(self, name, state, t):
+        m = state["m"] + self._sum(name, "input", t)[:, 0]
+        return {"m": m, "v": m + self._bias(name, "bias")[0]}
 
     def trace(self, name, quantity):
         """A quantity over the run, ndarray (steps, lanes, units)."""
@@ -155,7 +201,8 @@ class TorchNetwork:
         loss = torch.zeros((), dtype=torch.float64)
         for key, factor in losses.items():
             name, _, quantity = key.partition(".")
-            value = torch.stack(self.values[name, quantity or self.network[name].states[0]])
+            own = "v" if not self.network[name].emits else "h" if "h" in self.network[name].states else "c"
+            value = torch.stack(self.values[name, quantity or own])
             loss = loss + (value * torch.from_numpy(np.asarray(factor, np.float64)) * runs).sum()
         leaves = [*self.parameters.values(), *self.inputs.values()]
         leaves += [a for states in self.initial.values() for a in states.values()]
@@ -166,5 +213,9 @@ class TorchNetwork:
         def collect(named):
             return {name: leaf.grad.numpy() for name, leaf in named.items()}
 
+        held = [name for name, p in self.network.populations.items() if "sent" in p.states]
+        parameters = collect(self.parameters)
+        for name in held:  # not differentiated
+            del parameters[f"{name}.threshold"]
         initial = {name: collect(states) for name, states in self.initial.items()}
-        return collect(self.parameters) | {"inputs": collect(self.inputs), "initial": initial}
+        return parameters | {"inputs": collect(self.inputs), "initial": initial}

@@ -7,7 +7,7 @@ import scipy.special
 from evsim.adjoint import Adjoint
 from evsim.core import kernels, layout
 from evsim.errors import EvsimError
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
 
@@ -87,22 +87,49 @@ def test_gates_do_not_depend_on_the_place_in_the_array(isa, dtype):
         assert one_t[0] == t[i]
 
 
-def everything(dtype, form, pseudo_derivative):
-    """All numbers of a run and its replay as bytes; odd sizes, so that loops have tails."""
+def egru(form):
+    """A network of odd sizes, so that loops have tails."""
+
+    def add(net):
+        net.add(EventSource(7, name="cue"))
+        net.add(EGRU(37, "hidden", form=form, threshold=0.1, bias=lambda r, shape: r.normal(0.2, 0.5, shape)))
+        net.add(LeakyReadout(5, name="answer"))
+        net.connect("hidden", "answer")
+
+    return add
+
+
+def delta(units):
+    """The same of delta units, which the readout sees through an encoder."""
+
+    def add(net):
+        net.add(EventSource(7, name="cue", threshold=0.3))
+        net.add(units(37, "hidden", threshold=0.1, bias=lambda r, shape: r.normal(0, 0.5, shape)))
+        net.add(DeltaEncoder(net["hidden"], "exact"))
+        net.add(DeltaReadout(5, name="answer"))
+        net.connect("exact", "answer")
+
+    return add
+
+
+NETWORKS = {"evnn": egru("evnn"), "paper": egru("paper"), "gru": delta(DeltaGRU), "lstm": delta(DeltaLSTM)}
+#: Pseudo-derivatives are of EGRU; delta units have none.
+KERNELS = [(form, shape) for form in ("evnn", "paper") for shape in ("triangle", "rectangle", "fast_sigmoid")]
+KERNELS += [("gru", "triangle"), ("lstm", "triangle")]
+
+
+def everything(dtype, units, pseudo_derivative):
+    """All numbers of a run and its replay as bytes."""
     rng = np.random.default_rng(5)
     net = Network(seed=3, dtype=dtype)
-    net.add(EventSource(7, name="cue"))
-    net.add(
-        EGRU(37, name="hidden", form=form, threshold=0.1, bias=lambda r, shape: r.normal(0.2, 0.5, shape))
-    )
-    net.add(LeakyReadout(5, name="answer"))
+    NETWORKS[units](net)
     net.connect("cue", "hidden")
     net.connect("hidden", "hidden", "orthogonal", delay=1.0, name="dense")
     net.connect("hidden", "hidden", "orthogonal", delay=3.0, density=0.3, name="sparse")
-    net.connect("hidden", "answer")
     simulation = Simulation(net, threads=2)
     log = simulation.run(rng.normal(size=(25, 3, 7)) * (rng.random((25, 3, 7)) < 0.5))
-    loss = {"answer": rng.normal(size=(25, 3, 5)), "hidden.o": rng.normal(size=(25, 3, 37))}
+    events = "hidden.o" if "o" in net["hidden"].losses else "hidden.y"
+    loss = {"answer": rng.normal(size=(25, 3, 5)), events: rng.normal(size=(25, 3, 37))}
     gradients = Adjoint(simulation.plan, pseudo_derivative, eps=1.3).replay(log, loss, inputs=True)
     assert log["hidden"].n_events > 100
     found = {name: array.tobytes() for name, array in gradients.items()}
@@ -115,15 +142,14 @@ def everything(dtype, form, pseudo_derivative):
     return found
 
 
-@pytest.mark.parametrize("pseudo_derivative", ["triangle", "rectangle", "fast_sigmoid"])
-@pytest.mark.parametrize("form", ["evnn", "paper"])
+@pytest.mark.parametrize(("units", "pseudo_derivative"), KERNELS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_instruction_set_gives_the_same_bits(dtype, form, pseudo_derivative):
+def test_every_instruction_set_gives_the_same_bits(dtype, units, pseudo_derivative):
     before, results = kernels.in_use(), {}
     try:
         for name in kernels.available():
             kernels.use(name)
-            results[name] = everything(dtype, form, pseudo_derivative)
+            results[name] = everything(dtype, units, pseudo_derivative)
     finally:
         kernels.use(before)
     reference = results["baseline"]

@@ -17,7 +17,7 @@ LEVELS = (
     ("evsim.hdf5", "evsim.optimizer", "evsim.population", "evsim.projection", "evsim.selection"),
     ("evsim.network", "evsim.models.*"),
     ("evsim.plan", "evsim.raster", "evsim.comparison", "evsim.examples", "evsim.sonata"),
-    ("evsim.eventlog",),
+    ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # never each other
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
