@@ -272,7 +272,7 @@ cdef class Forward:
         self.run.slot[population].line = address(line, cells * self.plan.populations[population].n, self.kind)
 
     def give_arrays(self, int population, base, state, tape=None):
-        """Set the biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
+        """Set biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
         cdef Slot *slot = &self.run.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
         self.keep += [base, state, tape]

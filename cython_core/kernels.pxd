@@ -82,7 +82,8 @@ cdef extern from "kernel_table.h" nogil:
         void (*delta_gru_advance)(int64_t, const double *, const double *, double *, double *) noexcept nogil
         void (*delta_gru_fixed_advance)(
             int64_t, const FixedFormat *, const double *, const double *, double *, double *) noexcept nogil
-        void (*delta_gru_vjp)(int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
+        void (*delta_gru_vjp)(
+            int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
         void (*delta_lstm_advance)(
             int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
         void (*delta_lstm_fixed_advance)(
