@@ -1,9 +1,9 @@
 """The loop over time, backwards: adjoint event replay.
 
 Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
-fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) are
-known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent nothing
-are not touched.
+fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D)
+are known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent
+nothing are not touched.
 
 Lanes run in parallel backwards in time, units in parallel for the weights; sums over lanes are taken in
 order of lane.  So no result depends on the number of threads.
@@ -31,7 +31,6 @@ from evsim.core.kernels cimport (
 from evsim.core.layout cimport (
     DELTA_ENCODER,
     DELTA_GRU,
-    DELTA_LSTM,
     DELTA_READOUT,
     DELTA_SOURCE,
     EGRU_EVNN,
@@ -439,7 +438,7 @@ cdef class Backward:
 
     def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
                     D, carry, dbias, dthreshold, active):
-        """Set the arrays of a population, in the shapes given at Slot; losses, tape and dthreshold may be None.
+        """Set the arrays of a population, shaped as at Slot; losses, tape and dthreshold may be None.
 
         Its events, if it sends any, are to be given before.
         """

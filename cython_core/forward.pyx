@@ -40,6 +40,7 @@ from evsim.core.layout cimport (
     EGRU_EVNN,
     EGRU_PAPER,
     SOURCE,
+    FixedFormat,
     PlanTable,
     PopulationRow,
     ProjectionRow,
@@ -109,6 +110,7 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
     cdef const real *line
     cdef const real *base
     cdef const real *threshold
+    cdef const FixedFormat *fixed
     cdef int64_t step
     cdef int64_t at
     cdef int32_t count
@@ -129,6 +131,7 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                 tape = scratch if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
                 state = <real *> slot.state + lane * pop.n_state
                 threshold = <const real *> pop.threshold
+                fixed = <const FixedFormat *> pop.fixed
 
                 base = <const real *> slot.base
                 if holds(pop.kind):
@@ -150,18 +153,20 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                     count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape,
                                                unit, value)
                 elif pop.kind == DELTA_GRU:
-                    delta_gru_advance(pop.n, base, state, state + 4 * pop.n, tape)
-                    count = send_changes(pop.n, state + 4 * pop.n, threshold, state + 5 * pop.n, unit, value)
+                    delta_gru_advance(pop.n, fixed, base, state, state + 4 * pop.n, tape)
+                    count = send_changes(pop.n, fixed, state + 4 * pop.n, threshold, state + 5 * pop.n, unit,
+                                         value)
                 elif pop.kind == DELTA_LSTM:
-                    delta_lstm_advance(pop.n, base, state, state + 4 * pop.n, state + 5 * pop.n, tape)
-                    count = send_changes(pop.n, state + 5 * pop.n, threshold, state + 6 * pop.n, unit, value)
+                    delta_lstm_advance(pop.n, fixed, base, state, state + 4 * pop.n, state + 5 * pop.n, tape)
+                    count = send_changes(pop.n, fixed, state + 5 * pop.n, threshold, state + 6 * pop.n, unit,
+                                         value)
                 elif pop.kind == DELTA_SOURCE:
                     line = <const real *> slot.line + at * pop.n
-                    count = send_changes(pop.n, line, threshold, state, unit, value)
+                    count = send_changes(pop.n, fixed, line, threshold, state, unit, value)
                 elif pop.kind == DELTA_ENCODER:
                     line = <const real *> run.slot[pop.watched].state + pop.watched_at
                     line += lane * run.populations[pop.watched].n_state
-                    count = send_changes(pop.n, line, threshold, state, unit, value)
+                    count = send_changes(pop.n, fixed, line, threshold, state, unit, value)
                 elif pop.kind == DELTA_READOUT:
                     delta_readout_advance(pop.n, base, state, tape)
                     continue
@@ -267,7 +272,7 @@ cdef class Forward:
         self.run.slot[population].line = address(line, cells * self.plan.populations[population].n, self.kind)
 
     def give_arrays(self, int population, base, state, tape=None):
-        """Set the biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
+        """Set biases (n_in,), state (B, n_state) and tape (T, B, n_tape) of any population but a source."""
         cdef Slot *slot = &self.run.slot[population]
         cdef const PopulationRow *pop = &self.plan.populations[population]
         self.keep += [base, state, tape]

@@ -3,4 +3,5 @@
 #include "rows.h"
 #include "egru.h"
 #include "delta.h"
+#include "fixed.h"
 #include "readout.h"

@@ -14,9 +14,15 @@ KERNEL(egru_paper_vjp, void,
 KERNEL(pseudo_derivative, void, (int32_t, double, double, int64_t, const REAL *, const REAL *, REAL *))
 KERNEL(backward_active, int32_t, (int64_t, const REAL *, const REAL *, const REAL *, int32_t *))
 KERNEL(send_changes, int32_t, (int64_t, const REAL *, const REAL *, REAL *, int32_t *, REAL *))
+KERNEL(send_changes_fixed, int32_t,
+       (int64_t, const FixedFormat *, const REAL *, const REAL *, REAL *, int32_t *, REAL *))
 KERNEL(delta_gru_advance, void, (int64_t, const REAL *, const REAL *, REAL *, REAL *))
+KERNEL(delta_gru_fixed_advance, void,
+       (int64_t, const FixedFormat *, const REAL *, const REAL *, REAL *, REAL *))
 KERNEL(delta_gru_vjp, void, (int64_t, const REAL *, const REAL *, REAL *, REAL *, REAL *))
 KERNEL(delta_lstm_advance, void, (int64_t, const REAL *, const REAL *, REAL *, REAL *, REAL *))
+KERNEL(delta_lstm_fixed_advance, void,
+       (int64_t, const FixedFormat *, const REAL *, const REAL *, REAL *, REAL *, REAL *))
 KERNEL(delta_lstm_vjp, void, (int64_t, const REAL *, const REAL *, REAL *, REAL *, REAL *, REAL *))
 KERNEL(delta_readout_advance, void, (int64_t, const REAL *, const REAL *, REAL *))
 KERNEL(delta_readout_vjp, void, (int64_t, const REAL *, REAL *, REAL *))

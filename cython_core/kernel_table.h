@@ -2,6 +2,8 @@
 #ifndef EVSIM_KERNEL_TABLE_H
 #define EVSIM_KERNEL_TABLE_H
 
+#include "fixed_format.h"
+
 #include <stdint.h>
 
 #define KERNEL(name, result, arguments) result(*name) arguments;

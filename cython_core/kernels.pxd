@@ -1,8 +1,11 @@
-"""The C kernels by float type: thin inline wrappers over the chosen kernel table."""
+"""The C kernels by float type: thin inline wrappers over the chosen kernel table.
+
+Those with an argument ``fixed`` run in fixed point where it is not NULL.
+"""
 
 from libc.stdint cimport int32_t, int64_t
 
-from evsim.core.layout cimport real
+from evsim.core.layout cimport FixedFormat, real
 
 
 cdef extern from "kernel_table.h" nogil:
@@ -29,10 +32,18 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const float *, const float *, const float *, int32_t *) noexcept nogil
         int32_t (*send_changes)(
             int64_t, const float *, const float *, float *, int32_t *, float *) noexcept nogil
+        int32_t (*send_changes_fixed)(
+            int64_t, const FixedFormat *, const float *, const float *, float *, int32_t *,
+            float *) noexcept nogil
         void (*delta_gru_advance)(int64_t, const float *, const float *, float *, float *) noexcept nogil
+        void (*delta_gru_fixed_advance)(
+            int64_t, const FixedFormat *, const float *, const float *, float *, float *) noexcept nogil
         void (*delta_gru_vjp)(int64_t, const float *, const float *, float *, float *, float *) noexcept nogil
         void (*delta_lstm_advance)(
             int64_t, const float *, const float *, float *, float *, float *) noexcept nogil
+        void (*delta_lstm_fixed_advance)(
+            int64_t, const FixedFormat *, const float *, const float *, float *, float *,
+            float *) noexcept nogil
         void (*delta_lstm_vjp)(
             int64_t, const float *, const float *, float *, float *, float *, float *) noexcept nogil
         void (*delta_readout_advance)(int64_t, const float *, const float *, float *) noexcept nogil
@@ -65,10 +76,19 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const double *, const double *, const double *, int32_t *) noexcept nogil
         int32_t (*send_changes)(
             int64_t, const double *, const double *, double *, int32_t *, double *) noexcept nogil
+        int32_t (*send_changes_fixed)(
+            int64_t, const FixedFormat *, const double *, const double *, double *, int32_t *,
+            double *) noexcept nogil
         void (*delta_gru_advance)(int64_t, const double *, const double *, double *, double *) noexcept nogil
-        void (*delta_gru_vjp)(int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
+        void (*delta_gru_fixed_advance)(
+            int64_t, const FixedFormat *, const double *, const double *, double *, double *) noexcept nogil
+        void (*delta_gru_vjp)(
+            int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
         void (*delta_lstm_advance)(
             int64_t, const double *, const double *, double *, double *, double *) noexcept nogil
+        void (*delta_lstm_fixed_advance)(
+            int64_t, const FixedFormat *, const double *, const double *, double *, double *,
+            double *) noexcept nogil
         void (*delta_lstm_vjp)(
             int64_t, const double *, const double *, double *, double *, double *, double *) noexcept nogil
         void (*delta_readout_advance)(int64_t, const double *, const double *, double *) noexcept nogil
@@ -165,21 +185,34 @@ cdef inline int32_t backward_active(
 
 
 cdef inline int32_t send_changes(
-    int64_t n, const real *line, const real *threshold, real *sent, int32_t *unit, real *value
+    int64_t n, const FixedFormat *fixed, const real *line, const real *threshold, real *sent, int32_t *unit,
+    real *value
 ) noexcept nogil:
-    if real is float:
-        return active.f32.send_changes(n, line, threshold, sent, unit, value)
+    if fixed == NULL:
+        if real is float:
+            return active.f32.send_changes(n, line, threshold, sent, unit, value)
+        else:
+            return active.f64.send_changes(n, line, threshold, sent, unit, value)
     else:
-        return active.f64.send_changes(n, line, threshold, sent, unit, value)
+        if real is float:
+            return active.f32.send_changes_fixed(n, fixed, line, threshold, sent, unit, value)
+        else:
+            return active.f64.send_changes_fixed(n, fixed, line, threshold, sent, unit, value)
 
 
 cdef inline void delta_gru_advance(
-    int64_t n, const real *bias, const real *m, real *h, real *tape
+    int64_t n, const FixedFormat *fixed, const real *bias, const real *m, real *h, real *tape
 ) noexcept nogil:
-    if real is float:
-        active.f32.delta_gru_advance(n, bias, m, h, tape)
+    if fixed == NULL:
+        if real is float:
+            active.f32.delta_gru_advance(n, bias, m, h, tape)
+        else:
+            active.f64.delta_gru_advance(n, bias, m, h, tape)
     else:
-        active.f64.delta_gru_advance(n, bias, m, h, tape)
+        if real is float:
+            active.f32.delta_gru_fixed_advance(n, fixed, bias, m, h, tape)
+        else:
+            active.f64.delta_gru_fixed_advance(n, fixed, bias, m, h, tape)
 
 
 cdef inline void delta_gru_vjp(
@@ -192,12 +225,18 @@ cdef inline void delta_gru_vjp(
 
 
 cdef inline void delta_lstm_advance(
-    int64_t n, const real *bias, const real *m, real *c, real *h, real *tape
+    int64_t n, const FixedFormat *fixed, const real *bias, const real *m, real *c, real *h, real *tape
 ) noexcept nogil:
-    if real is float:
-        active.f32.delta_lstm_advance(n, bias, m, c, h, tape)
+    if fixed == NULL:
+        if real is float:
+            active.f32.delta_lstm_advance(n, bias, m, c, h, tape)
+        else:
+            active.f64.delta_lstm_advance(n, bias, m, c, h, tape)
     else:
-        active.f64.delta_lstm_advance(n, bias, m, c, h, tape)
+        if real is float:
+            active.f32.delta_lstm_fixed_advance(n, fixed, bias, m, c, h, tape)
+        else:
+            active.f64.delta_lstm_fixed_advance(n, fixed, bias, m, c, h, tape)
 
 
 cdef inline void delta_lstm_vjp(

@@ -2,6 +2,10 @@
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+cdef extern from "fixed_format.h" nogil:
+    ctypedef struct FixedFormat:
+        pass
+
 ctypedef fused real:
     float
     double
@@ -50,6 +54,7 @@ cdef struct PopulationRow:
     uint64_t bias               # real[3 n] for EGRU, real[4 n] for delta units, real[n] for readouts
     uint64_t recurrent_bias     # real[3 n], EvNN's form
     uint64_t threshold          # real[n]
+    uint64_t fixed              # FixedFormat; 0 in floating point
     double decay                # readouts
 
 cdef struct ProjectionRow:

@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 KINDS: dict[str, int]
 POPULATION: np.dtype[np.void]
 PROJECTION: np.dtype[np.void]
+FIXED: np.dtype[np.void]
 
 def struct_sizes() -> dict[str, int]: ...
 

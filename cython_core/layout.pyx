@@ -30,7 +30,7 @@ KINDS = {
 POPULATION = np.dtype(
     [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "history", "in_first", "in_stop")]
     + [(name, "i4") for name in ("watched", "watched_at")]
-    + [(name, "u8") for name in ("bias", "recurrent_bias", "threshold")]
+    + [(name, "u8") for name in ("bias", "recurrent_bias", "threshold", "fixed")]
     + [("decay", "f8")],
     align=True,
 )
@@ -41,10 +41,20 @@ PROJECTION = np.dtype(
     align=True,
 )
 
+FIXED = np.dtype(
+    [(name, "f8") for name in ("scale", "step", "low", "high", "logistic_reach", "hyperbolic_tangent_reach")]
+    + [(name, "u8") for name in ("logistic", "hyperbolic_tangent")],
+    align=True,
+)
+
 
 def struct_sizes():
     """Sizes in bytes of the C structs, to compare with the twins."""
-    return {"population": sizeof(PopulationRow), "projection": sizeof(ProjectionRow)}
+    return {
+        "population": sizeof(PopulationRow),
+        "projection": sizeof(ProjectionRow),
+        "fixed": sizeof(FixedFormat),
+    }
 
 
 cdef class PlanTable:

@@ -16,6 +16,7 @@ from evsim.checkpoint import Checkpoint
 from evsim.errors import EvsimError
 from evsim.eventlog import EventLog
 from evsim.events import Events
+from evsim.fixed_point import FixedPoint, quantize
 from evsim.loss import binary_cross_entropy, cross_entropy, mean_squared_error
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
@@ -37,6 +38,7 @@ __all__ = [
     "EventLog",
     "Events",
     "EvsimError",
+    "FixedPoint",
     "Gradients",
     "Network",
     "Parameter",
@@ -52,4 +54,5 @@ __all__ = [
     "cross_entropy",
     "fit",
     "mean_squared_error",
+    "quantize",
 ]

@@ -98,6 +98,12 @@ class Adjoint:
             )
         if not (np.isfinite(gamma) and gamma >= 0 and np.isfinite(eps) and eps > 0):
             raise GradientError("adjoint", f"gamma = {gamma}, eps = {eps}", "give gamma >= 0 and eps > 0")
+        if plan.network.fixed_point is not None:
+            raise GradientError(
+                "adjoint",
+                f"the network is in {plan.network.fixed_point!r}, which has no gradient",
+                "train the network it was made from, and quantize that",
+            )
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
         self.threads = usable_threads(threads)
@@ -164,7 +170,7 @@ class Adjoint:
         mine = self.plan.description
         if log.network is mine:
             return
-        for part in ("dt_ms", "dtype", "populations", "projections"):
+        for part in ("dt_ms", "dtype", "fixed_point", "populations", "projections"):
             if log.network.get(part) != mine[part]:
                 raise GradientError(
                     "log",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import zlib
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from evsim.errors import NetworkError
 from evsim.parameter import Parameter
 from evsim.population import Population
 from evsim.projection import Projection, Weight
+
+if TYPE_CHECKING:
+    from evsim.fixed_point import FixedPoint
 
 P = TypeVar("P", bound=Population)
 
@@ -34,6 +38,8 @@ class Network:
     ----------
     populations, projections : dict of str to Population, Projection
         In the order of addition.
+    fixed_point : FixedPoint or None
+        The formats it runs in, if `quantize` made it.
     """
 
     def __init__(self, dt: float = 1.0, seed: int = 0, dtype: str = "float32"):
@@ -54,6 +60,7 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.populations: dict[str, Population] = {}
         self.projections: dict[str, Projection] = {}
+        self.fixed_point: FixedPoint | None = None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{p.name}:{type(p).__name__}({p.n_units})" for p in self.populations.values())
@@ -73,6 +80,7 @@ class Network:
             raise NetworkError(
                 "network", f"cannot add {population!r}", "add a Population, such as EGRU(128, name='hidden')"
             )
+        self._check_open()
         if population.name in self.populations:
             raise NetworkError(
                 "network", f"already has a population '{population.name}'", "give another name"
@@ -124,6 +132,7 @@ class Network:
         NetworkError
             Unknown names, a delay off the grid, a cycle without delay.
         """
+        self._check_open()
         source, target = self._member(source), self._member(target)
         name = f"{source.name}->{target.name}" if name is None else name
         where = f"projection '{name}'"
@@ -168,12 +177,35 @@ class Network:
         own = [p for population in self.populations.values() for p in population.parameters.values()]
         return {p.name: p for p in own + [projection.weight for projection in self.projections.values()]}
 
+    def copy(self, dtype: str | None = None) -> Network:
+        """A network with the same names, structure and values that shares no array with this one.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, optional
+            Its float type; by default that of this network, which one in fixed point keeps.
+        """
+        twin = Network(self.dt, self.seed, str(self.dtype) if dtype is None else dtype)
+        if self.fixed_point is not None and twin.dtype != self.dtype:
+            raise NetworkError("network", f"in fixed point cannot become {dtype}", "leave out dtype")
+        for name, population in self.populations.items():
+            own = twin.populations[name] = copy.copy(population)
+            own.parameters = {key: p.copy(twin.dtype) for key, p in population.parameters.items()}
+            if population.watches is not None:
+                own.watches = twin.populations[population.watches.name]
+        for name, projection in self.projections.items():
+            ends = twin[projection.source.name], twin[projection.target.name]
+            twin.projections[name] = projection.copy(*ends, twin.dtype)
+        twin.fixed_point = self.fixed_point
+        return twin
+
     def describe(self) -> dict:
         """The whole network but the parameters' values, as JSON can hold it."""
         return {
             "dt_ms": self.dt,
             "seed": self.seed,
             "dtype": str(self.dtype),
+            "fixed_point": None if self.fixed_point is None else self.fixed_point.describe(),
             "populations": {name: p.describe() for name, p in self.populations.items()},
             "projections": {name: p.describe() for name, p in self.projections.items()},
         }
@@ -182,6 +214,15 @@ class Network:
         return np.random.Generator(
             np.random.Philox(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]))
         )
+
+    def _check_open(self) -> None:
+        """Raise NetworkError if nothing can be added."""
+        if self.fixed_point is not None:
+            raise NetworkError(
+                "network",
+                f"is in {self.fixed_point!r}, nothing can be added",
+                "change the network it was made from, and quantize that again",
+            )
 
     def _member(self, population: Population | str) -> Population:
         member = self[population] if isinstance(population, str) else population

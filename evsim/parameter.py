@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,8 @@ class Parameter:
         Closed range; optimisers clip into it.
     trainable : bool
         Whether optimisers move it.
+    rounded : callable or None
+        What becomes of the values that are assigned: in fixed point they are rounded.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Parameter:
     lower: float = -np.inf
     upper: float = np.inf
     trainable: bool = True
+    rounded: Callable[[NDArray], NDArray] | None = None
 
     def __post_init__(self) -> None:
         self.check(self.values)
@@ -47,7 +51,11 @@ class Parameter:
                 f"give shape {self.values.shape}",
             ) from None
         self.check(new)
-        self.values[...] = new
+        self.values[...] = new if self.rounded is None else self.rounded(new)
+
+    def copy(self, dtype: np.dtype) -> Parameter:
+        """The same in an array of its own, of the given float type."""
+        return replace(self, values=self.values.astype(dtype, order="C"))
 
     def check(self, values: NDArray) -> None:
         """Raise ParameterError at the first value that is not finite or out of range."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.core.layout import KINDS, POPULATION, PROJECTION, PlanTable
+from evsim.core.layout import FIXED, KINDS, POPULATION, PROJECTION, PlanTable
 from evsim.errors import NetworkError
 from evsim.network import Network
 from evsim.population import Population
@@ -104,6 +104,7 @@ class Plan:
         self._arrays: list[NDArray] = []
         self.population_rows = np.zeros(len(self.populations), POPULATION)
         self.projection_rows = np.zeros(len(self.projections), PROJECTION)
+        self.population_rows["fixed"] = self._fixed_format()
         for rank, population in enumerate(self.populations):
             self._fill_population(rank, population)
         for index, projection in enumerate(self.projections):
@@ -172,6 +173,20 @@ class Plan:
         if population.watches is not None:
             names = STATES[population.watches.kernel]
             row["watched"], row["watched_at"] = self.rank[population.watches.name], names.index("h") * n
+
+    def _fixed_format(self) -> int:
+        """The address of the network's FixedFormat; 0 in floating point."""
+        fixed_point, row = self.network.fixed_point, np.zeros(1, FIXED)
+        if fixed_point is None:
+            return 0
+        form = fixed_point.activations
+        row["scale"], row["step"] = 1 / form.step, form.step
+        row["low"], row["high"] = form.low / form.step, form.high / form.step
+        for name in ("logistic", "hyperbolic_tangent"):
+            table = getattr(fixed_point, name)
+            row[f"{name}_reach"] = table.reach
+            row[name] = self._address(table.values) + table.reach * table.values.itemsize
+        return self._address(row)
 
     def _fill_projection(self, index: int, projection: Projection) -> None:
         row, n = self.projection_rows[index], projection.target.n_units

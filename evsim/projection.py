@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -171,6 +172,14 @@ class Projection:
 
         kept = rng.random(self.shape) < self._density
         return csr_array(np.where(kept, weight / np.sqrt(self._density), 0.0))
+
+    def copy(self, source: Population, target: Population, dtype: np.dtype) -> Projection:
+        """The same between two other populations, with arrays of its own."""
+        own = copy.copy(self)
+        own.source, own.target, own.weight = source, target, self.weight.copy(dtype)
+        if self.indptr is not None and self.indices is not None:
+            own.indptr, own.indices = self.indptr.copy(), self.indices.copy()
+        return own
 
     def to_dense(self) -> NDArray:
         """The weights as an array of shape (rows, columns)."""

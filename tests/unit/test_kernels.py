@@ -175,6 +175,7 @@ def test_structs_and_their_twins_have_one_size():
     assert layout.struct_sizes() == {
         "population": layout.POPULATION.itemsize,
         "projection": layout.PROJECTION.itemsize,
+        "fixed": layout.FIXED.itemsize,
     }
 
 

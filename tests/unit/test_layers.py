@@ -16,7 +16,14 @@ LEVELS = (
     ("evsim.events", "evsim.loss", "evsim.parameter", "evsim.provenance", "evsim.threads", "evsim.data.*"),
     ("evsim.hdf5", "evsim.optimizer", "evsim.population", "evsim.projection", "evsim.selection"),
     ("evsim.network", "evsim.models.*"),
-    ("evsim.plan", "evsim.raster", "evsim.comparison", "evsim.examples", "evsim.sonata"),
+    (
+        "evsim.fixed_point",
+        "evsim.plan",
+        "evsim.raster",
+        "evsim.comparison",
+        "evsim.examples",
+        "evsim.sonata",
+    ),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # never each other
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),

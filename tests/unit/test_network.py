@@ -71,6 +71,28 @@ def test_parameters_are_live():
     assert not np.array_equal(simulation.run(np.ones((3, 1, 5)))["answer"].state, before)
 
 
+def test_a_copy_does_the_same_and_shares_nothing():
+    net = build()
+    twin = net.copy()
+    assert values(twin) == values(net)
+    assert twin.describe() == net.describe()
+    cue = np.ones((3, 1, 5))
+    first, second = Simulation(net).run(cue), Simulation(twin).run(cue)
+    assert all(first[name].equal(second[name]) for name in first)
+    twin.parameters()["answer.bias"].assign(5.0)
+    twin.add(EGRU(2, name="late"))
+    assert values(net) == values(build())
+
+
+def test_a_copy_of_another_float_type():
+    net = build()
+    for name, parameter in net.copy("float64").parameters().items():
+        assert parameter.values.dtype == np.float64
+        np.testing.assert_array_equal(parameter.values, net.parameters()[name].values)
+    with pytest.raises(NetworkError, match="float16"):
+        net.copy("float16")
+
+
 @pytest.mark.parametrize("seed", [0, 7, 2**40, np.int64(3)])
 def test_seeds(seed):
     assert values(build(seed=seed)) == values(build(seed=int(seed)))
