@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from evsim.checkpoint import Checkpoint
 from evsim.data.features import Normaliser, log_mel
 from evsim.data.speech import Recordings, load_recordings
 from evsim.errors import ProtocolError
+from evsim.fixed_point import FixedPoint, quantize
 from evsim.models.delta import DeltaEncoder, DeltaGRU, DeltaLSTM
 from evsim.models.readout import DeltaReadout
 from evsim.models.source import EventSource
@@ -117,18 +119,21 @@ def run(
     change_cost: Annotated[float, "nats added to the loss times the mean size of the events"] = 0.0,
     bands: Annotated[int, "mel bands"] = 16,
     hop: Annotated[float, "ms from frame to frame"] = 10.0,
+    fixed_point: Annotated[
+        str, "formats of activations, weights and tables in which the trained networks are tested too"
+    ] = "Q8.8,Q2.6,Q2.4",
 ) -> dict[str, Any]:
     """Name spoken words: delta networks beside the dense network.
 
     All are trained with one recipe, one after the other.
     For each threshold: accuracy, events, operations (MACs) of the three passes of a training step, and its
     wall time.  The dense network is the one with threshold 0; what the thresholds do to it when they are
-    applied only after training is shown beside.
+    applied only after training is shown beside, and what is left of each network in fixed point.
     """
     check_counts(
         "keyword_spotting", units=units, layers=layers, seeds=seeds, epochs=epochs, lanes=lanes, bands=bands
     )
-    thetas = _numbers("thresholds", thresholds)
+    thetas, formats = _numbers("thresholds", thresholds), _formats(fixed_point)
     task = KeywordSpotting(open_recordings(data, held_out), lanes, bands, hop, seed)
     folder.console.print(_describe(task), soft_wrap=True)
     results = _Results(folder)
@@ -146,11 +151,20 @@ def run(
     rows = summarise([r for r in chosen if r is not None], thetas)
     peer = torch_step_seconds(task, cell, units, layers, lanes)
     network = build(task, cell, units, layers, 0.0, seed)
-    for row in rows if 0.0 in thetas else []:
-        row["after_training"] = float(
-            np.mean([_after_training(folder, task, network, row["theta"], n) for _, n in _dense(jobs)])
-        )
-    summary = {"rows": rows, "torch_seconds_per_step": peer, "data": _describe(task)}
+    numbers = range(seed, seed + seeds)
+    for row in rows:
+        theta = row["theta"]
+        if 0.0 in thetas:
+            after = [_after_training(folder, task, network, theta, number) for number in numbers]
+            row["after_training"] = float(np.mean(after))
+        tests = [_in_fixed_point(folder, task, network, theta, number, formats) for number in numbers]
+        row["fixed_point"] = {key: float(np.mean([test[key] for test in tests])) for key in tests[0]}
+    summary = {
+        "data": _describe(task),
+        "rows": rows,
+        "torch_seconds_per_step": peer,
+        "formats": formats.describe(),
+    }
     folder.write_json("summary.json", summary)
     _print(folder, summary, lanes)
     _draw(folder, rows, peer, cell)
@@ -195,6 +209,18 @@ def accuracy(simulation: Simulation, trials: Iterator[Trial]) -> float:
         right += int((chance.sum(axis=0).argmax(axis=-1) == target[0]).sum())
         asked += target.shape[1]
     return right / max(asked, 1)
+
+
+def silence(simulation: Simulation, trials: Iterator[Trial]) -> float:
+    """Fraction of units and steps of the layers without an event."""
+    events = places = 0
+    for trial in trials:
+        log = simulation.run(trial.stimulus, lengths=trial.lengths, tape=False)
+        for name in log.names:
+            if name.startswith("layer"):
+                events += log[name].n_events
+                places += log[name].n_units * log[name].lane_steps
+    return 1 - events / max(places, 1)
 
 
 def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:
@@ -310,6 +336,15 @@ def _numbers(name: str, given: str) -> list[float]:
     return found
 
 
+def _formats(given: str) -> FixedPoint:
+    names = given.split(",")
+    if len(names) != 3:
+        raise ProtocolError(
+            "keyword_spotting", f"fixed_point is {given!r}", "give three, such as Q8.8,Q2.6,Q2.4"
+        )
+    return FixedPoint(*names)
+
+
 def open_recordings(data: Path | None, held_out: str | None = None) -> Recordings:
     """The recordings of a folder, or synthetic ones; named speakers are held out for the test."""
     recordings = load_recordings(data)
@@ -319,10 +354,6 @@ def open_recordings(data: Path | None, held_out: str | None = None) -> Recording
 def _describe(task: KeywordSpotting) -> str:
     frames = np.mean([len(f) for f in task.features])
     return f"{task.recordings!r}, {frames:.0f} frames of {task.n_inputs} mel bands each"
-
-
-def _dense(jobs: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    return [job for job in jobs if job[0] == 0.0]
 
 
 def _network_file(folder: RunFolder, theta: float, seed: int) -> Path:
@@ -344,6 +375,23 @@ def _after_training(
     _load(folder, network, 0.0, seed)
     set_thresholds(network, theta)
     return accuracy(Simulation(network), task.check("test"))
+
+
+def _in_fixed_point(
+    folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int, formats: FixedPoint
+) -> dict[str, float]:
+    """Accuracy and sparsity on the test words, in float and in fixed point, and the weights that were cut."""
+    _load(folder, network, theta, seed)
+    report = formats.report(network)
+    found = {"cut": sum(row["cut"] for row in report) / sum(row["values"] for row in report)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights that are cut are part of the result
+        rounded = quantize(network, formats)
+    for name, tested in (("float", network), ("fixed", rounded)):
+        simulation = Simulation(tested)
+        found[f"accuracy_{name}"] = accuracy(simulation, task.check("test"))
+        found[f"sparsity_{name}"] = silence(simulation, task.check("test"))
+    return found
 
 
 def torch_step_seconds(task: KeywordSpotting, cell: str, units: int, layers: int, lanes: int) -> float | None:
@@ -402,6 +450,16 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
         "accuracy: on the test words, of the network trained with that threshold;\n"
         "set after: of the dense network (threshold 0), given it after training"
     )
+    fixed = plain_table(
+        "thres-\nhold", "accuracy\nfloat", "\nfixed", "silent units\nfloat", "\nfixed", "weights\ncut"
+    )
+    for row in summary["rows"]:
+        test = row["fixed_point"]
+        keys = ("accuracy_float", "accuracy_fixed", "sparsity_float", "sparsity_fixed", "cut")
+        fixed.add_row(f"{row['theta']:g}", *(f"{test[key]:.1%}" for key in keys))
+    names = ", ".join(f"{key} {name}" for key, name in summary["formats"].items())
+    folder.console.print(f"\nIn fixed point, on the test words: {names}")
+    folder.console.print(fixed)
     peer = summary["torch_seconds_per_step"]
     if peer is not None:
         folder.console.print(
