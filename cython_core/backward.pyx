@@ -539,10 +539,12 @@ cdef class Backward:
             # Waking a thread takes as long as some hundred thousand MACs.
             n_threads = <int> min(n_threads, 1 + work // 400_000)
             if self.plan.double_precision:
-                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                    chunksize=1):
                     failed += not write_rows(replay, rows, chunk, &wide)
             else:
-                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                    chunksize=1):
                     failed += not write_rows(replay, rows, chunk, &narrow)
         finally:
             free(rows)

@@ -377,6 +377,9 @@ def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) 
         raise NetworkError(where, f"n_steps is {n_steps!r}", "give a positive integer")
     if network.dtype != np.float64:
         raise NetworkError(where, f"the network is in {network.dtype}", "make it with dtype='float64'")
+    if network.fixed_point is not None:
+        problem = f"the network is in {network.fixed_point!r}, Brian2 computes in floating point"
+        raise NetworkError(where, problem, "compare the network it was made from")
     if not network.populations:
         raise NetworkError(where, "the network has no populations", "add() some")
     for population in network.populations.values():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evsim.adjoint import Adjoint
+from evsim.brian import to_brian2
 from evsim.core import kernels
 from evsim.errors import GradientError, NetworkError, ParameterError
 from evsim.eventlog import EventLog
@@ -440,6 +441,7 @@ def test_what_a_network_in_fixed_point_refuses(net):
     refuse(lambda: fixed.add(DeltaReadout(2, "late")), NetworkError, "FixedPoint(", "made from")
     refuse(lambda: fixed.connect("h0", "v"), NetworkError, "FixedPoint(")
     refuse(lambda: fixed.copy("float32"), NetworkError, "float32")
+    refuse(lambda: to_brian2(fixed, {}, 3), NetworkError, "FixedPoint(", "floating point")
     refuse(lambda: Adjoint(Plan(fixed)), GradientError, "FixedPoint(", "no gradient")
     refuse(lambda: fixed.parameters()["h0.bias"].assign(np.nan), ParameterError, "h0.bias", "nan")
 
