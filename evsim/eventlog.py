@@ -31,7 +31,7 @@ class PopulationLog:
     Attributes
     ----------
     name, kind : str
-        Name, and type: ``"EventSource"``, ``"EGRU"``, ``"LeakyReadout"``.
+        Name, and type, such as ``"EventSource"``, ``"EGRU"`` or ``"DeltaLSTM"``.
     n_units : int
     dt : float
         Length of a step in ms.
@@ -175,7 +175,7 @@ class PopulationLog:
     def equal(self, other: PopulationLog) -> bool:
         """Whether events, carried events, initial states, thresholds and readouts' states have the same bits.
 
-        EGRU states count only when both logs hold them: they follow from the events.
+        States of units that send count only when both logs hold them: they follow from the events.
         """
         mine, theirs = self.state_name, other.state_name
         return (

@@ -12,7 +12,8 @@ far and sends an event when it has moved away from that by its threshold::
     sent_t = sent_{t-1} + d   if it was sent, else sent_{t-1}
 
 So ``sent`` is exactly the sum of all payloads, |h - sent| stays below the threshold, and a threshold of 0
-sends whatever changed.  Targets hold the sums of all they have received: with d' the events that arrive,
+sends whatever changed (in floating point that includes rounding errors of ``sent``).  Targets hold the sums
+of all they have received: with d' the events that arrive,
 ::
 
     m_t = m_{t-1} + d' W,     m_{-1} = 0;     M_t = m_t + bias
