@@ -39,6 +39,7 @@ from evsim.core.layout cimport (
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
+    READOUT,
     SOURCE,
     FixedFormat,
     PlanTable,
@@ -86,6 +87,36 @@ cdef int64_t widest(const Run *run, int what) noexcept nogil:
     return most
 
 
+cdef inline int32_t advance_delta(
+    const Run *run, int p, int64_t lane, int64_t at, real *tape, int32_t *unit, real *value
+) noexcept nogil:
+    """One step of units that send changes, or of their readout, after all has arrived; counts the events."""
+    cdef const PopulationRow *pop = &run.populations[p]
+    cdef const FixedFormat *fixed = <const FixedFormat *> pop.fixed
+    cdef const real *bias = <const real *> run.slot[p].base
+    cdef real *state = <real *> run.slot[p].state + lane * pop.n_state
+    cdef real *sent = state
+    cdef const real *line
+    cdef int64_t n = pop.n
+    if pop.kind == DELTA_GRU:
+        delta_gru_advance(n, fixed, bias, state, state + 4 * n, tape)
+        line = state + 4 * n
+        sent = state + 5 * n
+    elif pop.kind == DELTA_LSTM:
+        delta_lstm_advance(n, fixed, bias, state, state + 4 * n, state + 5 * n, tape)
+        line = state + 5 * n
+        sent = state + 6 * n
+    elif pop.kind == DELTA_SOURCE:
+        line = <const real *> run.slot[p].line + at * n
+    elif pop.kind == DELTA_ENCODER:
+        line = <const real *> run.slot[pop.watched].state + pop.watched_at
+        line += lane * run.populations[pop.watched].n_state
+    else:
+        delta_readout_advance(n, bias, state, tape)
+        return 0
+    return send_changes(n, fixed, line, <const real *> pop.threshold, sent, unit, value)
+
+
 cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
     """All steps of one lane; False if memory ran out.  ``tag`` only carries the float type."""
     cdef real *accumulators = <real *> malloc(widest(run, 0) * sizeof(real))
@@ -107,10 +138,7 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
     cdef real *into
     cdef real *tape
     cdef real *state
-    cdef const real *line
-    cdef const real *base
     cdef const real *threshold
-    cdef const FixedFormat *fixed
     cdef int64_t step
     cdef int64_t at
     cdef int32_t count
@@ -131,14 +159,12 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                 tape = scratch if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
                 state = <real *> slot.state + lane * pop.n_state
                 threshold = <const real *> pop.threshold
-                fixed = <const FixedFormat *> pop.fixed
 
-                base = <const real *> slot.base
                 if holds(pop.kind):
                     into = state
                 else:
                     into = accumulators
-                    memcpy(into, base, pop.n_in * sizeof(real))
+                    memcpy(into, slot.base, pop.n_in * sizeof(real))
                 for j in range(pop.in_first, pop.in_stop):
                     projection = &run.projections[j]
                     if projection.recurrent and pop.kind == EGRU_PAPER:
@@ -152,27 +178,13 @@ cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
                     receive_gated(pop, run.projections, ring, accumulators, tape, mark, senders, gated, macs)
                     count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape,
                                                unit, value)
-                elif pop.kind == DELTA_GRU:
-                    delta_gru_advance(pop.n, fixed, base, state, state + 4 * pop.n, tape)
-                    count = send_changes(pop.n, fixed, state + 4 * pop.n, threshold, state + 5 * pop.n, unit,
-                                         value)
-                elif pop.kind == DELTA_LSTM:
-                    delta_lstm_advance(pop.n, fixed, base, state, state + 4 * pop.n, state + 5 * pop.n, tape)
-                    count = send_changes(pop.n, fixed, state + 5 * pop.n, threshold, state + 6 * pop.n, unit,
-                                         value)
-                elif pop.kind == DELTA_SOURCE:
-                    line = <const real *> slot.line + at * pop.n
-                    count = send_changes(pop.n, fixed, line, threshold, state, unit, value)
-                elif pop.kind == DELTA_ENCODER:
-                    line = <const real *> run.slot[pop.watched].state + pop.watched_at
-                    line += lane * run.populations[pop.watched].n_state
-                    count = send_changes(pop.n, fixed, line, threshold, state, unit, value)
-                elif pop.kind == DELTA_READOUT:
-                    delta_readout_advance(pop.n, base, state, tape)
-                    continue
-                else:
+                elif pop.kind == READOUT:
                     readout_advance(pop.n, pop.decay, accumulators, state, tape)
                     continue
+                else:
+                    count = advance_delta(run, p, lane, at, tape, unit, value)
+                    if pop.kind == DELTA_READOUT:
+                        continue
                 good = good and ring_push(ring, count, unit, value)
                 good = good and record_append(&slot.record[lane], count, unit, value)
                 slot.record[lane].per_step[step] = count
