@@ -108,7 +108,7 @@ class History:
         The epoch whose parameters the network holds now.
     stopped_early : bool
     training : Tally
-        Of the last epoch run in this call.
+        Of the last epoch, which may have been run before this call resumed.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -316,6 +316,7 @@ def _save(
         "epochs": history.epochs,
         "best_epoch": history.best_epoch,
         "best_loss": None if best_loss == np.inf else best_loss,  # JSON has no infinity
+        "training": vars(history.training),
     }
     parameters = _copy(trainer.network.parameters())
     Checkpoint(parameters, best, trainer.optimizer.state(), progress).save(path)
@@ -330,6 +331,7 @@ def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tupl
         epochs, best_epoch = list(state.progress["epochs"]), int(state.progress["best_epoch"])
         found = state.progress["best_loss"]
         best_loss = np.inf if found is None else float(found)
+        training = Tally(**state.progress.get("training", {}))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"checkpoint '{path}'", "holds no progress of a training run", "give one that fit() wrote"
@@ -339,7 +341,7 @@ def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tupl
     best = state.check(parameters, best=True)
     trainer.optimizer.load(state.optimizer)
     state.restore(parameters)
-    history.epochs, history.best_epoch = epochs, best_epoch
+    history.epochs, history.best_epoch, history.training = epochs, best_epoch, training
     return best_loss, best
 
 
