@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
-from evsim.errors import CheckpointError
+from evsim.errors import CheckpointError, ParameterError
 from evsim.eventlog import EventLog
 from evsim.loss import cross_entropy
 from evsim.network import Network
@@ -137,6 +137,11 @@ class Trainer:
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
+
+    Raises
+    ------
+    ParameterError
+        A cost that is not finite, or of units that the network does not have.
     """
 
     def __init__(
@@ -158,6 +163,16 @@ class Trainer:
         units = self.simulation.plan.populations
         self._costly = [p for p in units if "o" in p.losses]
         self._changing = [p for p in units if p.sends == "changes" and "y" in p.losses]
+        for name, cost, asked, kind in (
+            ("activity_cost", activity_cost, self._costly, "units with a pseudo-derivative"),
+            ("change_cost", change_cost, self._changing, "delta units"),
+        ):
+            if not np.isfinite(cost):
+                raise ParameterError("trainer", f"{name} is {cost}", "give a number")
+            if cost and not asked:
+                raise ParameterError(
+                    "trainer", f"{name} is {cost}, and the network has no {kind}", "leave it at 0"
+                )
 
     def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
         """One pass over trials with an optimiser step after each."""
