@@ -147,6 +147,7 @@ def run(
             )
     folder.console.print(_describe(task), soft_wrap=True)
     recipe = {
+        "data": repr(task.recordings),
         "held_out": held_out,
         "cell": cell,
         "units": units,
