@@ -226,9 +226,14 @@ def start(
         resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
     )
     folder.settings = {key: _to_json(value) for key, value in options.items()}
+    before = (folder / "settings.json").read_text() if resume is not None else None
     folder.write_json("settings.json", {"protocol": name, "options": folder.settings})
     try:
         run(folder, **options)
+    except EvsimError:
+        if before is not None:  # what was refused is no setting of the run
+            folder.write_json("settings.json", json.loads(before))
+        raise
     except KeyboardInterrupt:
         go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])
         _fail(f"stopped; go on with: {go_on}" if (folder / "checkpoint.h5").exists() else "stopped", 1)

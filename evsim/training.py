@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
-from evsim.errors import CheckpointError
+from evsim.errors import CheckpointError, ParameterError
 from evsim.eventlog import EventLog
 from evsim.loss import cross_entropy
 from evsim.network import Network
@@ -108,7 +108,7 @@ class History:
         The epoch whose parameters the network holds now.
     stopped_early : bool
     training : Tally
-        Of the last epoch run in this call.
+        Of the last epoch, which may have been run before this call resumed.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -137,6 +137,11 @@ class Trainer:
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
+
+    Raises
+    ------
+    ParameterError
+        A cost that is not finite, or of units that the network does not have.
     """
 
     def __init__(
@@ -158,6 +163,16 @@ class Trainer:
         units = self.simulation.plan.populations
         self._costly = [p for p in units if "o" in p.losses]
         self._changing = [p for p in units if p.sends == "changes" and "y" in p.losses]
+        for name, cost, asked, kind in (
+            ("activity_cost", activity_cost, self._costly, "units with a pseudo-derivative"),
+            ("change_cost", change_cost, self._changing, "delta units"),
+        ):
+            if not np.isfinite(cost):
+                raise ParameterError("trainer", f"{name} is {cost}", "give a number")
+            if cost and not asked:
+                raise ParameterError(
+                    "trainer", f"{name} is {cost}, and the network has no {kind}", "leave it at 0"
+                )
 
     def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
         """One pass over trials with an optimiser step after each."""
@@ -316,6 +331,7 @@ def _save(
         "epochs": history.epochs,
         "best_epoch": history.best_epoch,
         "best_loss": None if best_loss == np.inf else best_loss,  # JSON has no infinity
+        "training": vars(history.training),
     }
     parameters = _copy(trainer.network.parameters())
     Checkpoint(parameters, best, trainer.optimizer.state(), progress).save(path)
@@ -330,6 +346,7 @@ def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tupl
         epochs, best_epoch = list(state.progress["epochs"]), int(state.progress["best_epoch"])
         found = state.progress["best_loss"]
         best_loss = np.inf if found is None else float(found)
+        training = Tally(**state.progress.get("training", {}))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"checkpoint '{path}'", "holds no progress of a training run", "give one that fit() wrote"
@@ -339,7 +356,7 @@ def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tupl
     best = state.check(parameters, best=True)
     trainer.optimizer.load(state.optimizer)
     state.restore(parameters)
-    history.epochs, history.best_epoch = epochs, best_epoch
+    history.epochs, history.best_epoch, history.training = epochs, best_epoch, training
     return best_loss, best
 
 

@@ -48,7 +48,7 @@ def run(
     Once with a dense network, once with a delta network.
     iCaRL (Rebuffi, Kolesnikov, Sperl & Lampert, CVPR 2017): a memory of exemplars chosen by herding, the old
     network's answers as targets for the old words, and the nearest mean of exemplars as the classifier.  Both
-    networks see the same words in the same order.
+    networks see the same new words in the same order; each chooses its own exemplars.
     """
     check_counts(
         "incremental_learning",
@@ -59,11 +59,14 @@ def run(
         first_epochs=first_epochs,
         epochs=epochs,
     )
+    for name, value in (("threshold", threshold), ("first_lr", first_lr), ("lr", lr)):
+        if not 0 <= value < np.inf:
+            raise ProtocolError("incremental_learning", f"{name} is {value}", "give a number, 0 or more")
     task = KeywordSpotting(open_recordings(data), 32, 16, hop, seed)
     words = np.random.default_rng(seed).permutation(task.n_outputs)
     if first_words > words.size:
         raise ProtocolError(
-            "incremental_learning", f"first_words is {first_words}", f"there are {words.size}"
+            "incremental_learning", f"first_words is {first_words}, there are {words.size} words", "give fewer"
         )
     tasks = [words[:first_words], *_chunks(words[first_words:], new_words)]
     folder.console.print(f"{task.recordings!r}; tasks of {[len(t) for t in tasks]} words", soft_wrap=True)
@@ -102,7 +105,7 @@ class Learner:
     network : Network
         With a layer ``layer1`` and a readout ``word`` that has a unit for every word there will be.
     memory : int
-        Exemplars of all words together.
+        Exemplars of all words together; at least one for each word there will be.
 
     Attributes
     ----------
@@ -110,9 +113,29 @@ class Learner:
         Words learned so far, in order.
     exemplars : dict of int to ndarray of int
         By word: numbers of recordings, the most telling first.
+
+    Raises
+    ------
+    ProtocolError
+        Too small a memory, or a word without recordings to learn from or to test with.
     """
 
     def __init__(self, task: KeywordSpotting, network: Network, memory: int):
+        recordings = task.recordings
+        if memory < task.n_outputs:
+            raise ProtocolError(
+                "incremental_learning",
+                f"memory is {memory}, there are {task.n_outputs} words",
+                "give at least one exemplar to each",
+            )
+        for part in ("train", "test"):
+            missing = np.setdiff1d(np.arange(task.n_outputs), recordings.label[task.part(part)])
+            if missing.size:
+                raise ProtocolError(
+                    "incremental_learning",
+                    f"{recordings!r} has no {part} recordings of '{recordings.words[missing[0]]}'",
+                    "add some, or take the word out",
+                )
         self.task, self.network, self.memory = task, network, memory
         self.simulation = Simulation(network)
         self.known: list[int] = []
@@ -183,7 +206,7 @@ class Learner:
 
     def _choose_exemplars(self) -> None:
         """Herding: one by one, what brings the mean of the chosen closest to the mean of the word."""
-        share = max(self.memory // len(self.known), 1)
+        share = self.memory // len(self.known)
         label, train = self.task.recordings.label, self.task.part("train")
         for word in self.known:
             if word in self.exemplars:

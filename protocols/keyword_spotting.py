@@ -55,6 +55,9 @@ class KeywordSpotting(Protocol):
     def __init__(
         self, recordings: Recordings, lanes: int = 32, bands: int = 16, hop: float = 10.0, seed: int = 0
     ):
+        check_counts("KeywordSpotting", lanes=lanes, bands=bands)
+        if seed < 0:
+            raise ProtocolError("KeywordSpotting", f"seed is {seed}", "give 0 or more")
         self.recordings, self.lanes, self.hop, self.seed = recordings, lanes, hop, seed
         self.n_inputs, self.n_outputs = bands, len(recordings.words)
         frame = max(2 * hop, 32.0) / 1000
@@ -135,18 +138,39 @@ def run(
     )
     thetas, formats = _numbers("thresholds", thresholds), _formats(fixed_point)
     task = KeywordSpotting(open_recordings(data, held_out), lanes, bands, hop, seed)
+    for part in ("valid", "test"):
+        if not task.part(part).size:
+            raise ProtocolError(
+                "keyword_spotting",
+                f"{task.recordings!r} has no {part} recordings",
+                "add some: see evsim.data.speech.load_recordings for how a folder is split",
+            )
     folder.console.print(_describe(task), soft_wrap=True)
-    results = _Results(folder)
+    recipe = {
+        "data": repr(task.recordings),
+        "held_out": held_out,
+        "cell": cell,
+        "units": units,
+        "layers": layers,
+        "seed": seed,
+        "epochs": epochs,
+        "lanes": lanes,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "change_cost": change_cost,
+        "bands": bands,
+        "hop": hop,
+    }
+    results = _Results(folder, recipe)
     jobs = [(theta, number) for number in range(seed, seed + seeds) for theta in thetas]
     for theta, number in jobs:
         if results.find(theta, number) is None:
             folder.console.print(f"threshold {theta:g}, seed {number}")
             network = build(task, cell, units, layers, theta, number)
             resume = folder.resume and results.current == [theta, number]
-            results.begin(theta, number)
             optimizer = Adam(network.parameters(), lr=lr, weight_decay=weight_decay, clip=1.0)
             trainer = Trainer(network, "word", optimizer, change_cost=change_cost)
-            results.add(_train(folder, task, trainer, theta, number, epochs, lr, resume))
+            results.add(_train(folder, results, task, trainer, theta, number, epochs, lr, resume))
     chosen = [results.find(theta, number) for theta, number in jobs]
     rows = summarise([r for r in chosen if r is not None], thetas)
     peer = torch_step_seconds(task, cell, units, layers, lanes)
@@ -235,6 +259,7 @@ def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:
 
 def _train(
     folder: RunFolder,
+    results: _Results,
     task: KeywordSpotting,
     trainer: Trainer,
     theta: float,
@@ -244,6 +269,12 @@ def _train(
     resume: bool,
 ) -> dict[str, Any]:
     """Train one network and say what came of it."""
+
+    def on_epoch(entry: dict[str, Any]) -> None:
+        # Not earlier: until the first epoch is kept, checkpoint.h5 may be that of the network before.
+        results.begin(theta, seed)
+        report(entry)
+
     with epochs_shown(folder, epochs, len(task)) as (tick, report):
         history = fit(
             trainer,
@@ -254,7 +285,7 @@ def _train(
             checkpoint=folder / "checkpoint.h5",
             resume=resume,
             on_trial=tick,
-            on_epoch=report,
+            on_epoch=on_epoch,
         )
     shutil.copyfile(folder / "checkpoint.h5", _network_file(folder, theta, seed))
     tally, simulation = history.training, Simulation(trainer.simulation.plan)
@@ -270,21 +301,31 @@ def _train(
 
 
 class _Results:
-    """What is done so far, kept in results.json so that a run can be resumed."""
+    """What is done so far, kept in results.json so that a run can be resumed; all trained with one recipe."""
 
-    def __init__(self, folder: RunFolder):
-        self.folder, self.done, self.current = folder, [], None
+    def __init__(self, folder: RunFolder, recipe: dict[str, Any]):
+        self.folder, self.recipe = folder, recipe
+        self.done: list[dict[str, Any]] = []
+        self.current: list[float] | None = None
         path = folder / "results.json"
         if folder.resume and path.exists():
             kept = json.loads(path.read_text())
+            for name, value in recipe.items():
+                if kept["recipe"][name] != value:
+                    raise ProtocolError(
+                        "keyword_spotting",
+                        f"{name} is {value}, and was {kept['recipe'][name]} for what the folder holds",
+                        "only thresholds and seeds can be added to a run; give another --out",
+                    )
             self.done, self.current = kept["done"], kept["current"]
 
     def find(self, theta: float, seed: int) -> dict[str, Any] | None:
         return next((r for r in self.done if (r["theta"], r["seed"]) == (theta, seed)), None)
 
     def begin(self, theta: float, seed: int) -> None:
-        self.current = [theta, seed]
-        self._write()
+        if self.current != [theta, seed]:
+            self.current = [theta, seed]
+            self._write()
 
     def add(self, result: dict[str, Any]) -> None:
         self.done.append(result)
@@ -292,7 +333,8 @@ class _Results:
         self._write()
 
     def _write(self) -> None:
-        self.folder.write_json("results.json", {"done": self.done, "current": self.current})
+        kept = {"recipe": self.recipe, "done": self.done, "current": self.current}
+        self.folder.write_json("results.json", kept)
 
 
 def summarise(results: list[dict[str, Any]], thetas: list[float]) -> list[dict[str, Any]]:
@@ -348,7 +390,9 @@ def _formats(given: str) -> FixedPoint:
 def open_recordings(data: Path | None, held_out: str | None = None) -> Recordings:
     """The recordings of a folder, or synthetic ones; named speakers are held out for the test."""
     recordings = load_recordings(data)
-    return recordings.hold_out(held_out.split(",")) if held_out else recordings
+    if held_out is None:
+        return recordings
+    return recordings.hold_out([name.strip() for name in held_out.split(",")])
 
 
 def _describe(task: KeywordSpotting) -> str:

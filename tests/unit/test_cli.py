@@ -499,8 +499,10 @@ class TestResume:
 
     def test_spoilt_or_foreign_checkpoint(self, evsim, tmp_path):
         evsim("run", "delayed_copy", *TINY, "--out", "out")
-        path = tmp_path / "out" / "checkpoint.h5"
+        path, settings = tmp_path / "out" / "checkpoint.h5", tmp_path / "out" / "settings.json"
+        before = settings.read_bytes()
         refused(evsim("run", "delayed_copy", "--resume", "out", "--units", 7), "network")
+        assert settings.read_bytes() == before  # the next one need not say how many units there are
         whole = path.read_bytes()
         for content in (whole[:-100], whole[:2000], b"", (tmp_path / "out" / "events.h5").read_bytes()):
             path.write_bytes(content)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from evsim.loss import IGNORED, cross_entropy, mean_squared_error
+from evsim.errors import GradientError
+from evsim.loss import IGNORED, binary_cross_entropy, cross_entropy, mean_squared_error
 
 
 def state(seed=0, shape=(5, 3, 4), scale=2.0, dtype="float64"):
@@ -91,3 +92,88 @@ def test_mean_squared_error(dtype):
         np.testing.assert_allclose(
             gradient, differences(lambda x: mean_squared_error(x, goal), values), atol=1e-8
         )
+
+
+def probabilities(seed=3, ignored=0.3, dtype="float64"):
+    """0, 1 and what lies between, and NaN."""
+    rng = np.random.default_rng(seed)
+    goal = np.clip(rng.uniform(-0.5, 1.5, (5, 3, 4)), 0, 1).astype(dtype)
+    goal[rng.random(goal.shape) < ignored] = np.nan
+    return goal
+
+
+class TestBinaryCrossEntropy:
+    @pytest.mark.parametrize("ignored", [0.0, 0.4])
+    def test_is_that_of_the_logistic_function(self, ignored):
+        logits, goal = state(), probabilities(ignored=ignored)
+        assert {0.0, 1.0} < set(goal[~np.isnan(goal)].tolist())
+        there = ~np.isnan(goal)
+        x, t = logits[there], goal[there]
+        expected = -np.mean(t * scipy.special.log_expit(x) + (1 - t) * scipy.special.log_expit(-x))
+        loss, gradient = binary_cross_entropy(logits, goal)
+        assert isinstance(loss, float)
+        assert loss == pytest.approx(expected, rel=1e-13)
+        np.testing.assert_allclose(
+            gradient, differences(lambda values: binary_cross_entropy(values, goal), logits), atol=1e-9
+        )
+        assert not gradient[~there].any()
+        assert there.all() == (ignored == 0)
+
+    def test_is_least_at_the_target(self):
+        goal = np.random.default_rng(0).uniform(0.1, 0.9, (2, 3, 4))
+        _, gradient = binary_cross_entropy(scipy.special.logit(goal), goal)
+        np.testing.assert_allclose(gradient, 0, atol=1e-16)
+
+    def test_what_is_ignored_does_not_matter(self):
+        logits, goal = state(), probabilities()
+        loss, gradient = binary_cross_entropy(logits, goal)
+        logits[np.isnan(goal)] = 1e30
+        again, same = binary_cross_entropy(logits, goal)
+        assert again == loss
+        np.testing.assert_array_equal(same, gradient)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_huge_logits_do_not_overflow(self, dtype):
+        """Far out the loss is |x| on the wrong side and 0 on the right one."""
+        logits = np.array([[[1e4, -1e4, 1e4, -1e4, 1e30]]], dtype)
+        for goal, cost in ((1, [0, 1e4, 0, 1e4, 0]), (0, [1e4, 0, 1e4, 0, 1e30])):
+            loss, gradient = binary_cross_entropy(logits, np.full(logits.shape, goal))
+            assert loss == pytest.approx(np.mean(cost), rel=1e-6)
+            np.testing.assert_allclose(gradient[0, 0], (np.array([1, 0, 1, 0, 1]) - goal) / 5, rtol=1e-6)
+
+    def test_float32_stays_float32(self):
+        logits, goal = state(dtype="float32"), probabilities(dtype="float32")
+        loss, gradient = binary_cross_entropy(logits, goal.astype("float64"))
+        wide_loss, wide = binary_cross_entropy(logits.astype("float64"), goal.astype("float64"))
+        assert gradient.dtype == np.float32
+        assert loss == pytest.approx(wide_loss, rel=1e-6)
+        np.testing.assert_allclose(gradient, wide, atol=1e-7)
+
+    def test_of_nothing_costs_nothing(self):
+        for logits, goal in (
+            (state(), np.full((5, 3, 4), np.nan)),
+            (np.zeros((0, 3, 4)), np.zeros((0, 3, 4))),
+        ):
+            loss, gradient = binary_cross_entropy(logits, goal)
+            assert loss == 0
+            assert gradient.shape == logits.shape
+            assert not gradient.any()
+
+    def test_leaves_what_it_is_given_alone(self):
+        logits, goal = state(), probabilities()
+        binary_cross_entropy(logits, goal)
+        np.testing.assert_array_equal(logits, state())
+        np.testing.assert_array_equal(goal, probabilities())
+
+    @pytest.mark.parametrize(
+        ("goal", "message"),
+        [
+            (np.zeros((5, 3)), r"targets have shape \(5, 3\); give \(5, 3, 4\)"),
+            (np.full((5, 3, 4), 1.5), r"target 1.5 is outside \[0, 1\]; or NaN"),
+            (np.where(np.arange(60).reshape(5, 3, 4) == 7, -0.25, np.nan), "target -0.25 is outside"),
+            (np.full((5, 3, 4), np.inf), "target inf is outside"),
+        ],
+    )
+    def test_refuses_targets_that_are_no_probabilities(self, goal, message):
+        with pytest.raises(GradientError, match=message):
+            binary_cross_entropy(state(), goal)

@@ -1,5 +1,6 @@
 """Training: sums, best epochs, early stopping, and resumed runs that equal uninterrupted ones bit for bit."""
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice, pairwise
 
@@ -8,9 +9,17 @@ import pytest
 
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
-from evsim.errors import CheckpointError, EvsimError
+from evsim.errors import CheckpointError, EvsimError, ParameterError
 from evsim.loss import cross_entropy, mean_squared_error
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import (
+    EGRU,
+    DeltaEncoder,
+    DeltaGRU,
+    DeltaLSTM,
+    DeltaReadout,
+    EventSource,
+    LeakyReadout,
+)
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
 from evsim.protocol import Trial
@@ -214,6 +223,7 @@ def fit_with(trainer, path, epochs, resume=False, carry="within", stop=None):
 def contents(path):
     found = Checkpoint.open(path)
     progress = found.progress | {"epochs": without_times(found.progress["epochs"])}
+    progress["training"].pop("seconds")
     return bits(found.parameters), bits(found.best), bits(found.optimizer), progress
 
 
@@ -260,7 +270,7 @@ class TestResume:
         assert bits(values(again)) == bits(values(whole)) == bits(Checkpoint.open(tmp_path / "c.h5").best)
         assert found.epochs == history.epochs
         assert found.best_epoch == history.best_epoch
-        assert found.training.targets == 0
+        assert found.training == history.training
         assert (tmp_path / "c.h5").read_bytes() == before
 
     def test_of_a_run_that_stopped_early(self, tmp_path, monkeypatch):
@@ -357,6 +367,173 @@ class TestActivityCost:
             fit(trainer, lambda epoch: trials(epoch, 10), epochs=3)
             activity.append(trainer.evaluate(trials(99)).activity(["one", "two"]))
         assert activity[1] < 0.7 * activity[0]
+
+
+def delta_network(dtype="float32"):
+    """line -> one (LSTM) -> two (GRU) -> answer, by way of an encoder that the costs do not look at."""
+    net = Network(seed=4, dtype=dtype)
+    line = net.add(EventSource(K, name="line", threshold=0.1))
+    one = net.add(DeltaLSTM(H, "one", threshold=0.05))
+    two = net.add(DeltaGRU(5, "two", threshold=0.1))
+    encoder = net.add(DeltaEncoder(two, "finer", threshold=0.01))
+    net.connect(line, one, weight=lambda rng, shape: rng.normal(0, 1.0, shape))
+    net.connect(one, one, weight="orthogonal")
+    net.connect(one, two, weight=lambda rng, shape: rng.normal(0, 1.0, shape))
+    net.connect(two, two, weight="orthogonal")
+    net.connect(encoder, net.add(DeltaReadout(C, "answer")), weight="glorot")
+    return net
+
+
+def line_trials(stream, number=5):
+    """Say in every step which of two noisy lines is the higher one on the whole."""
+    rng = np.random.default_rng([8, stream])
+    for _ in range(number):
+        symbol = rng.integers(0, C, B)
+        lines = rng.normal(0, 0.7, (T, B, K))
+        lines[:, np.arange(B), symbol] += 1
+        yield Trial(lines.astype(np.float32), np.broadcast_to(symbol, (T, B)))
+
+
+class TestChangeCost:
+    @pytest.mark.parametrize("cost", [0.0, 0.7])
+    @pytest.mark.parametrize("lengths", [None, np.array([T, 3, T, 1])])
+    def test_gradient(self, cost, lengths):
+        """d(cost * mean |d|) / dd is cost sign(d) over the number of all delta units, lanes and steps."""
+        net, capture = delta_network(), Capture()
+        trial = replace(next(line_trials(0)), lengths=lengths)
+        if lengths is not None:
+            trial = replace(trial, target=np.where(np.arange(T)[:, None] < lengths, trial.target, -1))
+        Trainer(net, "answer", capture, change_cost=cost).learn([trial])
+        simulation = Simulation(net)
+        log = simulation.run(trial.stimulus, lengths=lengths)
+        losses = {"answer": cross_entropy(log["answer"].state, trial.target)[1]}
+        share = cost / ((T * B if lengths is None else lengths.sum()) * (H + 5))
+        signs = set()
+        for name, units in (("one", H), ("two", 5)) if cost else ():
+            sent = log[name].events
+            dense = np.zeros((T, B, units), "float32")
+            for step, lane, unit, value in zip(sent.step, sent.lane, sent.unit, sent.value, strict=True):
+                dense[step, lane, unit] = share * (1 if value > 0 else -1)
+                signs.add(value > 0)
+            losses[f"{name}.y"] = dense
+        assert len(signs) == (2 if cost else 0)
+        wanted = Adjoint(simulation.plan).replay(log, losses)
+        assert set(capture.gradients[0]) == set(wanted)
+        for name in wanted:
+            assert np.array_equal(capture.gradients[0][name], wanted[name]), name
+
+    def test_is_the_slope_of_the_mean_size_of_the_events(self):
+        """By central differences, as long as the same events are sent: all of them, at threshold 0."""
+        net, capture = delta_network("float64"), Capture()
+        for name, parameter in net.parameters().items():
+            if name.endswith(".threshold"):
+                parameter.assign(0.0)
+        trial = replace(next(line_trials(0)), target=np.full((T, B), -1))  # the loss is the cost alone
+        Trainer(net, "answer", capture, change_cost=0.7).learn([trial])
+        simulation = Simulation(net)
+
+        def cost():
+            log = simulation.run(trial.stimulus)
+            return 0.7 * sum(np.abs(log[name].value).sum() for name in ("one", "two")) / (T * B * (H + 5))
+
+        for name in ("line->one.weight", "one->one.weight", "two.bias"):
+            values = net.parameters()[name].values
+            for place in [(0,) * values.ndim, tuple(n // 2 for n in values.shape)]:
+                before = values[place]
+                sides = []
+                for step in (1e-6, -1e-6):
+                    values[place] = before + step
+                    sides.append(cost())
+                values[place] = before
+                slope = (sides[0] - sides[1]) / 2e-6
+                assert capture.gradients[0][name][place] == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+    def test_quiets_the_network(self):
+        activity = []
+        for cost in (0.0, 5.0):
+            net = delta_network()
+            trainer = Trainer(net, "answer", Adam(net.parameters(), lr=0.02), change_cost=cost)
+            fit(trainer, lambda epoch, trainer=trainer: line_trials(epoch, 10), epochs=3)
+            activity.append(trainer.evaluate(line_trials(99)).activity(["one", "two"]))
+        assert activity[1] < 0.7 * activity[0]
+
+
+class TestCostsOfUnitsThatAreNotThere:
+    @pytest.mark.parametrize(
+        ("make_network", "name"), [(network, "change_cost"), (delta_network, "activity_cost")]
+    )
+    def test_are_refused(self, make_network, name):
+        """Else they would be left out of the loss without a word."""
+        net = make_network()
+        with pytest.raises(ParameterError, match=f"{name} is 0.1, and the network has no"):
+            Trainer(net, "answer", SGD(net.parameters(), lr=0.1), **{name: 0.1})
+        Trainer(net, "answer", SGD(net.parameters(), lr=0.1), **{name: 0.0})
+
+    @pytest.mark.parametrize("name", ["change_cost", "activity_cost"])
+    @pytest.mark.parametrize("cost", [np.nan, np.inf])
+    def test_must_be_numbers(self, name, cost):
+        with pytest.raises(ParameterError, match=f"{name} is {cost}"):
+            make(**{name: cost})
+
+
+def test_a_delta_network_learns():
+    net = delta_network()
+    trainer = Trainer(net, "answer", Adam(net.parameters(), lr=0.02))
+    untrained = trainer.evaluate(line_trials(1000, 10)).mean_loss
+    history = fit(
+        trainer, lambda epoch: line_trials(epoch, 20), epochs=3, validation=lambda: line_trials(1000, 10)
+    )
+    best = history.epochs[history.best_epoch]
+    assert best["validation"] < 0.3 * untrained
+    assert best["accuracy"] > 0.9
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+    tally = trainer.evaluate(line_trials(2000))
+    assert 0 < tally.activity(["one", "two"]) < 1
+
+
+def sums(tally):
+    """What is counted in a tally, not measured and not rounded."""
+    return {key: deepcopy(value) for key, value in vars(tally).items() if key not in ("seconds", "loss")}
+
+
+class TestTallySum:
+    @pytest.mark.parametrize("learn", [True, False])
+    @pytest.mark.parametrize("make_network", [network, delta_network])
+    def test_is_the_tally_of_both_lists_of_trials(self, learn, make_network):
+        """Also of the one that was empty."""
+        net = make_network()
+        trainer = Trainer(net, "answer", SGD(net.parameters(), lr=0.0))
+        tell = trainer.learn if learn else trainer.evaluate
+        all_of_them = list(line_trials(0) if make_network is delta_network else trials(0, carry="never"))
+        total = Tally()
+        for part in ([], all_of_them[:2], [], all_of_them[2:]):
+            total += tell(part)
+        whole = tell(all_of_them)
+        assert total.trials == whole.trials == 5
+        assert total.loss == pytest.approx(whole.loss, rel=1e-12)
+        assert sums(total) == sums(whole)
+        assert set(total.seconds) == set(whole.seconds)
+
+    def test_adds_the_seconds(self):
+        total = Tally(seconds={"forward": 1.0})
+        total += Tally(seconds={"forward": 2.0, "backward": 0.5})
+        assert total.seconds == {"forward": 3.0, "backward": 0.5}
+
+    def test_leaves_what_is_added_alone(self):
+        """A sum that starts empty must not share dicts with its first part."""
+        part = make().learn(trials(0, 2))
+        before = sums(part)
+        total = Tally()
+        total += part
+        total += part
+        assert sums(part) == before
+        assert total.macs["state"] == {name: 2 * macs for name, macs in part.macs["state"].items()}
+
+    def test_counts_trials(self):
+        trainer, ticks = make(), []
+        assert trainer.learn(trials(0, 4), lambda: ticks.append(1)).trials == len(ticks) == 4
+        assert trainer.evaluate(trials(0, 3)).trials == 3
+        assert Tally().trials == 0
 
 
 class TestTally:
