@@ -338,3 +338,46 @@ def test_a_log_whose_thresholds_changed_is_not_replayed_without_its_tape():
     net.parameters()["again.threshold"].assign(0.04)
     with pytest.raises(GradientError, match=r"'again'.*do not follow"):
         replay(simulation, log)
+
+
+# -- continuous time -------------------------------------------------------------------------------------
+
+
+def euler(units, net, x):
+    """Events of "first" by explicit Euler with dt = tau, thresholds tested on the grid.
+
+    GRU: tau h' = (1 - z) (n - h); LSTM: tau c' = -(1 - f) c + i g, h = o tanh(c).
+    """
+    value = {name: p.values for name, p in net.parameters().items()}
+    logistic = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    sent_x, sent_h = np.zeros((B, K)), np.zeros((B, H))
+    state, events = np.zeros((B, H)), []
+    for step in x:
+        moved = np.abs(step - sent_x) >= value["lines.threshold"]
+        sent_x = np.where(moved, step, sent_x)
+        a, b, c, d = np.split(value["first.bias"], 4)
+        into = np.split(sent_x @ value["lines->first.weight"], GATES[units], axis=1)
+        back = np.split(sent_h @ value["first->first.weight"], GATES[units], axis=1)
+        if units == "gru":
+            r, z = logistic(a + into[0] + back[0]), logistic(b + into[1] + back[1])
+            slope = (1 - z) * (np.tanh(c + into[2] + r * (d + back[2])) - state)
+            h = state = state + slope
+        else:
+            i, f = logistic(a + into[0] + back[0]), logistic(b + into[1] + back[1])
+            slope = -(1 - f) * state + i * np.tanh(c + into[2] + back[2])
+            state = state + slope
+            h = logistic(d + into[3] + back[3]) * np.tanh(state)
+        moved = np.abs(h - sent_h) >= value["first.threshold"]
+        events.append(np.where(moved, h - sent_h, 0.0))
+        sent_h = np.where(moved, h, sent_h)
+    return np.array(events)
+
+
+@all_units
+def test_a_step_is_an_euler_step_of_one_time_constant(units):
+    net = network(units)
+    log = Simulation(net).run(lines())
+    expected = euler(units, net, lines())
+    sent = log["first"].events.to_dense()
+    np.testing.assert_array_equal(sent != 0, expected != 0)
+    np.testing.assert_allclose(sent, expected, rtol=0, atol=1e-12)
