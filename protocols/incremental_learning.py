@@ -66,7 +66,9 @@ def run(
     words = np.random.default_rng(seed).permutation(task.n_outputs)
     if first_words > words.size:
         raise ProtocolError(
-            "incremental_learning", f"first_words is {first_words}, there are {words.size} words", "give fewer"
+            "incremental_learning",
+            f"first_words is {first_words}, there are {words.size} words",
+            "give fewer",
         )
     tasks = [words[:first_words], *_chunks(words[first_words:], new_words)]
     folder.console.print(f"{task.recordings!r}; tasks of {[len(t) for t in tasks]} words", soft_wrap=True)
