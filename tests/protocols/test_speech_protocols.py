@@ -19,6 +19,7 @@ from evsim.data.formants import synthetic_words
 from evsim.data.speech import load_recordings
 from evsim.errors import DataError, ProtocolError
 from evsim.eventlog import EventLog
+from evsim.fixed_point import FixedPoint, quantize
 from evsim.optimizer import SGD
 from evsim.protocol import RunFolder, Trial
 from evsim.protocols import incremental_learning, keyword_spotting
@@ -29,6 +30,7 @@ from evsim.protocols.keyword_spotting import (
     build,
     open_recordings,
     set_thresholds,
+    silence,
     summarise,
     torch_step_seconds,
     work,
@@ -277,9 +279,14 @@ def network_for(task, cell="lstm", layers=2, theta=0.1, seed=1):
     return network
 
 
+def alone(network, task, number):
+    """The log of one word in a lane of its own."""
+    return Simulation(network).run(task.features[number])
+
+
 def named(network, task, number):
     """The word that a network names, alone in its lane: the most likely one, all frames being independent."""
-    state = Simulation(network).run(task.features[number])["word"].state[:, 0].astype(float)
+    state = alone(network, task, number)["word"].state[:, 0].astype(float)
     return int(scipy.special.log_softmax(state, axis=-1).sum(axis=0).argmax())
 
 
@@ -311,6 +318,20 @@ class TestAccuracy:
 
     def test_of_no_words(self):
         assert accuracy(None, iter([])) == 0
+
+
+def silence_by_hand(network, task):
+    """Of the layers, in the test words, one word at a time."""
+    logs = [alone(network, task, number) for number in task.part("test")]
+    sent = [len(log[name].events) for log in logs for name in ("layer1", "layer2")]
+    return 1 - sum(sent) / sum(2 * UNITS * log.n_steps for log in logs)
+
+
+def test_silence_is_that_of_each_word_alone(task):
+    network = network_for(task, theta=0.2)
+    found = silence(Simulation(network), task.check("test"))
+    assert found == pytest.approx(silence_by_hand(network, task), rel=1e-12)
+    assert 0.1 < found < 1
 
 
 def count(log, name, last=True):
@@ -517,15 +538,33 @@ class TestKeywordSpottingRun:
             }
 
     def test_log_is_of_five_test_words_in_the_middle_threshold(self, spotted, task):
-        log = EventLog.open(spotted / "events.h5")
-        words = np.concatenate([task.features[i] for i in task.part("test")[:5]])
-        again = Simulation(trained(spotted, task, 0.2)).run(words)
+        log, network = EventLog.open(spotted / "events.h5"), trained(spotted, task, 0.2)
         assert log.provenance["protocol"] == "keyword_spotting"
         assert log.provenance["settings"] == read(spotted / "settings.json")["options"]
         assert log.names == ["mel", "layer1", "layer2", "output", "word"]
-        for name in ("mel", "layer1", "layer2", "output"):
-            assert log[name].events.equal(again[name].events)
-            assert log[name].n_events > 0
+        for lane, number in enumerate(task.part("test")[:5]):
+            word = alone(network, task, number)
+            for name in ("mel", "layer1", "layer2", "output"):
+                events = log[name].events
+                mine = events.lane == lane
+                assert np.array_equal(events.step[mine], word[name].events.step)
+                assert np.array_equal(events.unit[mine], word[name].events.unit)
+                assert np.array_equal(events.value[mine], word[name].events.value)
+                assert mine.any()
+        assert log.n_lanes == 5
+
+    def test_fixed_point(self, spotted, task):
+        """The trained networks once more, with rounded numbers: Q2.6 ends at 2 - 1/64."""
+        summary = read(spotted / "summary.json")
+        assert list(summary["formats"].values())[:3] == ["Q8.8", "Q2.6", "Q2.4"]
+        for row in summary["rows"]:
+            found, network = row["fixed_point"], trained(spotted, task, row["theta"])
+            rounded = quantize(network, FixedPoint("Q8.8", "Q2.6", "Q2.4"))
+            assert found["accuracy_float"] == row["accuracy"]
+            assert found["accuracy_fixed"] == accuracy_by_hand(rounded, task, "test")
+            assert found["sparsity_float"] == pytest.approx(silence_by_hand(network, task), rel=1e-12)
+            assert found["sparsity_fixed"] == pytest.approx(silence_by_hand(rounded, task), rel=1e-12)
+            assert found["cut"] == 0
 
     def test_seeds(self, tmp_path, data, task, no_pictures):
         settings = TINY | {"seeds": 2, "epochs": 1, "cell": "gru", "layers": 1}
@@ -631,11 +670,11 @@ class TestResume:
     )
     def test_with_another_recipe_is_refused(self, spotted, capsys, name, value):
         """Else one table would show networks that were trained in different ways."""
-        before = outcome(spotted), (spotted / "settings.json").read_bytes()
+        before = {path: path.read_bytes() for path in spotted.iterdir()}
         said = refused(capsys, "keyword_spotting", "--resume", spotted, f"--{name}", value, "--quiet")
         # Held out voices also change the data, which are looked at first.
         assert ("data" if name == "held-out" else f"{name} is {value}") in said
-        assert (outcome(spotted), (spotted / "settings.json").read_bytes()) == before
+        assert {path: path.read_bytes() for path in spotted.iterdir()} == before
 
 
 class TestBadOptions:
@@ -648,6 +687,8 @@ class TestBadOptions:
             (["--thresholds", "0,inf"], "thresholds are '0,inf'"),
             (["--thresholds", "0,,1"], "thresholds are '0,,1'"),
             (["--thresholds", ""], "thresholds are ''"),
+            (["--fixed-point", "Q8.8"], "fixed_point is 'Q8.8'"),
+            (["--fixed-point", "Q8.8,Q2.6,Q2"], "'Q2'"),
             (["--held-out", "nobody"], "no speaker 'nobody'"),
             (["--held-out", "voice0,voice1"], "no training recordings"),
             (["--epochs", "0"], "epochs is 0"),
@@ -680,11 +721,6 @@ class TestBadOptions:
 
 
 # -- incremental learning --------------------------------------------------------------------------------
-
-
-def alone(network, task, number):
-    """The log of one word in a lane of its own."""
-    return Simulation(network).run(task.features[number])
 
 
 def feature(network, task, number):
