@@ -40,6 +40,7 @@ from evsim.core.layout cimport (
     PlanTable,
     PopulationRow,
     ProjectionRow,
+    decides,
     real,
     sends_changes,
 )
@@ -448,11 +449,12 @@ cdef class Backward:
         cdef int64_t cells = self.n_steps * lanes
         cdef int64_t before = slot.window.history * lanes
         cdef int64_t values = cells * pop.n
+        if ((tape is None and pop.n_tape) or D is None or carry is None or initial is None
+                or (decides(pop.kind) and slot.window.ptr == NULL)):
+            raise ValueError("backward: an array is missing")
         if sends_changes(pop.kind):
             values = slot.window.ptr[before + cells] - slot.window.ptr[before]
         self.keep.append(active)
-        if (tape is None and pop.n_tape) or D is None or carry is None or initial is None:
-            raise ValueError("backward: an array is missing")
         slot.window.n_lanes = lanes
         slot.window.tape = self._real(tape, cells * pop.n_tape)
         slot.window.D = self._real(D, cells * pop.n_in)

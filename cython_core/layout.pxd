@@ -46,13 +46,10 @@ cdef struct PopulationRow:
     int32_t n_in        # accumulators of one lane
     int32_t n_state     # carried reals of one lane
     int32_t n_tape      # reals of one lane and step that the replay needs
-    int32_t history     # steps for which own events are kept: the longest outgoing delay
     int32_t in_first    # projections into it are rows in_first:in_stop
     int32_t in_stop
     int32_t watched     # of an encoder: the population it watches,
     int32_t watched_at  # and where in that one's state the line begins
-    uint64_t bias               # real[3 n] for EGRU, real[4 n] for delta units, real[n] for readouts
-    uint64_t recurrent_bias     # real[3 n], EvNN's form
     uint64_t threshold          # real[n]
     uint64_t fixed              # FixedFormat; 0 in floating point
     double decay                # readouts

@@ -28,9 +28,9 @@ KINDS = {
 }
 
 POPULATION = np.dtype(
-    [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "history", "in_first", "in_stop")]
+    [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "in_first", "in_stop")]
     + [(name, "i4") for name in ("watched", "watched_at")]
-    + [(name, "u8") for name in ("bias", "recurrent_bias", "threshold", "fixed")]
+    + [(name, "u8") for name in ("threshold", "fixed")]
     + [("decay", "f8")],
     align=True,
 )

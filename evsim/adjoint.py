@@ -70,6 +70,9 @@ class Adjoint:
     triangle or rectangle with a large ``eps`` keeps the backward pass sparse, the fast sigmoid makes it
     dense.
 
+    Delta units need none of this: their gradient is exact with the choice of what was sent held fixed, and
+    they are backward-active where they sent.
+
     Parameters
     ----------
     plan : Plan
@@ -119,7 +122,8 @@ class Adjoint:
             Of a run of this plan, with the parameters as they are now.  A log without tape is run again
             from its events first, and must send the same ones.
         losses : mapping of str to array, shape (n_steps, n_lanes, n_units)
-            ``"answer"``: at the state of a population after each step (readout: v; EGRU: c after reset);
+            ``"answer"``: at the state of a population after each step (readout: v; delta units: h; EGRU: c
+            after reset);
             ``"hidden.y"``: at its event values (of delta units also one number per event of the log, shape
             (n_events,)); ``"hidden.o"``: at its events as 0 or 1.
         inputs : bool
@@ -146,7 +150,7 @@ class Adjoint:
             self.eps,
         )
         for rank, population in enumerate(self.plan.populations):
-            work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs)
+            work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs or initial)
         macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
         gradients = Gradients(work.parameters(), counters=work.counters())
         projections = self.plan.projections
@@ -168,14 +172,25 @@ class Adjoint:
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
-        if log.network is mine:
-            return
-        for part in ("dt_ms", "dtype", "fixed_point", "populations", "projections"):
-            if log.network.get(part) != mine[part]:
+        for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point"):
+            if log.network is not mine and log.network.get(part) != mine.get(part):
                 raise GradientError(
                     "log",
                     f"its {part} are not those of the plan",
                     "replay a log on the plan that recorded it",
+                )
+        plan = self.plan
+        for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
+            member = log.populations.get(population.name)
+            whole = member is not None and set(STATES[kernel]) <= set(member.initial)
+            if population.emits and member is not None:
+                carried = member.carried
+                whole &= member.events is not None and carried is not None and carried.n_steps == history
+            if not whole:
+                raise GradientError(
+                    f"log of '{population.name}'",
+                    "it lacks events, those before the window, or initial states",
+                    "replay a log that Simulation.run made",
                 )
 
     def _losses(self, log: EventLog, losses: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray]]:
@@ -304,7 +319,7 @@ class _Work:
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
 
     def give(
-        self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray], inputs: bool
+        self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray], sources: bool
     ) -> None:
         """Hand the arrays of one population to the core."""
         population, events = self.plan.populations[rank], self.events[rank]
@@ -312,7 +327,9 @@ class _Work:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
         if population.kernel == "source":
             return
-        if population.kernel == "delta_source" and inputs:
+        if (
+            population.kernel == "delta_source" and sources
+        ):  # its stimulus and what it had sent get a gradient
             self.dline[population.name] = np.zeros(
                 (self.log.n_steps, self.log.n_lanes, population.n_units), self.plan.dtype
             )
@@ -354,7 +371,8 @@ class _Work:
     def counters(self) -> dict[str, Any]:
         """Backward-active units and their share of all, per population with thresholds.
 
-        Those of delta units are the ones that sent an event, for a source only if its gradient was asked for.
+        Those of delta units are the ones that sent an event, for a source only if ``inputs`` or ``initial``
+        gradients were asked for.
         """
         active, beta = {}, {}
         lane_steps = max(int(self.log.lengths.sum()), 1)

@@ -21,10 +21,11 @@ def calibrate(
     *,
     per: Literal["unit", "population"] = "unit",
 ) -> dict[str, NDArray]:
-    """Set thresholds to ``k`` standard deviations of what the lines change by from one step to the next.
+    """Set thresholds to ``k`` times the root mean square of each line's change from one step to the next.
 
-    One pass over the trials with all thresholds 0, so that every change is seen.  The first step of a trial
-    that starts from rest does not count: there, all lines jump from 0.
+    One pass over the trials with all thresholds 0, so that every change is seen: those are the changes of the
+    dense network.  The first step of a trial that starts from rest does not count: there, all lines jump from
+    0.
 
     Parameters
     ----------
@@ -54,18 +55,18 @@ def calibrate(
             raise ParameterError(
                 f"calibrate, k of '{name}'", "it sends no changes", f"use some of {list(lines)}"
             )
-        if not (np.isfinite(factor) and factor >= 0):
+        if not (isinstance(factor, (int, float, np.number)) and np.isfinite(factor) and factor >= 0):
             raise ParameterError(f"calibrate, k of '{name}'", f"is {factor!r}", "give a number, 0 or more")
     if per not in ("unit", "population"):
         raise ParameterError("calibrate", f"per is {per!r}", "use 'unit' or 'population'")
     parameters = {name: p.parameters["threshold"] for name, p in lines.items()}
     before = {name: parameter.values.copy() for name, parameter in parameters.items()}
-    sums = {name: np.zeros((2, p.n_units)) for name, p in lines.items()}
+    squares = {name: np.zeros(p.n_units) for name, p in lines.items()}
     steps = 0
     try:
         for parameter in parameters.values():
             parameter.assign(0.0)
-        steps = _add_up(network, trials, sums)
+        steps = _add_up(network, trials, squares)
     finally:
         for name, parameter in parameters.items():
             parameter.assign(before[name])
@@ -73,15 +74,18 @@ def calibrate(
         raise ParameterError("calibrate", "the trials have no steps after their first", "give longer trials")
     found = {}
     for name, factor in factors.items():
-        mean, square = (sums[name] if per == "unit" else sums[name].mean(axis=1, keepdims=True)) / steps
-        sigma = np.sqrt(np.maximum(square - mean**2, 0.0))
-        parameters[name].assign(factor * sigma)
-        found[name] = parameters[name].values.copy()
+        mean = squares[name] if per == "unit" else np.full_like(squares[name], squares[name].mean())
+        with np.errstate(over="ignore"):  # check() reports what the float type cannot hold
+            found[name] = (factor * np.sqrt(mean / steps)).astype(network.dtype)
+        parameters[name].check(found[name])
+    for name, values in found.items():
+        parameters[name].assign(values)
+        found[name] = parameters[name].values.copy()  # in fixed point, rounded
     return found
 
 
-def _add_up(network: Network, trials: Iterable[Trial], sums: dict[str, NDArray]) -> int:
-    """Add the changes and their squares to ``sums``, by population; returns the steps that count."""
+def _add_up(network: Network, trials: Iterable[Trial], squares: dict[str, NDArray]) -> int:
+    """Add the squares of all changes to ``squares``, by population; returns the steps that count."""
     simulation, steps = Simulation(network), 0
     for trial in trials:
         start = 0 if trial.carry and simulation.time_step else 1
@@ -89,11 +93,9 @@ def _add_up(network: Network, trials: Iterable[Trial], sums: dict[str, NDArray])
             trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=False
         )
         steps += int(np.maximum(log.lengths - start, 0).sum())
-        for name, total in sums.items():
+        for name, total in squares.items():
             events = log[name].events
             assert events is not None  # whoever sends changes has events
             later = events.window(min(start, events.n_steps), events.n_steps)
-            change = later.value.astype(np.float64)
-            for row, weight in zip(total, (change, change**2), strict=True):
-                row += np.bincount(later.unit, weight, events.n_units)
+            total += np.bincount(later.unit, later.value.astype(np.float64) ** 2, events.n_units)
     return steps

@@ -164,11 +164,9 @@ class Plan:
         into = [i for i, p in enumerate(self.projections) if p.target is population]
         row["kind"], row["n"], row["n_in"] = KINDS[kernel], n, blocks * n
         row["n_state"], row["n_tape"] = len(STATES[kernel]) * n, len(TAPES[kernel]) * n
-        row["history"] = self.history[rank]
         row["in_first"], row["in_stop"] = (into[0], into[-1] + 1) if into else (0, 0)
-        for name in ("bias", "recurrent_bias", "threshold"):
-            if name in population.parameters:
-                row[name] = self._address(population.parameters[name].values)
+        if "threshold" in population.parameters:
+            row["threshold"] = self._address(population.parameters["threshold"].values)
         row["decay"] = population.decay(self.dt)
         if population.watches is not None:
             names = STATES[population.watches.kernel]

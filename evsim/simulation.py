@@ -349,7 +349,10 @@ def _encode(population: Population, data: Any, n_lanes: int, n_steps: int, plan:
     if lines and not isinstance(data, (Events, tuple)) and not _is_tokens(np.asarray(data)):
         return _lines(where, data, (n_steps, n_lanes, population.n_units), plan.dtype)
     events = _events(where, data, population.n_units, n_lanes, n_steps, plan)
-    return events.to_dense() if lines else events
+    if not lines:
+        return events
+    dense = events.to_dense()
+    return _lines(where, dense, dense.shape, plan.dtype)
 
 
 def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.dtype) -> NDArray:
@@ -358,12 +361,14 @@ def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.d
         raise StimulusError(where, f"input has {array.shape[-1]} units", f"give {shape[-1]}")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array.reshape(shape), dtype)
-    if not np.isfinite(array).all():
-        step, lane, unit = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    largest = np.finfo(dtype).max / 4  # so that a change, and what is made of it, is finite too
+    good = np.abs(array) <= largest
+    if not good.all():
+        step, lane, unit = (int(i) for i in np.argwhere(~good)[0])
         raise StimulusError(
             where,
             f"value {array[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
-            "give finite values",
+            f"give finite values of at most {largest:.3g}",
         )
     return array
 

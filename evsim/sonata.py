@@ -5,8 +5,8 @@ Layout, version 1.0 of ``evsim_log_version``::
     /                       magic, version (SONATA), evsim_log_version
     /spikes/<population>    timestamps, node_ids, value; attributes sorting, n_units, n_lanes, dt_ms
         index/row_ptr       rows of step s are row_ptr[s]:row_ptr[s + 1]
-    /report/<population>    sampled states (a readout's v, or EGRU's c) in SONATA's report layout; all bits of
-                            float64 states in data64
+    /report/<population>    sampled states (v of a readout, h of delta units, c of EGRU) in SONATA's report
+                            layout; all bits of float64 states in data64
     /evsim                  dt_ms, start_step, n_steps, n_lanes; lengths; JSON: network, counters, provenance
         populations/<name>  kind, n_units, rank, emits; thresholds; initial/<state>;
                             carried/{ptr, unit, value}

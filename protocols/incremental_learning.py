@@ -274,7 +274,9 @@ def _print(folder: RunFolder, summary: dict[str, Any]) -> None:
     folder.console.print(table)
     if summary["torch_seconds_per_step"] is not None:
         each = 1000 * summary["torch_seconds_per_step"]
-        folder.console.print(f"a training step of one word with PyTorch's dense layer: {each:.2f} ms")
+        folder.console.print(
+            f"a training step of one word with PyTorch's dense layer, afterwards: {each:.2f} ms"
+        )
     folder.console.print(f"results in {folder.path}: incremental_learning.png, summary.json", soft_wrap=True)
 
 

@@ -28,6 +28,7 @@ from evsim.population import Population
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial, check_counts
 from evsim.simulation import Simulation
+from evsim.threads import usable_threads
 from evsim.training import Tally, Trainer, fit
 
 #: Words looked at together when nothing is learned.
@@ -113,7 +114,7 @@ def run(
     thresholds: Annotated[
         str, "thresholds of inputs and units to train with, separated by commas; 0 is the dense network"
     ] = "0,0.05,0.1,0.2,0.3",
-    seeds: Annotated[int, "networks trained for each threshold"] = 1,
+    seeds: Annotated[int, "networks trained for each threshold, from other initial weights"] = 1,
     seed: Annotated[int, "seed of the first"] = 0,
     epochs: Annotated[int, "passes over the training words"] = 20,
     lanes: Annotated[int, "words learned from at once"] = 32,
@@ -162,6 +163,7 @@ def run(
         "hop": hop,
     }
     results = _Results(folder, recipe)
+    _rounded(build(task, cell, units, layers, 0.0, seed), formats)  # found out before anything is learned
     jobs = [(theta, number) for number in range(seed, seed + seeds) for theta in thetas]
     for theta, number in jobs:
         if results.find(theta, number) is None:
@@ -309,15 +311,20 @@ class _Results:
         self.current: list[float] | None = None
         path = folder / "results.json"
         if folder.resume and path.exists():
-            kept = json.loads(path.read_text())
+            try:
+                kept = json.loads(path.read_text())
+                before, self.done, self.current = kept["recipe"], kept["done"], kept["current"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ProtocolError(
+                    f"'{path}'", "does not hold the results of a run", "give another --out"
+                ) from error
             for name, value in recipe.items():
-                if kept["recipe"][name] != value:
+                if before.get(name) != value:
                     raise ProtocolError(
                         "keyword_spotting",
-                        f"{name} is {value}, and was {kept['recipe'][name]} for what the folder holds",
+                        f"{name} is {value}, and was {before.get(name)} for what the folder holds",
                         "only thresholds and seeds can be added to a run; give another --out",
                     )
-            self.done, self.current = kept["done"], kept["current"]
 
     def find(self, theta: float, seed: int) -> dict[str, Any] | None:
         return next((r for r in self.done if (r["theta"], r["seed"]) == (theta, seed)), None)
@@ -401,7 +408,7 @@ def _describe(task: KeywordSpotting) -> str:
 
 
 def _network_file(folder: RunFolder, theta: float, seed: int) -> Path:
-    return folder / f"network-theta{theta:g}-seed{seed}.h5"
+    return folder / f"network-theta{theta!r}-seed{seed}.h5"
 
 
 def _load(folder: RunFolder, network: Network, theta: float, seed: int) -> None:
@@ -428,22 +435,29 @@ def _in_fixed_point(
     _load(folder, network, theta, seed)
     report = formats.report(network)
     found = {"cut": sum(row["cut"] for row in report) / sum(row["values"] for row in report)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # weights that are cut are part of the result
-        rounded = quantize(network, formats)
-    for name, tested in (("float", network), ("fixed", rounded)):
+    for name, tested in (("float", network), ("fixed", _rounded(network, formats))):
         simulation = Simulation(tested)
         found[f"accuracy_{name}"] = accuracy(simulation, task.check("test"))
         found[f"sparsity_{name}"] = silence(simulation, task.check("test"))
     return found
 
 
+def _rounded(network: Network, formats: FixedPoint) -> Network:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights that are cut are part of the result
+        return quantize(network, formats)
+
+
 def torch_step_seconds(task: KeywordSpotting, cell: str, units: int, layers: int, lanes: int) -> float | None:
-    """Wall time of a training step of torch.nn.LSTM or GRU on such words; None without PyTorch."""
+    """Wall time of a training step of torch.nn.LSTM or GRU on such words; None without PyTorch.
+
+    With as many threads as evsim has.  It sees all words of a batch as long as the longest.
+    """
     try:
         import torch
     except ImportError:
         return None
+    torch.set_num_threads(usable_threads(None))
     kind = torch.nn.GRU if cell == "gru" else torch.nn.LSTM
     body, head = kind(task.n_inputs, units, layers), torch.nn.Linear(units, task.n_outputs)
     parameters = [*body.parameters(), *head.parameters()]
@@ -492,7 +506,8 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
     folder.console.print(table)
     folder.console.print(
         "accuracy: on the test words, of the network trained with that threshold;\n"
-        "set after: of the dense network (threshold 0), given it after training"
+        "set after: of the dense network (threshold 0), given it after training;\n"
+        "the rest: in the last epoch of training"
     )
     fixed = plain_table(
         "thres-\nhold", "accuracy\nfloat", "\nfixed", "silent units\nfloat", "\nfixed", "weights\ncut"
@@ -507,7 +522,9 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
     peer = summary["torch_seconds_per_step"]
     if peer is not None:
         folder.console.print(
-            f"a training step of {lanes} words with PyTorch's dense layers: {1000 * peer:.1f} ms"
+            f"a training step of {lanes} words with PyTorch's dense layers, measured afterwards: "
+            f"{1000 * peer:.1f} ms",
+            soft_wrap=True,
         )
     folder.console.print(
         f"results in {folder.path}: keyword_spotting.png, summary.json, events.h5, raster.png", soft_wrap=True
@@ -540,7 +557,7 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
         theta, [1000 * row["seconds_per_step"] for row in rows], "o-", label=f"evsim, delta {cell.upper()}"
     )
     if peer is not None:
-        right.axhline(1000 * peer, color="k", ls=":", label=f"torch.nn.{cell.upper()}")
+        right.axhline(1000 * peer, color="k", ls=":", label=f"torch.nn.{cell.upper()}, afterwards")
     right.set(ylabel="training step (ms)", ylim=(0, None))
     right.legend()
     for axes in (left, middle, right):

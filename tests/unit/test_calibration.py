@@ -1,4 +1,4 @@
-"""Thresholds from data, against standard deviations of the lines taken by NumPy."""
+"""Thresholds from data, against the mean square changes of the lines taken by NumPy."""
 
 import numpy as np
 import pytest
@@ -37,21 +37,22 @@ def assign(net, theta):
             parameter.assign(theta)
 
 
-def changes(signals):
-    """All steps but the first of each trial, shape (n, units)."""
-    return np.concatenate([np.diff(s, axis=0).reshape(-1, s.shape[-1]) for s in signals])
+def sizes(signals):
+    """Root mean square of the changes of each line, without the first step of each trial."""
+    changes = np.concatenate([np.diff(s, axis=0).reshape(-1, s.shape[-1]) for s in signals])
+    return np.sqrt((changes**2).mean(axis=0))
 
 
 class TestThresholds:
-    def test_are_k_standard_deviations_of_each_line(self):
+    def test_are_k_times_the_size_of_the_changes_of_each_line(self):
         net, data = network(), [walks(0), walks(1, 25)]
         dense = network()
         assign(dense, 0.0)
         h = [Simulation(dense).run(x)["hidden"].state for x in data]
         found = calibrate(net, [Trial(x, None) for x in data], 0.7)
         assert set(found) == {"line", "hidden", "finer"}
-        np.testing.assert_allclose(found["line"], 0.7 * changes(data).std(axis=0), rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(found["hidden"], 0.7 * changes(h).std(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(found["line"], 0.7 * sizes(data), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found["hidden"], 0.7 * sizes(h), rtol=1e-9)
         np.testing.assert_array_equal(found["finer"], found["hidden"])
         np.testing.assert_array_equal(net["hidden"].parameters["threshold"].values, found["hidden"])
 
@@ -59,7 +60,9 @@ class TestThresholds:
         net, data = network(), [walks(2)]
         found = calibrate(net, [Trial(data[0], None)], {"line": 2.0}, per="population")
         assert set(found) == {"line"}
-        np.testing.assert_allclose(found["line"], np.full(4, 2 * changes(data).std()), rtol=1e-9)
+        np.testing.assert_allclose(
+            found["line"], np.full(4, 2 * np.sqrt((sizes(data) ** 2).mean())), rtol=1e-9
+        )
         np.testing.assert_array_equal(net["hidden"].parameters["threshold"].values, np.full(6, 0.25))
 
     def test_of_a_line_that_never_changes_is_0(self):
@@ -85,6 +88,9 @@ class TestThresholds:
     [
         ({"k": -1.0}, "k of 'line': is -1.0"),
         ({"k": float("nan")}, "is nan"),
+        ({"k": "0.5"}, "is '0.5'"),
+        ({"k": None}, "is None"),
+        ({"k": {"hidden": 1.0, "line": 1e308}, "trials": [Trial(1e3 * walks(0), None)]}, "value inf"),
         ({"k": {"answer": 1.0}}, "'answer': it sends no changes"),
         ({"k": 1.0, "per": "layer"}, "per is 'layer'"),
         ({"k": 1.0, "trials": []}, "no steps"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evsim.adjoint import Adjoint
-from evsim.errors import GradientError, LogError
+from evsim.errors import GradientError, LogError, StimulusError
 from evsim.eventlog import EventLog
 from evsim.models import DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource
 from evsim.network import Network
@@ -61,6 +61,13 @@ def sent_so_far(log, name):
 def window_after(simulation):
     """A window of no steps: its initial states are those that the run before left."""
     return simulation.run(np.zeros((0, B, K)), carry=True)
+
+
+def second_window(units):
+    """A simulation, and the log of the second of two windows."""
+    simulation = Simulation(network(units))
+    simulation.run(lines())
+    return simulation, simulation.run(lines(2), carry=True)
 
 
 SENDERS = ("lines", "first", "again", "second")
@@ -381,3 +388,38 @@ def test_a_step_is_an_euler_step_of_one_time_constant(units):
     sent = log["first"].events.to_dense()
     np.testing.assert_array_equal(sent != 0, expected != 0)
     np.testing.assert_allclose(sent, expected, rtol=0, atol=1e-12)
+
+
+@all_units
+def test_the_gradient_at_what_a_source_had_sent_does_not_need_that_at_its_input(units):
+    simulation, log = second_window(units)
+    alone = replay(simulation, log, initial=True)
+    both = replay(simulation, log, initial=True, inputs=True)
+    assert not alone.inputs
+    assert np.abs(both.initial["lines"]["sent"]).max() > 0
+    for name, states in both.initial.items():
+        for state, gradient in states.items():
+            np.testing.assert_array_equal(alone.initial[name][state], gradient)
+
+
+@pytest.mark.parametrize("missing", ["carried", "events", "sent", "longer"])
+def test_a_log_that_lacks_something_is_refused(missing):
+    simulation, log = second_window("gru")
+    member = log["first"]
+    if missing == "sent":
+        del member.initial["sent"]
+    elif missing == "longer":
+        member.carried = member.events
+    else:
+        setattr(member, missing, None)
+    with pytest.raises(GradientError, match="log of 'first': it lacks"):
+        replay(simulation, log)
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, np.inf, np.nan])
+def test_lines_whose_changes_are_not_finite_are_refused(value):
+    simulation, x = Simulation(network("gru", dtype="float32")), lines()
+    x[3, 1, 2] = value
+    with pytest.raises(StimulusError, match="at step 3, lane 1, unit 2"):
+        simulation.run(x)
+    assert np.isfinite(simulation.run(lines())["answer"].state).all()
