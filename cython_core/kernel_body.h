@@ -5,3 +5,4 @@
 #include "delta.h"
 #include "fixed.h"
 #include "readout.h"
+#include "adam.h"

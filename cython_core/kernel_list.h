@@ -28,3 +28,6 @@ KERNEL(delta_readout_advance, void, (int64_t, const REAL *, const REAL *, REAL *
 KERNEL(delta_readout_vjp, void, (int64_t, const REAL *, REAL *, REAL *))
 KERNEL(readout_advance, void, (int64_t, double, const REAL *, REAL *, REAL *))
 KERNEL(readout_vjp, void, (int64_t, double, const REAL *, REAL *, REAL *, REAL *))
+KERNEL(adam_step, void,
+       (int64_t, const REAL *, double, double, double, double, double, double, REAL *, REAL *, REAL *))
+KERNEL(sum_of_squares, double, (int64_t, const REAL *))

@@ -5,6 +5,7 @@
  */
 #include "kernel_table.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 

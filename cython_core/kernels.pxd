@@ -50,6 +50,10 @@ cdef extern from "kernel_table.h" nogil:
         void (*delta_readout_vjp)(int64_t, const float *, float *, float *) noexcept nogil
         void (*readout_advance)(int64_t, double, const float *, float *, float *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const float *, float *, float *, float *) noexcept nogil
+        void (*adam_step)(
+            int64_t, const float *, double, double, double, double, double, double, float *, float *,
+            float *) noexcept nogil
+        double (*sum_of_squares)(int64_t, const float *) noexcept nogil
 
     ctypedef struct KernelsDouble:
         void (*evaluate_gates)(int64_t, const double *, double *, double *) noexcept nogil
@@ -95,6 +99,10 @@ cdef extern from "kernel_table.h" nogil:
         void (*delta_readout_vjp)(int64_t, const double *, double *, double *) noexcept nogil
         void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
+        void (*adam_step)(
+            int64_t, const double *, double, double, double, double, double, double, double *, double *,
+            double *) noexcept nogil
+        double (*sum_of_squares)(int64_t, const double *) noexcept nogil
 
     ctypedef struct KernelTable:
         const char *name

@@ -2,6 +2,9 @@
 
 import os
 
+import numpy as np
+
+from evsim.core.buffers cimport address
 from evsim.errors import EvsimError
 
 cdef const KernelTable *active = NULL
@@ -37,6 +40,37 @@ def gates(real[::1] x, real[::1] s, real[::1] t):
         active.f32.evaluate_gates(x.shape[0], &x[0], &s[0], &t[0])
     else:
         active.f64.evaluate_gates(x.shape[0], &x[0], &s[0], &t[0])
+
+
+def adam_step(gradient, mean, square, values, double first, double second, double correct, double rate,
+              double eps, double keep):
+    """One step of Adam: ``mean``, ``square`` and ``values`` are written into; contiguous, of one float type."""
+    cdef Py_ssize_t n = values.size
+    cdef bint wide = values.dtype == np.float64
+    cdef char kind = c"d" if wide else c"f"
+    cdef void *g = address(gradient, n, kind)
+    cdef void *m = address(mean, n, kind)
+    cdef void *s = address(square, n, kind)
+    cdef void *v = address(values, n, kind)
+    with nogil:
+        if wide:
+            active.f64.adam_step(n, <double *> g, first, second, correct, rate, eps, keep,
+                                 <double *> m, <double *> s, <double *> v)
+        else:
+            active.f32.adam_step(n, <float *> g, first, second, correct, rate, eps, keep,
+                                 <float *> m, <float *> s, <float *> v)
+
+
+def sum_of_squares(x):
+    """Sum of the squares of a contiguous float array, in double."""
+    cdef Py_ssize_t n = x.size
+    cdef bint wide = x.dtype == np.float64
+    cdef void *first = address(x, n, c"d" if wide else c"f")
+    cdef double total
+    with nogil:
+        total = active.f64.sum_of_squares(n, <double *> first) if wide else active.f32.sum_of_squares(
+            n, <float *> first)
+    return total
 
 
 use(os.environ.get("EVSIM_ISA", ""))

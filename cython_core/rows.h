@@ -52,7 +52,7 @@ TARGET void FN(dot_rows)(
                 partial[j] += row[i + j] * vector[i + j];
         for (int64_t i = whole; i < length; i++)
             rest += row[i] * vector[i];
-        out[e] += FN(fold)(partial) + rest;
+        out[e] += whole ? FN(fold)(partial) + rest : rest; /* a readout's rows may be very short */
     }
 }
 

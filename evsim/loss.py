@@ -40,20 +40,26 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
         raise GradientError(
             "cross_entropy", f"target {wrong} is outside 0..{n_classes - 1}", "or -1 to ignore a step"
         )
-    counts = np.nonzero(classes >= 0)
-    gradient = np.zeros_like(state)
-    if counts[0].size == 0:
-        return 0.0, gradient
-    logits = state[counts]
+    wanted, logits = classes.reshape(-1), state.reshape(-1, n_classes)
+    asked = np.flatnonzero(wanted >= 0)
+    everywhere = asked.size == wanted.size  # then nothing needs to be picked out
+    if asked.size == 0:
+        return 0.0, np.zeros_like(state)
+    if not everywhere:
+        wanted, logits = wanted[asked], logits[asked]
     logits = logits - logits.max(axis=-1, keepdims=True)
     probability = np.exp(logits)
     total = probability.sum(axis=-1, keepdims=True)
-    rows = np.arange(len(logits)), classes[counts]
+    rows = np.arange(len(logits)), wanted
     loss = float(np.mean(np.log(total[:, 0]) - logits[rows], dtype=np.float64))
     probability /= total
     probability[rows] -= 1
-    gradient[counts] = probability / len(logits)
-    return loss, gradient
+    probability /= len(logits)
+    if everywhere:
+        return loss, probability.reshape(state.shape)
+    gradient = np.zeros((classes.size, n_classes), state.dtype)
+    gradient[asked] = probability
+    return loss, gradient.reshape(state.shape)
 
 
 def binary_cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.core import kernels
 from evsim.errors import GradientError, ParameterError
 from evsim.parameter import Parameter
 
@@ -129,7 +131,10 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015) with decoupled weight decay (Loshchilov & Hutter 2019).
+    """Adam (Kingma & Ba 2015) with decoupled weight decay (Loshchilov & Hutter 2019)::
+
+        mean = b1 mean + (1 - b1) g,  square = b2 square + (1 - b2) g^2
+        p = (1 - lr decay) p - lr / (1 - b1^t) mean / (sqrt(square) / sqrt(1 - b2^t) + eps)
 
     Parameters
     ----------
@@ -160,25 +165,27 @@ class Adam(Optimizer):
 
     def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
         first, second = self.betas
-        mean, square = kept["mean"], kept["square"]
-        # One piece of scratch, written into again and again: fresh arrays cost more than the arithmetic.
-        step = (1 - first) * gradient
-        mean *= first
-        mean += step
-        np.multiply(gradient, gradient, out=step)
-        step *= 1 - second
-        square *= second
-        square += step
-        np.sqrt(square, out=step)
-        step /= np.sqrt(1 - second**self.n_steps)
-        step += self.eps
-        np.divide(mean, step, out=step)
-        step *= self.lr / (1 - first**self.n_steps)
-        if self.weight_decay and parameter.name.endswith(".weight"):
-            parameter.values *= 1 - self.lr * self.weight_decay
-        parameter.values -= step
+        decay = self.lr * self.weight_decay if parameter.name.endswith(".weight") else 0.0
+        kernels.adam_step(
+            np.ascontiguousarray(gradient, parameter.values.dtype),
+            kept["mean"],
+            kept["square"],
+            parameter.values,
+            first,
+            second,
+            np.sqrt(1 - second**self.n_steps),
+            self.lr / (1 - first**self.n_steps),
+            self.eps,
+            1 - decay,
+        )
 
 
 def global_norm(gradients: Iterable[NDArray]) -> float:
     """Euclidean norm of all entries of all arrays together."""
-    return float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients)))
+    return math.sqrt(sum(kernels.sum_of_squares(_floats(gradient)) for gradient in gradients))
+
+
+def _floats(array: NDArray) -> NDArray:
+    """As it is if the core can read it, else as float64."""
+    readable = array.dtype in (np.float32, np.float64) and array.flags.c_contiguous
+    return array if readable else np.ascontiguousarray(array, np.float64)

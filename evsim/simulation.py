@@ -21,6 +21,8 @@ from evsim.threads import usable_threads
 
 #: What the stimulus of one source may be; see `Simulation.run`.
 Stimulus = Events | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
+#: Largest value of a line by float type, so that a change, and what is made of it, is finite too.
+LARGEST = {np.dtype(name): np.finfo(name).max / 4 for name in ("float32", "float64")}
 
 
 class Simulation:
@@ -361,10 +363,9 @@ def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.d
         raise StimulusError(where, f"input has {array.shape[-1]} units", f"give {shape[-1]}")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array.reshape(shape), dtype)
-    largest = np.finfo(dtype).max / 4  # so that a change, and what is made of it, is finite too
-    good = np.abs(array) <= largest
-    if not good.all():
-        step, lane, unit = (int(i) for i in np.argwhere(~good)[0])
+    largest = LARGEST[dtype]
+    if not np.abs(array).max(initial=0.0) <= largest:  # true of NaN too
+        step, lane, unit = (int(i) for i in np.argwhere(~(np.abs(array) <= largest))[0])
         raise StimulusError(
             where,
             f"value {array[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",

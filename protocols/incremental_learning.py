@@ -306,6 +306,7 @@ def _draw(folder: RunFolder, summary: dict[str, Any], cell: str, threshold: floa
     right.set(ylabel="time of later tasks (s)", ylim=(0, None))
     for axes in (left, middle, right):
         axes.set_xlabel("words known")
-        axes.margins(y=0.25)
         axes.legend(loc="lower left" if axes is left else "upper left")
+        if axes is not left:
+            axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     figure.savefig(folder / "incremental_learning.png", dpi=150)

@@ -27,6 +27,7 @@ from evsim.optimizer import Adam
 from evsim.population import Population
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.raster import figure
 from evsim.simulation import Simulation
 from evsim.threads import usable_threads
 from evsim.training import Tally, Trainer, fit
@@ -535,8 +536,8 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
     """Accuracy, operations and time against the threshold."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    picture = Figure(figsize=(10, 3.2), layout="constrained")
+    left, middle, right = picture.subplots(1, 3)
     theta = [row["theta"] for row in rows]
     left.plot(theta, [100 * row["accuracy"] for row in rows], "o-", label="trained with it")
     for row in rows:
@@ -562,14 +563,16 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
     right.legend()
     for axes in (left, middle, right):
         axes.set_xlabel("threshold")
-    figure.savefig(folder / "keyword_spotting.png", dpi=150)
+    picture.savefig(folder / "keyword_spotting.png", dpi=150)
 
 
 def _log(folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int) -> None:
-    """Log one network hearing some test words, a lane for each, and draw the first."""
+    """Log one network hearing the longest test word, and draw what its lines and layers send."""
     _load(folder, network, theta, seed)
-    trial = task.trial(task.part("test")[:5])
-    log = Simulation(network).run(trial.stimulus, lengths=trial.lengths)
+    log = Simulation(network).run(max((task.features[i] for i in task.part("test")), key=len))
     log.provenance |= {"protocol": "keyword_spotting", "settings": folder.settings}
     log.save(folder / "events.h5", overwrite=True, states=True)
-    log.figure().savefig(folder / "raster.png", dpi=150)
+    sent = {name: log[name].events for name in log if name != "output"}
+    figure({name: e for name, e in sent.items() if e is not None}, log.dt).savefig(
+        folder / "raster.png", dpi=150
+    )

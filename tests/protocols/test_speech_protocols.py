@@ -468,7 +468,7 @@ def spotted(tmp_path_factory, data):
 def trained(folder, task, theta):
     """The network of a run with the parameters that were kept."""
     network = build(task, "lstm", UNITS, 2, theta, 0)
-    Checkpoint.open(folder / f"network-theta{theta:g}-seed0.h5").restore(network.parameters(), best=True)
+    Checkpoint.open(folder / f"network-theta{float(theta)!r}-seed0.h5").restore(network.parameters(), best=True)
     return network
 
 
@@ -494,7 +494,7 @@ class TestKeywordSpottingRun:
             "checkpoint.h5",
             "events.h5",
             "keyword_spotting.png",
-            "network-theta0-seed0.h5",
+            "network-theta0.0-seed0.h5",
             "network-theta0.2-seed0.h5",
             "raster.png",
             "results.json",
@@ -530,28 +530,23 @@ class TestKeywordSpottingRun:
     def test_activity_is_that_of_the_last_epoch(self, spotted):
         """The sums in the checkpoint, and the results made of them."""
         for kept in read(spotted / "results.json")["done"]:
-            path = spotted / f"network-theta{kept['theta']:g}-seed0.h5"
+            path = spotted / f"network-theta{kept['theta']!r}-seed0.h5"
             tally = Tally(**Checkpoint.open(path).progress["training"])
             assert tally.trials == 3
             assert kept["activity"] == {
                 name: tally.events[name] / tally.unit_steps[name] for name in ("mel", "layer1", "layer2")
             }
 
-    def test_log_is_of_five_test_words_in_the_middle_threshold(self, spotted, task):
+    def test_log_is_of_the_longest_test_word_in_the_middle_threshold(self, spotted, task):
         log, network = EventLog.open(spotted / "events.h5"), trained(spotted, task, 0.2)
         assert log.provenance["protocol"] == "keyword_spotting"
         assert log.provenance["settings"] == read(spotted / "settings.json")["options"]
         assert log.names == ["mel", "layer1", "layer2", "output", "word"]
-        for lane, number in enumerate(task.part("test")[:5]):
-            word = alone(network, task, number)
-            for name in ("mel", "layer1", "layer2", "output"):
-                events = log[name].events
-                mine = events.lane == lane
-                assert np.array_equal(events.step[mine], word[name].events.step)
-                assert np.array_equal(events.unit[mine], word[name].events.unit)
-                assert np.array_equal(events.value[mine], word[name].events.value)
-                assert mine.any()
-        assert log.n_lanes == 5
+        test = task.part("test")
+        word = alone(network, task, test[np.argmax([len(task.features[i]) for i in test])])
+        for name in ("mel", "layer1", "layer2", "output"):
+            assert log[name].events.equal(word[name].events)
+            assert log[name].n_events > 0
 
     def test_fixed_point(self, spotted, task):
         """The trained networks once more, with rounded numbers: Q2.6 ends at 2 - 1/64."""
@@ -609,7 +604,7 @@ def stop_at(monkeypatch, place):
     if place == "within the first epoch of all":
         stopping(KeywordSpotting, "trial", 2)
     elif place == "between two trainings":
-        stopping(keyword_spotting, "build", 2)
+        stopping(keyword_spotting, "build", 3)  # the first is for the formats
     elif place == "when a training begins":
         stopping(keyword_spotting, "fit", 2)
     elif place == "within a training":
