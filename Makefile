@@ -3,7 +3,6 @@
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-BENCH_ARGS ?=
 PYTHON ?=
 
 VENV := .venv
@@ -33,7 +32,7 @@ test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTor
 	@$(BIN)/python -m pytest -m peer $(PYTEST_ARGS)
 
 bench: $(VENV)/installed-peers ## measure speed, beside PyTorch in the same run
-	@for script in benchmarks/*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit; done
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
 
 # Type checkers read folders, not editable installs: links under build/ show them the installed layout.
 lint: $(VENV)/installed-dev ## check style and types
