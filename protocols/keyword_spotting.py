@@ -130,10 +130,10 @@ def run(
 ) -> dict[str, Any]:
     """Name spoken words: delta networks beside the dense network.
 
-    All are trained with one recipe, one after the other.
-    For each threshold: accuracy, events, operations (MACs) of the three passes of a training step, and its
-    wall time.  The dense network is the one with threshold 0; what the thresholds do to it when they are
-    applied only after training is shown beside, and what is left of each network in fixed point.
+    All are trained with one recipe.  For each threshold: accuracy, events, operations (MACs) of the three
+    passes of a training step, and its wall time.  The dense network is the one with threshold 0; what the
+    thresholds do to it when they are applied only after training is shown beside, and what is left of each
+    network in fixed point.
     """
     check_counts(
         "keyword_spotting", units=units, layers=layers, seeds=seeds, epochs=epochs, lanes=lanes, bands=bands
