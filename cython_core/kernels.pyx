@@ -44,7 +44,7 @@ def gates(real[::1] x, real[::1] s, real[::1] t):
 
 def adam_step(gradient, mean, square, values, double first, double second, double correct, double rate,
               double eps, double keep):
-    """One step of Adam; ``mean``, ``square`` and ``values`` are written into.  All contiguous, of one type."""
+    """One step of Adam; ``mean``, ``square`` and ``values`` are written into; contiguous, of one type."""
     cdef Py_ssize_t n = values.size
     cdef bint wide = values.dtype == np.float64
     cdef char kind = c"d" if wide else c"f"
