@@ -17,8 +17,9 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address
-from evsim.core.fanout cimport gather, outer
+from evsim.core.fanout cimport gather, outer, outer_many
 from evsim.core.kernels cimport (
+    BLOCK_BYTES,
     backward_active,
     delta_gru_vjp,
     delta_lstm_vjp,
@@ -65,6 +66,7 @@ cdef struct Replay:
     int n_populations
     int n_projections
     int64_t n_lanes
+    int64_t n_cells             # steps * lanes
     const int64_t *lengths
     int32_t pseudo_kind
     double gamma
@@ -75,7 +77,8 @@ cdef struct Replay:
     int64_t *macs_recompute     # int64[B, n_projections], OUT
 
 cdef enum:
-    CHUNK = 16      # units whose weight rows one thread writes at a time
+    FEWEST = 16     # units whose weight rows one thread writes at a time,
+    MOST = 128      # at least and at most
 
 # The weight gradient of one projection.
 cdef struct Rows:
@@ -83,7 +86,8 @@ cdef struct Rows:
     const int32_t *arrival      # step * n_lanes + lane where an event arrives
     const void *value
     void *dweight               # OUT
-    int64_t *macs               # OUT, by unit
+    int64_t *macs               # OUT, by chunk
+    int64_t chunk               # units whose rows are written together
     int64_t first_chunk         # chunks of all projections are counted through
 
 # Scratch of one lane: arrays of the largest population's size.
@@ -326,44 +330,61 @@ cdef int64_t write_row(
     const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value,
     real *gated, char *mark, real *dweight
 ) noexcept nogil:
-    """The gradient of one unit's weight row from that unit's events."""
+    """Add to one unit's weight row its gradient from that unit's events."""
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const PopulationRow *target = &replay.populations[p.target]
     cdef const Window *window = &replay.slot[p.target].window
-    if n == 0:
-        return 0
     if p.recurrent and target.kind == EGRU_PAPER:
         return outer_gated(p, window, unit, n, arrival, value, gated, mark, dweight)
     return outer(p, 0, p.n_blocks, unit, n, arrival, value, <const real *> window.D, target.n_in, dweight)
 
 
 cdef bint write_rows(const Replay *replay, const Rows *rows, int64_t chunk, real *tag) noexcept nogil:
-    """`write_row` for one chunk of units of some projection; False if memory ran out."""
+    """The weight gradient of one chunk of units of some projection; False if memory ran out."""
     cdef int j = 0
     while chunk >= rows[j + 1].first_chunk:
         j += 1
     cdef const ProjectionRow *p = &replay.projections[j]
+    cdef const PopulationRow *target = &replay.populations[p.target]
     cdef const int64_t *ptr = rows[j].ptr
-    cdef int64_t first = (chunk - rows[j].first_chunk) * CHUNK
-    cdef int64_t stop = min(first + CHUNK, <int64_t> replay.populations[p.source].n)
+    cdef const int64_t *block_ptr = <const int64_t *> p.block_ptr
+    cdef const real *value = <const real *> rows[j].value
+    cdef real *dweight = <real *> rows[j].dweight
+    cdef int64_t first = (chunk - rows[j].first_chunk) * rows[j].chunk
+    cdef int64_t stop = min(first + rows[j].chunk, <int64_t> replay.populations[p.source].n)
+    cdef int64_t width = p.n_blocks * p.block
+    cdef bint gated = p.recurrent and target.kind == EGRU_PAPER
     cdef int64_t most = 1
     cdef int64_t unit
-    cdef real *gated
-    cdef char *mark
-    cdef bint good
-    for unit in range(first, stop):
-        most = max(most, ptr[unit + 1] - ptr[unit])
-    gated = <real *> malloc(most * sizeof(real))
-    mark = <char *> calloc(p.block, 1)
-    good = gated != NULL and mark != NULL
-    if good:
+    cdef int64_t macs = 0
+    cdef void *scratch
+    cdef void *block
+    if block_ptr == NULL:
+        memset(dweight + first * width, 0, (stop - first) * width * sizeof(real))
+    else:
+        memset(dweight + block_ptr[first * p.n_blocks], 0,
+               (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
+    if block_ptr == NULL and not gated:
+        scratch = malloc(rows[j].chunk * sizeof(int64_t))
+        block = malloc(BLOCK_BYTES)
+        if scratch != NULL and block != NULL:
+            macs = outer_many(p, stop - first, ptr + first, rows[j].arrival, value,
+                              <const real *> replay.slot[p.target].window.D, replay.n_cells, target.n_in,
+                              dweight + first * width, <int64_t *> scratch, <real *> block)
+    else:
         for unit in range(first, stop):
-            rows[j].macs[unit] = write_row(
-                replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
-                <const real *> rows[j].value + ptr[unit], gated, mark, <real *> rows[j].dweight)
-    free(gated)
-    free(mark)
-    return good
+            most = max(most, ptr[unit + 1] - ptr[unit])
+        scratch = malloc(most * sizeof(real))
+        block = calloc(p.block, 1)
+        if scratch != NULL and block != NULL:
+            for unit in range(first, stop):
+                if ptr[unit] < ptr[unit + 1]:
+                    macs += write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
+                                      value + ptr[unit], <real *> scratch, <char *> block, dweight)
+    rows[j].macs[chunk - rows[j].first_chunk] = macs
+    free(scratch)
+    free(block)
+    return scratch != NULL and block != NULL
 
 
 cdef class Backward:
@@ -395,6 +416,7 @@ cdef class Backward:
         self.replay.n_populations = plan.n_populations
         self.replay.n_projections = plan.n_projections
         self.replay.n_lanes = lengths.size
+        self.replay.n_cells = lengths.size * n_steps
         self.replay.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma
@@ -503,14 +525,12 @@ cdef class Backward:
         return counts
 
     def weights(self, dweights, int n_threads):
-        """Add the gradient of each projection's weights to one of ``dweights`` (zero where unwritten).
-
-        Returns the MACs of each.
-        """
+        """Write the gradient of each projection's weights into one of ``dweights``; returns the MACs of each."""
         cdef const ProjectionRow *p
         cdef Replay *replay = &self.replay
         cdef Rows *rows = <Rows *> calloc(replay.n_projections + 1, sizeof(Rows))
         cdef int64_t n_chunks = 0
+        cdef int64_t chunks
         cdef int64_t work = 0
         cdef int64_t chunk
         cdef int64_t n
@@ -526,16 +546,18 @@ cdef class Backward:
                 p = &replay.projections[j]
                 n = replay.populations[p.source].n
                 by_unit, arrival, value = self._by_unit(j)
-                counts.append(np.zeros(n, np.int64))
+                rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
+                chunks = (n + rows[j].chunk - 1) // rows[j].chunk
+                counts.append(np.zeros(chunks, np.int64))
                 self.keep += [by_unit, arrival]
                 rows[j].ptr = <const int64_t *> address(by_unit, n + 2, c"l")
                 rows[j].arrival = <const int32_t *> address(arrival, arrival.size, c"i")
                 rows[j].value = self._real(value, value.size)
                 rows[j].dweight = self._real(dweights[j], n * p.n_blocks * p.block if p.block_ptr == 0
                                              else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
-                rows[j].macs = <int64_t *> address(counts[j], n, c"l")
+                rows[j].macs = <int64_t *> address(counts[j], chunks, c"l")
                 rows[j].first_chunk = n_chunks
-                n_chunks += (n + CHUNK - 1) // CHUNK
+                n_chunks += chunks
                 work += rows[j].ptr[n] * p.n_blocks * p.block
             rows[replay.n_projections].first_chunk = n_chunks
             # Waking a thread takes as long as some hundred thousand MACs.

@@ -5,7 +5,7 @@ Each returns its MACs.
 
 from libc.stdint cimport int32_t, int64_t
 
-from evsim.core.kernels cimport add_rows, dot_rows
+from evsim.core.kernels cimport add_rows, add_rows_many, dot_rows
 from evsim.core.layout cimport ProjectionRow, real
 
 
@@ -49,6 +49,32 @@ cdef inline int64_t deliver(
             for j in range(ptr[row + k], ptr[row + k + 1]):
                 target[column[j]] += v * weight[j]
             macs += ptr[row + k + 1] - ptr[row + k]
+    return macs
+
+
+cdef inline int64_t deliver_many(
+    const ProjectionRow *p, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
+    const int32_t *unit, const real *value, real *accumulators, int64_t stride,
+    int64_t *next, real *block
+) noexcept nogil:
+    """`deliver` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch as in rows.h."""
+    cdef int64_t macs = 0
+    cdef int64_t l
+    cdef int32_t first = 0
+    cdef int32_t stop
+    if p.block_ptr != 0:
+        for l in range(n_lists):
+            macs += deliver(p, 0, p.n_blocks, end[l] - begin[l], unit + begin[l], value + begin[l],
+                            accumulators + l * stride)
+        return macs
+    while first < p.n_blocks:
+        stop = contiguous(p, first, p.n_blocks)
+        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block, n_rows,
+                      p.n_blocks * p.block, (stop - first) * p.block, accumulators + p.offset[first], stride,
+                      next, block)
+        first = stop
+    for l in range(n_lists):
+        macs += (end[l] - begin[l]) * p.n_blocks * p.block
     return macs
 
 
@@ -149,6 +175,22 @@ cdef inline int64_t gather_from(
                     macs += 1
         out[e] += total
     return macs
+
+
+cdef inline int64_t outer_many(
+    const ProjectionRow *p, int64_t n_units, const int64_t *ptr, const int32_t *arrival, const real *value,
+    const real *D, int64_t n_cells, int64_t n_in, real *dweight, int64_t *next, real *block
+) noexcept nogil:
+    """`outer` for many units side by side in dense rows: events ptr[u]:ptr[u + 1], gradient to row u."""
+    cdef int64_t width = p.n_blocks * p.block
+    cdef int32_t first = 0
+    cdef int32_t stop
+    while first < p.n_blocks:
+        stop = contiguous(p, first, p.n_blocks)
+        add_rows_many(n_units, ptr, ptr + 1, arrival, value, D + p.offset[first], n_cells, n_in,
+                      (stop - first) * p.block, dweight + first * p.block, width, next, block)
+        first = stop
+    return (ptr[n_units] - ptr[0]) * width
 
 
 cdef inline int64_t outer(

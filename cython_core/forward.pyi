@@ -1,17 +1,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.core.event_queue import Rings
 from evsim.core.layout import PlanTable
 
 class Forward:
-    def __init__(self, plan: PlanTable, rings: Rings, lengths: NDArray[np.int64], n_steps: int) -> None: ...
-    def give_source(
-        self, population: int, ptr: NDArray[np.int64], unit: NDArray[np.int32], value: NDArray
+    def __init__(self, plan: PlanTable, lengths: NDArray[np.int64], n_steps: int) -> None: ...
+    def give_events(
+        self,
+        population: int,
+        history: int,
+        ptr: NDArray[np.int64],
+        unit: NDArray[np.int32],
+        value: NDArray,
+        whole: bool,
     ) -> None: ...
     def give_line(self, population: int, line: NDArray) -> None: ...
     def give_arrays(
         self, population: int, base: NDArray | None, state: NDArray, tape: NDArray | None = None
     ) -> None: ...
     def go(self, n_threads: int) -> NDArray[np.int64]: ...
+    def in_flight(self, population: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray]: ...
     def collect(self, population: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray]: ...

@@ -1,5 +1,9 @@
 """The loop over time, forwards.
 
+Populations that reach each other form a component.  Components run one after the other, each for a stretch of
+time: what comes from outside is known by then, so it is received for all steps of the stretch at once, before
+the loop over them.
+
 Lanes are independent and run in parallel, so no result depends on the number of threads.
 """
 
@@ -8,21 +12,14 @@ import numpy as np
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address
-from evsim.core.event_queue cimport (
-    Bucket,
-    Record,
-    Ring,
-    Rings,
-    record_append,
-    ring_advance,
-    ring_peek,
-    ring_push,
-)
-from evsim.core.fanout cimport deliver
+from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
+from evsim.core.fanout cimport deliver, deliver_many
 from evsim.core.kernels cimport (
+    BLOCK_BYTES,
+    add_rows,
     delta_gru_advance,
     delta_lstm_advance,
     delta_readout_advance,
@@ -51,16 +48,19 @@ from evsim.core.layout cimport (
 )
 from evsim.core.paper_form cimport receive_gated
 
+cdef enum:
+    STRETCH_BYTES = 4194304     # what a component receives in one stretch of time, at most, but a step at least
+
 # One population's share of a run; addresses are 0 where there is nothing.
 cdef struct Slot:
     void *base              # the biases
     void *state             # real[B, n_state], IN and OUT
     void *tape              # real[T, B, n_tape], OUT
     const void *line        # stimulus of a source that sends changes: real[T, B, n]
-    const int64_t *ptr      # events of any other source: int64[T * B + 1]
-    const int32_t *unit
-    const void *value
-    Record *record          # events of the others: one record per lane
+    bint given              # its events are part of the stimulus
+    bint outside            # it receives from other components
+    Queue *queue            # [B], of all that send
+    int64_t received        # where in the scratch what it receives begins, in reals per step of a stretch
 
 cdef struct Run:
     const PopulationRow *populations
@@ -69,22 +69,117 @@ cdef struct Run:
     int n_projections
     int64_t n_lanes
     const int64_t *lengths
+    int64_t stretch         # steps
+    int64_t width           # reals received in one step by the largest component
     Slot *slot
-    Ring *rings
     int64_t *macs           # int64[B, n_projections], OUT
 
+# Memory of one lane; n is the number of units of the largest population.
+cdef struct Scratch:
+    void *received      # real[stretch, width]: accumulators of each step
+    void *tape          # real[n_tape], where none is recorded
+    void *gated         # real[n]
+    int32_t *senders    # [n]
+    char *mark          # [n], zero before and after
+    int64_t *begin      # [stretch], begin and end of each step's events,
+    int64_t *end
+    int64_t *next       # and see add_rows_many
+    void *block
 
-cdef int64_t widest(const Run *run, int what) noexcept nogil:
-    """The largest number of accumulators (0), tape reals (1) or units (2) of a population."""
-    cdef int64_t most = 1
+
+cdef inline int component_end(const Run *run, int first) noexcept nogil:
+    cdef int p = first + 1
+    while p < run.n_populations and run.populations[p].component == run.populations[first].component:
+        p += 1
+    return p
+
+
+cdef void lay_out(Run *run, int64_t n_steps, Py_ssize_t size) noexcept nogil:
+    """Whether and where each population receives from outside, and how long a stretch of time is."""
     cdef const PopulationRow *pop
+    cdef int64_t at = 0
     cdef int p
-    cdef int64_t size
+    cdef int j
+    run.width = 1
     for p in range(run.n_populations):
         pop = &run.populations[p]
-        size = pop.n_in if what == 0 else pop.n_tape if what == 1 else pop.n
-        most = max(most, size)
-    return most
+        for j in range(pop.in_first, pop.in_stop):
+            if run.populations[run.projections[j].source].component != pop.component:
+                run.slot[p].outside = True
+        if p and pop.component != run.populations[p - 1].component:
+            at = 0
+        run.slot[p].received = at
+        at += pop.n_in
+        run.width = max(run.width, at)
+    run.stretch = max(min(n_steps, <int64_t> STRETCH_BYTES // (run.width * size)), 1)
+
+
+cdef bint scratch_open(const Run *run, Scratch *scratch, Py_ssize_t size) noexcept nogil:
+    """False if memory ran out."""
+    cdef int64_t n = 1
+    cdef int64_t n_tape = 1
+    cdef int p
+    for p in range(run.n_populations):
+        n = max(n, run.populations[p].n)
+        n_tape = max(n_tape, run.populations[p].n_tape)
+    scratch.received = malloc(run.stretch * run.width * size)
+    scratch.tape = malloc(n_tape * size)
+    scratch.gated = malloc(n * size)
+    scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
+    scratch.mark = <char *> calloc(n, 1)
+    scratch.begin = <int64_t *> malloc(3 * run.stretch * sizeof(int64_t))
+    scratch.end = scratch.begin + run.stretch
+    scratch.next = scratch.end + run.stretch
+    scratch.block = malloc(BLOCK_BYTES)
+    return (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
+            and scratch.senders != NULL and scratch.mark != NULL and scratch.begin != NULL
+            and scratch.block != NULL)
+
+
+cdef void scratch_free(Scratch *scratch) noexcept nogil:
+    free(scratch.received)
+    free(scratch.tape)
+    free(scratch.gated)
+    free(scratch.senders)
+    free(scratch.mark)
+    free(scratch.begin)
+    free(scratch.block)
+
+
+cdef void receive_outside(
+    const Run *run, int p, int64_t lane, int64_t start, int64_t count, Scratch *scratch, real *received
+) noexcept nogil:
+    """Set what a population receives in each of ``count`` steps from other components, and the biases.
+
+    For accumulators that are kept it is only what is new.
+    """
+    cdef const PopulationRow *pop = &run.populations[p]
+    cdef const ProjectionRow *projection
+    cdef const Queue *queue
+    cdef const int64_t *bucket
+    cdef int64_t n_in = pop.n_in
+    cdef int64_t *macs = run.macs + lane * run.n_projections
+    cdef int64_t step
+    cdef int j
+    if holds(pop.kind):
+        if not run.slot[p].outside:
+            return
+        memset(received, 0, count * n_in * sizeof(real))
+    else:
+        for step in range(count):
+            memcpy(received + step * n_in, run.slot[p].base, n_in * sizeof(real))
+    for j in range(pop.in_first, pop.in_stop):
+        projection = &run.projections[j]
+        if run.populations[projection.source].component == pop.component:
+            continue
+        queue = &run.slot[projection.source].queue[lane]
+        for step in range(count):
+            bucket = queue_peek(queue, start + step - projection.delay)
+            scratch.begin[step] = bucket[0]
+            scratch.end[step] = bucket[1]
+        macs[j] += deliver_many(
+            projection, run.populations[projection.source].n, count, scratch.begin, scratch.end, queue.unit,
+            <const real *> queue.value, received, n_in, scratch.next, <real *> scratch.block)
 
 
 cdef inline int32_t advance_delta(
@@ -117,99 +212,108 @@ cdef inline int32_t advance_delta(
     return send_changes(n, fixed, line, <const real *> pop.threshold, sent, unit, value)
 
 
-cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
-    """All steps of one lane; False if memory ran out.  ``tag`` only carries the float type."""
-    cdef real *accumulators = <real *> malloc(widest(run, 0) * sizeof(real))
-    cdef real *scratch = <real *> malloc(widest(run, 1) * sizeof(real))
-    cdef int64_t n_most = widest(run, 2)
-    cdef real *value = <real *> malloc(n_most * sizeof(real))
-    cdef real *gated = <real *> malloc(n_most * sizeof(real))
-    cdef int32_t *unit = <int32_t *> malloc(n_most * sizeof(int32_t))
-    cdef int32_t *senders = <int32_t *> malloc(n_most * sizeof(int32_t))
-    cdef char *mark = <char *> calloc(n_most, 1)
-    cdef int64_t *macs = run.macs + lane * run.n_projections
-    cdef bint good = (accumulators != NULL and scratch != NULL and value != NULL and gated != NULL
-                      and unit != NULL and senders != NULL and mark != NULL)
-    cdef const PopulationRow *pop
+cdef bint advance(
+    const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, real *received
+) noexcept nogil:
+    """One step of one population: receive, advance, send; False if memory ran out.
+
+    ``received`` holds what came from outside the component, and with it the biases.
+    """
+    cdef const PopulationRow *pop = &run.populations[p]
     cdef const ProjectionRow *projection
-    cdef Slot *slot
-    cdef Ring *ring
-    cdef Bucket *bucket
-    cdef real *into
-    cdef real *tape
-    cdef real *state
-    cdef const real *threshold
-    cdef int64_t step
-    cdef int64_t at
+    cdef Slot *slot = &run.slot[p]
+    cdef const Queue *queue
+    cdef Queue *own = NULL
+    cdef const int64_t *bucket
+    cdef int64_t at = step * run.n_lanes + lane
+    cdef int64_t *macs = run.macs + lane * run.n_projections
+    cdef real *tape = <real *> scratch.tape if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
+    cdef real *state = <real *> slot.state + lane * pop.n_state
+    cdef real *into = received
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef int32_t *unit = NULL
+    cdef real *value = NULL
+    cdef real one = 1
+    cdef int32_t zero = 0
     cdef int32_t count
-    cdef int p
     cdef int j
 
-    if good:
-        for step in range(run.lengths[lane]):
-            at = step * run.n_lanes + lane
-            for p in range(run.n_populations):
-                pop = &run.populations[p]
-                slot = &run.slot[p]
-                ring = &run.rings[p * run.n_lanes + lane]
-                if pop.kind == SOURCE or (pop.kind == DELTA_SOURCE and slot.line == NULL):
-                    good = good and ring_push(ring, slot.ptr[at + 1] - slot.ptr[at], slot.unit + slot.ptr[at],
-                                              <const real *> slot.value + slot.ptr[at])
-                    continue
-                tape = scratch if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
-                state = <real *> slot.state + lane * pop.n_state
-                threshold = <const real *> pop.threshold
+    if decides(pop.kind):
+        own = &slot.queue[lane]
+        if not queue_room(own, pop.n, sizeof(real)):
+            return False
+        bucket = queue_peek(own, own.now)
+        unit = own.unit + bucket[0]
+        value = <real *> own.value + bucket[0]
+    if holds(pop.kind):
+        into = state
+        if slot.outside:
+            add_rows(1, &zero, &one, received, pop.n_in, pop.n_in, into)
+    for j in range(pop.in_first, pop.in_stop):
+        projection = &run.projections[j]
+        if (run.populations[projection.source].component != pop.component
+                or (projection.recurrent and pop.kind == EGRU_PAPER)):
+            continue
+        queue = &run.slot[projection.source].queue[lane]
+        bucket = queue_peek(queue, step - projection.delay)
+        macs[j] += deliver(projection, 0, projection.n_blocks, bucket[1] - bucket[0], queue.unit + bucket[0],
+                           <const real *> queue.value + bucket[0], into)
+    if pop.kind == EGRU_EVNN:
+        count = egru_evnn_advance(pop.n, into, threshold, state, tape, unit, value)
+    elif pop.kind == EGRU_PAPER:
+        receive_gated(pop, run.projections, own, step, into, tape, scratch.mark, scratch.senders,
+                      <real *> scratch.gated, macs)
+        count = egru_paper_advance(pop.n, into, threshold, state, state + pop.n, tape, unit, value)
+    elif pop.kind == READOUT:
+        readout_advance(pop.n, pop.decay, into, state, tape)
+        return True
+    else:
+        count = advance_delta(run, p, lane, at, tape, unit, value)
+    if own != NULL:
+        queue_push(own, count)
+    return True
 
-                if holds(pop.kind):
-                    into = state
-                else:
-                    into = accumulators
-                    memcpy(into, slot.base, pop.n_in * sizeof(real))
-                for j in range(pop.in_first, pop.in_stop):
-                    projection = &run.projections[j]
-                    if projection.recurrent and pop.kind == EGRU_PAPER:
-                        continue
-                    bucket = ring_peek(&run.rings[projection.source * run.n_lanes + lane], projection.delay)
-                    macs[j] += deliver(projection, 0, projection.n_blocks, bucket.count, bucket.unit,
-                                       <const real *> bucket.value, into)
-                if pop.kind == EGRU_EVNN:
-                    count = egru_evnn_advance(pop.n, accumulators, threshold, state, tape, unit, value)
-                elif pop.kind == EGRU_PAPER:
-                    receive_gated(pop, run.projections, ring, accumulators, tape, mark, senders, gated, macs)
-                    count = egru_paper_advance(pop.n, accumulators, threshold, state, state + pop.n, tape,
-                                               unit, value)
-                elif pop.kind == READOUT:
-                    readout_advance(pop.n, pop.decay, accumulators, state, tape)
-                    continue
-                else:
-                    count = advance_delta(run, p, lane, at, tape, unit, value)
-                    if pop.kind == DELTA_READOUT:
-                        continue
-                good = good and ring_push(ring, count, unit, value)
-                good = good and record_append(&slot.record[lane], count, unit, value)
-                slot.record[lane].per_step[step] = count
-            if not good:
-                break
-            for p in range(run.n_populations):
-                ring_advance(&run.rings[p * run.n_lanes + lane])
-    free(accumulators)
-    free(scratch)
-    free(value)
-    free(gated)
-    free(unit)
-    free(senders)
-    free(mark)
+
+cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
+    """All steps of one lane; False if memory ran out.  ``tag`` only carries the float type."""
+    cdef Scratch scratch
+    cdef bint good = scratch_open(run, &scratch, sizeof(real))
+    cdef int64_t start = 0
+    cdef int64_t count
+    cdef int64_t step
+    cdef int first
+    cdef int stop
+    cdef int p
+    cdef real *received
+
+    while good and start < run.lengths[lane]:
+        count = min(run.stretch, run.lengths[lane] - start)
+        first = 0
+        while first < run.n_populations:
+            stop = component_end(run, first)
+            if run.slot[first].given:       # it is a component of its own
+                first = stop
+                continue
+            for p in range(first, stop):
+                received = <real *> scratch.received + run.stretch * run.slot[p].received
+                receive_outside(run, p, lane, start, count, &scratch, received)
+            for step in range(count):
+                for p in range(first, stop):
+                    received = <real *> scratch.received + run.stretch * run.slot[p].received
+                    received += step * run.populations[p].n_in
+                    good = good and advance(run, p, lane, start + step, &scratch, received)
+            first = stop
+        start += count
+    scratch_free(&scratch)
     return good
 
 
 cdef class Forward:
-    """One run of a plan: its slots, and the records of its events until they are collected.
+    """One run of a plan: its slots, and the events that are sent until they are collected.
 
     Parameters
     ----------
     plan : PlanTable
-    rings : Rings
-        Events in flight; IN and OUT.
     lengths : int64 array, shape (B,)
         Steps of each lane, at most ``n_steps``.
     n_steps : int
@@ -222,60 +326,75 @@ cdef class Forward:
     cdef Py_ssize_t itemsize
     cdef char kind
 
-    def __cinit__(self, PlanTable plan, Rings rings, lengths, int64_t n_steps):
-        cdef int p
-        cdef int64_t lane
-        cdef Slot *slot
+    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps):
         self.plan = plan
         self.n_steps = n_steps
         self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
         self.kind = c"d" if plan.double_precision else c"f"
-        self.keep = [rings, lengths]
+        self.keep = [lengths]
         self.run.populations = plan.populations
         self.run.projections = plan.projections
         self.run.n_populations = plan.n_populations
         self.run.n_projections = plan.n_projections
-        self.run.n_lanes = rings.n_lanes
-        self.run.lengths = <const int64_t *> address(lengths, rings.n_lanes, c"l")
-        self.run.rings = rings.rings
+        self.run.n_lanes = lengths.size
+        self.run.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
-        self.run.macs = <int64_t *> calloc(max(rings.n_lanes * plan.n_projections, 1), sizeof(int64_t))
+        self.run.macs = <int64_t *> calloc(max(self.run.n_lanes * plan.n_projections, 1), sizeof(int64_t))
         if self.run.slot == NULL or self.run.macs == NULL:
             raise MemoryError("forward: no memory for the run")
-        for p in range(plan.n_populations):
-            slot = &self.run.slot[p]
-            if not decides(plan.populations[p].kind):
-                continue
-            slot.record = <Record *> calloc(self.run.n_lanes, sizeof(Record))
-            if slot.record == NULL:
-                raise MemoryError("forward: no memory for the event records")
-            for lane in range(self.run.n_lanes):
-                slot.record[lane].per_step = <int32_t *> calloc(max(n_steps, 1), sizeof(int32_t))
-                if slot.record[lane].per_step == NULL:
-                    raise MemoryError("forward: no memory for the event records")
+        lay_out(&self.run, n_steps, self.itemsize)
 
     def __dealloc__(self):
         cdef int p
         cdef int64_t lane
         if self.run.slot != NULL:
             for p in range(self.run.n_populations):
-                if self.run.slot[p].record != NULL:
+                if self.run.slot[p].queue != NULL:
                     for lane in range(self.run.n_lanes):
-                        free(self.run.slot[p].record[lane].unit)
-                        free(self.run.slot[p].record[lane].value)
-                        free(self.run.slot[p].record[lane].per_step)
-                    free(self.run.slot[p].record)
+                        queue_free(&self.run.slot[p].queue[lane])
+                    free(self.run.slot[p].queue)
         free(self.run.slot)
         free(self.run.macs)
 
-    def give_source(self, int population, ptr, unit, value):
-        """Set the events of a source: bucket pointer (T * B + 1,), units and values."""
+    def give_events(self, int population, int64_t history, ptr, unit, value, bint whole):
+        """Set the events of the ``history`` steps before the window and, if ``whole``, of all its steps.
+
+        As bucket pointer (steps * B + 1,), units and values.  To be called for every population that sends.
+        """
         cdef Slot *slot = &self.run.slot[population]
-        cdef int64_t cells = self.n_steps * self.run.n_lanes
-        self.keep += [ptr, unit, value]
-        slot.ptr = <const int64_t *> address(ptr, cells + 1, c"l")
-        slot.unit = <const int32_t *> address(unit, slot.ptr[cells], c"i")
-        slot.value = address(value, slot.ptr[cells], self.kind)
+        cdef int64_t lanes = self.run.n_lanes
+        cdef int64_t cells = (history + (self.n_steps if whole else 0)) * lanes
+        cdef int64_t *pointer = <int64_t *> address(ptr, cells + 1, c"l")
+        cdef int32_t *units = <int32_t *> address(unit, pointer[cells], c"i")
+        cdef char *values = <char *> address(value, pointer[cells], self.kind)
+        cdef Queue *queue
+        cdef int64_t lane
+        cdef int64_t step
+        cdef int64_t first
+        cdef int64_t count
+        if slot.queue != NULL:
+            raise ValueError("forward: events are given twice")
+        slot.queue = <Queue *> calloc(lanes, sizeof(Queue))
+        if slot.queue == NULL:
+            raise MemoryError("forward: no memory for the event queues")
+        slot.given = whole
+        if whole:
+            self.keep += [ptr, unit, value]
+        for lane in range(lanes):
+            queue = &slot.queue[lane]
+            if whole:
+                queue[0] = Queue(history=history, row=lanes, ptr=pointer + lane, unit=units, value=values)
+                continue
+            if not queue_open(queue, history, self.n_steps, pointer[cells], self.itemsize):
+                raise MemoryError("forward: no memory for the event queues")
+            for step in range(history):
+                first = pointer[step * lanes + lane]
+                count = pointer[step * lanes + lane + 1] - first
+                if count:
+                    memcpy(queue.unit + queue_peek(queue, queue.now)[0], units + first, count * sizeof(int32_t))
+                    memcpy(<char *> queue.value + queue_peek(queue, queue.now)[0] * self.itemsize,
+                           values + first * self.itemsize, count * self.itemsize)
+                queue_push(queue, <int32_t> count)
 
     def give_line(self, int population, line):
         """Set the stimulus (T, B, n) of a source that sends changes; its state is given by `give_arrays`."""
@@ -316,36 +435,48 @@ cdef class Forward:
         return macs
 
     def collect(self, int population):
-        """The events a population sent, sorted by (step, lane, unit): ptr (T * B + 1,), unit, value."""
-        cdef Record *record = self.run.slot[population].record
+        """The events a population sent in the window, by (step, lane, unit): ptr (T * B + 1,), unit, value."""
+        return self._buckets(population, self.n_steps, False)
+
+    def in_flight(self, int population):
+        """Those of the last steps of each lane, as many as were given before the window, in the same form."""
+        return self._buckets(population, self.run.slot[population].queue[0].history, True)
+
+    cdef _buckets(self, int population, int64_t n_steps, bint from_end):
+        """The first steps of each lane, or the last ones."""
+        cdef Queue *queue = self.run.slot[population].queue
         cdef int64_t lanes = self.run.n_lanes
+        cdef const int64_t *lengths = self.run.lengths
+        cdef const int64_t *bucket
         cdef int64_t step
         cdef int64_t lane
         cdef int64_t count
         cdef int64_t total = 0
-        for lane in range(lanes):
-            total += record[lane].count
-        pointers = np.zeros(self.n_steps * lanes + 1, np.int64)
+        cdef int64_t first
+        cdef int64_t i
+        pointers = np.zeros(n_steps * lanes + 1, np.int64)
+        cdef int64_t *ptr = <int64_t *> address(pointers, n_steps * lanes + 1, c"l")
+        with nogil:
+            for step in range(n_steps):
+                for lane in range(lanes):
+                    i = lengths[lane] - n_steps + step if from_end else step
+                    if i < lengths[lane]:
+                        bucket = queue_peek(&queue[lane], i)
+                        total += bucket[1] - bucket[0]
+                    ptr[step * lanes + lane + 1] = total
         units = np.empty(total, np.int32)
         values = np.empty(total, np.float64 if self.plan.double_precision else np.float32)
-        if total == 0:
-            return pointers, units, values
-        done = np.zeros(lanes, np.int64)
-        cdef int64_t *ptr = <int64_t *> address(pointers, self.n_steps * lanes + 1, c"l")
         cdef int32_t *unit = <int32_t *> address(units, total, c"i")
         cdef char *value = <char *> address(values, total, self.kind)
-        cdef int64_t *taken = <int64_t *> address(done, lanes, c"l")
-        cdef int64_t row = 0
         cdef Py_ssize_t size = self.itemsize
         with nogil:
-            for step in range(self.n_steps):
+            for step in range(n_steps):
                 for lane in range(lanes):
-                    count = record[lane].per_step[step]
+                    first = ptr[step * lanes + lane]
+                    count = ptr[step * lanes + lane + 1] - first
                     if count:
-                        memcpy(&unit[row], record[lane].unit + taken[lane], count * sizeof(int32_t))
-                        memcpy(&value[row * size], <char *> record[lane].value + taken[lane] * size,
-                               count * size)
-                        taken[lane] += count
-                        row += count
-                    ptr[step * lanes + lane + 1] = row
+                        i = lengths[lane] - n_steps + step if from_end else step
+                        bucket = queue_peek(&queue[lane], i)
+                        memcpy(&unit[first], queue[lane].unit + bucket[0], count * sizeof(int32_t))
+                        memcpy(&value[first * size], <char *> queue[lane].value + bucket[0] * size, count * size)
         return pointers, units, values

@@ -13,6 +13,9 @@ cdef extern from "kernel_table.h" nogil:
         void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
         void (*add_rows)(
             int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
+        void (*add_rows_many)(
+            int64_t, const int64_t *, const int64_t *, const int32_t *, const float *, const float *, int64_t,
+            int64_t, int64_t, float *, int64_t, int64_t *, float *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
         int32_t (*egru_evnn_advance)(
@@ -60,6 +63,9 @@ cdef extern from "kernel_table.h" nogil:
         void (*add_rows)(
             int64_t, const int32_t *, const double *, const double *, int64_t, int64_t,
             double *) noexcept nogil
+        void (*add_rows_many)(
+            int64_t, const int64_t *, const int64_t *, const int32_t *, const double *, const double *, int64_t,
+            int64_t, int64_t, double *, int64_t, int64_t *, double *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
@@ -123,6 +129,23 @@ cdef inline void add_rows(
         active.f32.add_rows(n, unit, value, rows, stride, length, target)
     else:
         active.f64.add_rows(n, unit, value, rows, stride, length, target)
+
+
+cdef enum:
+    BLOCK_BYTES = 196608    # scratch of add_rows_many, see rows.h
+
+
+cdef inline void add_rows_many(
+    int64_t n_lists, const int64_t *begin, const int64_t *end, const int32_t *unit, const real *value,
+    const real *rows, int64_t n_rows, int64_t stride, int64_t length, real *target, int64_t target_stride,
+    int64_t *next, real *block
+) noexcept nogil:
+    if real is float:
+        active.f32.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, target,
+                                 target_stride, next, block)
+    else:
+        active.f64.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, target,
+                                 target_stride, next, block)
 
 
 cdef inline void dot_rows(

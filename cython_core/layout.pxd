@@ -50,6 +50,7 @@ cdef struct PopulationRow:
     int32_t in_stop
     int32_t watched     # of an encoder: the population it watches,
     int32_t watched_at  # and where in that one's state the line begins
+    int32_t component   # populations of one component, which reach each other, stand side by side
     uint64_t threshold          # real[n]
     uint64_t fixed              # FixedFormat; 0 in floating point
     double decay                # readouts

@@ -29,7 +29,7 @@ KINDS = {
 
 POPULATION = np.dtype(
     [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "in_first", "in_stop")]
-    + [(name, "i4") for name in ("watched", "watched_at")]
+    + [(name, "i4") for name in ("watched", "watched_at", "component")]
     + [(name, "u8") for name in ("threshold", "fixed")]
     + [("decay", "f8")],
     align=True,

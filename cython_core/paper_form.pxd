@@ -13,35 +13,37 @@ accumulator.
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
-from evsim.core.event_queue cimport Bucket, Ring, ring_peek
+from evsim.core.event_queue cimport Queue, queue_peek
 from evsim.core.fanout cimport deliver, deliver_to, gather, gather_from, outer
 from evsim.core.kernels cimport logistic
 from evsim.core.layout cimport PopulationRow, ProjectionRow, real
 
 
 cdef inline void receive_gated(
-    const PopulationRow *pop, const ProjectionRow *projections, Ring *own,
+    const PopulationRow *pop, const ProjectionRow *projections, const Queue *own, int64_t step,
     real *accumulators, real *tape,                     # IN and OUT
     char *mark, int32_t *senders, real *gated,          # scratch (n); mark is zero before and after
     int64_t *macs                                       # OUT, per projection
 ) noexcept nogil:
     cdef int64_t n = pop.n
     cdef real *r = tape + 2 * n
-    cdef Bucket *bucket
+    cdef const real *value = <const real *> own.value
+    cdef const int64_t *bucket
     cdef const ProjectionRow *p
-    cdef const real *value
+    cdef int64_t e
+    cdef int64_t first
+    cdef int64_t count
     cdef int32_t j
     cdef int32_t i
-    cdef int32_t e
     cdef int32_t n_senders = 0
 
     memset(r, 0, n * sizeof(real))
     memcpy(tape + 3 * n, accumulators + n, n * sizeof(real))
     for j in range(pop.in_first, pop.in_stop):
         if projections[j].recurrent:
-            bucket = ring_peek(own, projections[j].delay)
-            for e in range(bucket.count):
-                i = bucket.unit[e]
+            bucket = queue_peek(own, step - projections[j].delay)
+            for e in range(bucket[0], bucket[1]):
+                i = own.unit[e]
                 if not mark[i]:
                     mark[i] = 1
                     senders[n_senders] = i
@@ -49,10 +51,11 @@ cdef inline void receive_gated(
     for j in range(pop.in_first, pop.in_stop):
         p = &projections[j]
         if p.recurrent:
-            bucket = ring_peek(own, p.delay)
-            value = <const real *> bucket.value
-            macs[j] += deliver(p, 0, 1, bucket.count, bucket.unit, value, accumulators)
-            macs[j] += deliver_to(p, 1, bucket.count, bucket.unit, value, n_senders, senders, mark,
+            bucket = queue_peek(own, step - p.delay)
+            first = bucket[0]
+            count = bucket[1] - first
+            macs[j] += deliver(p, 0, 1, count, own.unit + first, value + first, accumulators)
+            macs[j] += deliver_to(p, 1, count, own.unit + first, value + first, n_senders, senders, mark,
                                   accumulators)
     for i in range(n_senders):
         r[senders[i]] = logistic(accumulators[n + senders[i]])
@@ -60,10 +63,12 @@ cdef inline void receive_gated(
     for j in range(pop.in_first, pop.in_stop):
         p = &projections[j]
         if p.recurrent:
-            bucket = ring_peek(own, p.delay)
-            for e in range(bucket.count):
-                gated[e] = r[bucket.unit[e]] * (<const real *> bucket.value)[e]
-            macs[j] += deliver(p, 2, 3, bucket.count, bucket.unit, gated, accumulators)
+            bucket = queue_peek(own, step - p.delay)
+            first = bucket[0]
+            count = bucket[1] - first
+            for e in range(count):
+                gated[e] = r[own.unit[first + e]] * value[first + e]
+            macs[j] += deliver(p, 2, 3, count, own.unit + first, gated, accumulators)
 
 
 # What the transposes below need of a window that was run: see backward.pyx for the meaning of each.

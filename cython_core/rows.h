@@ -1,4 +1,4 @@
-/* Weight rows: add scaled rows to a vector (events forwards, and weight gradients), dot rows with a vector
+/* Weight rows: add scaled rows to vectors (events forwards, and weight gradients), dot rows with a vector
  * (backwards).
  *
  * Template, see kernel_table.c.  A row is contiguous; only the rows named in `unit` are ever read.  Sums run
@@ -27,15 +27,120 @@ TARGET void FN(add_rows)(
     }
 }
 
-/* Sixteen partial sums, folded in a fixed tree: the same bits for every vector width. */
-#define PARTIALS 16
+/* As add_rows for columns that stay in registers while the events pass; the same sums in the same order. */
+typedef REAL FN(Lanes) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
+#define LANES ((int64_t)(32 / sizeof(REAL)))
+#define STRIP 8
 
-static inline REAL FN(fold)(REAL *partial)
+static inline void FN(add_strips)(
+    int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
+    const REAL *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
 {
+    int64_t i = 0;
+    for (; i + STRIP * LANES <= length; i += STRIP * LANES) {
+        FN(Lanes) sum[STRIP];
+        for (int j = 0; j < STRIP; j++)
+            sum[j] = *(const FN(Lanes) *)(target + i + j * LANES);
+        for (int64_t e = 0; e < n_events; e++) {
+            const REAL *row = rows + unit[e] * stride + i;
+            for (int j = 0; j < STRIP; j++)
+                sum[j] += value[e] * *(const FN(Lanes) *)(row + j * LANES);
+        }
+        for (int j = 0; j < STRIP; j++)
+            *(FN(Lanes) *)(target + i + j * LANES) = sum[j];
+    }
+    if (i < length)
+        FN(add_rows)(n_events, unit, value, rows + i, stride, length - i, target + i);
+}
+
+#undef STRIP
+
+/* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride.  Units
+ * increase within a list.
+ *
+ * Matrices that do not fit into the second-level cache, and whose rows are asked for several times, are copied
+ * into `block` (BLOCK_BYTES) piece by piece, and each piece serves all lists: so a row is read from memory once
+ * and not once per event.  Every sum is still taken in the order of the list. */
+#define BLOCK_BYTES (192 * 1024)
+#define BLOCK_COLUMN_BYTES 1536
+#define BLOCK_REUSE 4
+
+TARGET void FN(add_rows_many)(
+    int64_t n_lists, const int64_t *restrict begin, const int64_t *restrict end,
+    const int32_t *restrict unit, const REAL *restrict value,
+    const REAL *restrict rows, int64_t n_rows, int64_t stride, int64_t length,
+    REAL *restrict target, int64_t target_stride,
+    int64_t *restrict next, REAL *restrict block) /* scratch: (n_lists), BLOCK_BYTES */
+{
+    const int64_t most_columns = BLOCK_COLUMN_BYTES / (int64_t)sizeof(REAL);
+    int64_t n_events = 0;
+    for (int64_t l = 0; l < n_lists; l++)
+        n_events += end[l] - begin[l];
+    if (n_events < BLOCK_REUSE * n_rows || n_rows * length * (int64_t)sizeof(REAL) <= BLOCK_BYTES) {
+        for (int64_t l = 0; l < n_lists; l++)
+            FN(add_rows)(end[l] - begin[l], unit + begin[l], value + begin[l], rows, stride, length,
+                         target + l * target_stride);
+        return;
+    }
+    for (int64_t first = 0; first < length; first += most_columns) {
+        const int64_t columns = length - first < most_columns ? length - first : most_columns;
+        const int64_t most_rows = BLOCK_BYTES / (columns * (int64_t)sizeof(REAL));
+        for (int64_t l = 0; l < n_lists; l++)
+            next[l] = begin[l];
+        for (int64_t row = 0; row < n_rows; row += most_rows) {
+            const int64_t stop = row + most_rows < n_rows ? row + most_rows : n_rows;
+            for (int64_t i = row; i < stop; i++)
+                memcpy(block + (i - row) * columns, rows + i * stride + first, columns * sizeof(REAL));
+            for (int64_t l = 0; l < n_lists; l++) {
+                const int64_t from = next[l];
+                int64_t e = from;
+                while (e < end[l] && unit[e] < stop)
+                    e++;
+                FN(add_strips)(e - from, unit + from, value + from, block - row * columns, columns, columns,
+                               target + l * target_stride + first);
+                next[l] = e;
+            }
+        }
+    }
+}
+
+/* Sixteen partial sums, folded in a fixed tree: the same bits for every vector width.  Several rows at a time
+ * share what is loaded of the vector. */
+#define PARTIALS 16
+#define VECTORS (PARTIALS / LANES)
+#define TOGETHER ((int)LANES / 2)
+
+static inline REAL FN(fold)(const FN(Lanes) *sum)
+{
+    REAL partial[PARTIALS];
+    memcpy(partial, sum, sizeof partial);
     for (int width = PARTIALS / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
             partial[i] += partial[i + width];
     return partial[0];
+}
+
+static inline __attribute__((always_inline)) void FN(dot_together)(
+    const int n, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
+    const REAL *restrict vector, REAL *restrict out)
+{
+    FN(Lanes) sum[TOGETHER][VECTORS] = {0};
+    const REAL *row[TOGETHER];
+    int64_t i = 0;
+    for (int r = 0; r < n; r++)
+        row[r] = rows + unit[r] * stride;
+    for (; i + PARTIALS <= length; i += PARTIALS)
+        for (int v = 0; v < VECTORS; v++) {
+            const FN(Lanes) x = *(const FN(Lanes) *)(vector + i + v * LANES);
+            for (int r = 0; r < n; r++)
+                sum[r][v] += *(const FN(Lanes) *)(row[r] + i + v * LANES) * x;
+        }
+    for (int r = 0; r < n; r++) {
+        REAL rest = 0;
+        for (int64_t k = i; k < length; k++)
+            rest += row[r][k] * vector[k];
+        out[r] += i ? FN(fold)(sum[r]) + rest : rest; /* a readout's rows may be very short */
+    }
 }
 
 /* out[e] += rows[unit[e] * stride : + length] . vector */
@@ -43,17 +148,14 @@ TARGET void FN(dot_rows)(
     int64_t n_units, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
     const REAL *restrict vector, REAL *restrict out)
 {
-    const int64_t whole = length - length % PARTIALS;
-    for (int64_t e = 0; e < n_units; e++) {
-        const REAL *restrict row = rows + unit[e] * stride;
-        REAL partial[PARTIALS] = {0}, rest = 0;
-        for (int64_t i = 0; i < whole; i += PARTIALS)
-            for (int j = 0; j < PARTIALS; j++)
-                partial[j] += row[i + j] * vector[i + j];
-        for (int64_t i = whole; i < length; i++)
-            rest += row[i] * vector[i];
-        out[e] += whole ? FN(fold)(partial) + rest : rest; /* a readout's rows may be very short */
-    }
+    int64_t e = 0;
+    for (; e + TOGETHER <= n_units; e += TOGETHER)
+        FN(dot_together)(TOGETHER, unit + e, rows, stride, length, vector, out + e);
+    for (; e < n_units; e++)
+        FN(dot_together)(1, unit + e, rows, stride, length, vector, out + e);
 }
 
+#undef LANES
 #undef PARTIALS
+#undef VECTORS
+#undef TOGETHER

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core.backward import Backward
-from evsim.core.event_queue import Rings
 from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
@@ -154,7 +153,7 @@ class Adjoint:
         macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
         gradients = Gradients(work.parameters(), counters=work.counters())
         projections = self.plan.projections
-        dweights = [np.zeros(p.weight.values.shape, self.plan.dtype) for p in projections]
+        dweights = [np.empty(p.weight.values.shape, self.plan.dtype) for p in projections]
         macs_weight = core.weights(dweights, self.threads)
         gradients.parameters |= {p.weight.name: d for p, d in zip(projections, dweights, strict=True)}
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
@@ -248,19 +247,16 @@ class Adjoint:
         return [m.tape for m in members] if whole else self._run_again(log, members)
 
     def _run_again(self, log: EventLog, members: list[PopulationLog]) -> list[NDArray | None]:
-        double = self.plan.dtype == np.float64
-        rings = Rings([history + 1 for history in self.plan.history], log.n_lanes, double)
-        for rank, member in enumerate(members):
-            if member.carried is not None:
-                load_in_flight(rings, rank, member.carried)
-        core = Forward(self.plan.table, rings, log.lengths, log.n_steps)
+        core = Forward(self.plan.table, log.lengths, log.n_steps)
         bases: list[NDArray | None] = self.plan.bases()
         tapes: list[NDArray | None] = []
         for rank, member in enumerate(members):
             tape = None
-            if self.plan.kernels[rank] in SOURCES and member.events is not None:
-                core.give_source(rank, member.events.ptr, member.events.unit, member.events.value)
-            else:
+            given = self.plan.kernels[rank] in SOURCES
+            if member.events is not None and member.carried is not None:
+                events = member.carried.then(member.events) if given else member.carried
+                core.give_events(rank, member.carried.n_steps, events.ptr, events.unit, events.value, given)
+            if not given:
                 fields = len(TAPES[self.plan.kernels[rank]])
                 if fields:
                     tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
@@ -286,14 +282,6 @@ def stacked_states(plan: Plan, rank: int, member: PopulationLog) -> NDArray:
     for index, name in enumerate(names):
         states[:, index] = member.initial[name]
     return states
-
-
-def load_in_flight(rings: Rings, rank: int, carried: Events) -> None:
-    """Put the events before a window into a population's fresh rings."""
-    for step in range(carried.n_steps):
-        for lane in range(carried.n_lanes):
-            rings.push(rank, lane, *carried.at(step, lane))
-            rings.advance(rank, lane)
 
 
 class _Work:

@@ -54,9 +54,9 @@ SOURCES = ("source", "delta_source")
 class Plan:
     """A network in the form the core runs: populations and projections as rows of integers and addresses.
 
-    The order is canonical: populations after those that reach them at once, ties by name; the projections
-    into a population by (source, delay, name).  So the order in which a network was put together does not
-    matter.
+    The order is canonical: components of populations that reach each other in the order of flow, inside them
+    populations after those that reach them at once, ties by name; the projections into a population by
+    (source, delay, name).  So the order in which a network was put together does not matter.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ class Plan:
         `Network.describe` at the time the plan was made.
     populations, projections : list of Population, Projection
         In canonical order.
+    components : list of int
+        Of each population: the component it belongs to, counted in order.
     sources : list of Population
         Those that need a stimulus.
     parameters : dict of str to ndarray
@@ -88,7 +90,7 @@ class Plan:
         self.description = network.describe()
         self.dtype = network.dtype
         self.dt = network.dt
-        self.populations = _in_order(network)
+        self.populations, self.components = _in_order(network)
         self.sources = [p for p in self.populations if p.kernel in SOURCES]
         self.rank = {population.name: rank for rank, population in enumerate(self.populations)}
         self.projections = sorted(
@@ -167,7 +169,7 @@ class Plan:
         row["in_first"], row["in_stop"] = (into[0], into[-1] + 1) if into else (0, 0)
         if "threshold" in population.parameters:
             row["threshold"] = self._address(population.parameters["threshold"].values)
-        row["decay"] = population.decay(self.dt)
+        row["decay"], row["component"] = population.decay(self.dt), self.components[rank]
         if population.watches is not None:
             names = STATES[population.watches.kernel]
             row["watched"], row["watched_at"] = self.rank[population.watches.name], names.index("h") * n
@@ -216,19 +218,46 @@ def _arrays(network: Network) -> dict[str, NDArray]:
     return arrays
 
 
-def _in_order(network: Network) -> list[Population]:
-    """Populations, each after all that reach it without delay; among those that could come next, by name."""
+def _in_order(network: Network) -> tuple[list[Population], list[int]]:
+    """Populations, each after all that reach it without delay, and the component of each.
+
+    Populations that reach each other, or watch each other's states, form a component.  Components come in the
+    order in which events flow through them; where that leaves a choice, by name.
+    """
     waiting = dict(sorted(network.populations.items()))
+    names = list(waiting)
+    n = len(names)
+    reaches = np.eye(n, dtype=bool)
+    for p in network.projections.values():
+        reaches[names.index(p.source.name), names.index(p.target.name)] = True
+    for name, population in waiting.items():
+        if population.watches is not None:
+            watched = names.index(population.watches.name), names.index(name)
+            reaches[watched] = reaches[watched[::-1]] = True
+    for via in range(n):  # Warshall's closure
+        reaches |= np.outer(reaches[:, via], reaches[via])
+    component = {name: int(np.argmax(row & column)) for name, row, column in zip(names, reaches, reaches.T, strict=True)}
+    direct = {
+        name: {p.source.name for p in network.projections.values() if p.target is population and p.delay_steps == 0}
+        | ({population.watches.name} if population.watches is not None else set())
+        for name, population in waiting.items()
+    }
     ordered: list[Population] = []
+    members: list[int] = []
     while waiting:
-        for name, population in waiting.items():
-            direct = (
-                p.source.name
-                for p in network.projections.values()
-                if p.target is population and p.delay_steps == 0
+        # The first component that nothing outside it still has to run before, ...
+        mine = next(
+            component[name]
+            for name in waiting
+            if all(
+                component[other] == component[name] or not reaches[names.index(other), names.index(name)]
+                for other in waiting
             )
-            watched = "" if population.watches is None else population.watches.name
-            if not any(source in waiting for source in (*direct, watched)):
-                ordered.append(waiting.pop(name))
-                break
-    return ordered
+        )
+        # ... and its populations, those first that no other of them reaches at once.
+        while inside := [name for name in waiting if component[name] == mine]:
+            name = next(name for name in inside if not direct[name] & set(inside))
+            ordered.append(waiting.pop(name))
+            members.append(mine)
+    ranks = {number: rank for rank, number in enumerate(dict.fromkeys(members))}
+    return ordered, [ranks[number] for number in members]

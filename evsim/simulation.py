@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core import kernels
-from evsim.core.event_queue import Rings
 from evsim.core.forward import Forward
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
@@ -40,28 +39,26 @@ class Simulation:
     plan : Plan
     time_step : int
         Steps since the last reset: where the next carried run starts.
+    n_lanes : int
+        Lanes of the present state; 0 before the first run.
     """
 
     def __init__(self, network: Network | Plan, threads: int | None = None):
         self.plan = network if isinstance(network, Plan) else Plan(network)
         self.threads = usable_threads(threads)
         self.time_step = 0
-        self._rings: Rings | None = None
+        self.n_lanes = 0
         self._states: list[NDArray] = []
+        self._in_flight: list[Events | None] = []
 
     @property
     def schedule(self) -> str:
         """The order of things within one step, to be printed."""
         return self.plan.schedule
 
-    @property
-    def n_lanes(self) -> int:
-        """Lanes of the present state; 0 before the first run."""
-        return self._rings.n_lanes if self._rings is not None else 0
-
     def reset(self) -> None:
         """Forget states and events in flight; the next run starts at time 0 with any number of lanes."""
-        self._rings, self._states, self.time_step = None, [], 0
+        self.n_lanes, self.time_step, self._states, self._in_flight = 0, 0, [], []
 
     def run(
         self,
@@ -102,7 +99,7 @@ class Simulation:
         given = self._encode(stimulus, n_steps, n_lanes)
         # All that can be wrong with the input is found before the present state is touched.
         steps = _lengths(lengths, n_steps, n_lanes)
-        if not carry or self._rings is None:
+        if not carry or not self.n_lanes:
             self._begin(n_lanes)
         elif n_lanes != self.n_lanes:
             raise StimulusError(
@@ -206,9 +203,11 @@ class Simulation:
     def _begin(self, n_lanes: int) -> None:
         """Rest: states zero, nothing in flight."""
         self.reset()
-        self._rings = Rings(
-            [history + 1 for history in self.plan.history], n_lanes, self.plan.dtype == np.float64
-        )
+        self.n_lanes = n_lanes
+        self._in_flight = [
+            Events.empty(p.n_units, n_lanes, history, self.plan.dtype) if p.emits else None
+            for p, history in zip(self.plan.populations, self.plan.history, strict=True)
+        ]
         self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
 
     def _describe(
@@ -229,7 +228,7 @@ class Simulation:
                 self.plan.dt,
                 self.time_step,
                 events=events if isinstance(events, Events) else None,
-                carried=self._in_flight(rank, n_lanes) if population.emits else None,
+                carried=self._in_flight[rank],
                 initial={name: states[:, i] for i, name in enumerate(names)},
                 tape=make((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
                 if recorded
@@ -241,13 +240,6 @@ class Simulation:
             )
         return logs
 
-    def _in_flight(self, rank: int, n_lanes: int) -> Events:
-        """Events of the steps before the present one that may still be on their way, oldest first."""
-        population, history = self.plan.populations[rank], self.plan.history[rank]
-        if history == 0 or self._rings is None or self.time_step == 0:
-            return Events.empty(population.n_units, n_lanes, history, self.plan.dtype)
-        return Events(population.n_units, n_lanes, history, *self._rings.past(rank))
-
     def _forward(
         self,
         logs: dict[str, PopulationLog],
@@ -256,26 +248,32 @@ class Simulation:
         n_steps: int,
     ) -> NDArray[np.int64]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
-        assert self._rings is not None  # run() began them
-        core = Forward(self.plan.table, self._rings, lengths, n_steps)
+        core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
         for rank, population in enumerate(self.plan.populations):
-            stimulus, base = given.get(population.name), bases[rank]
-            if isinstance(stimulus, Events):
-                core.give_source(rank, stimulus.ptr, stimulus.unit, stimulus.value)
-                continue
-            core.give_arrays(rank, base, self._states[rank], logs[population.name].tape)
-            if stimulus is not None:
-                core.give_line(rank, stimulus)
+            stimulus, carried = given.get(population.name), self._in_flight[rank]
+            if carried is not None:
+                events = carried.then(stimulus) if isinstance(stimulus, Events) else carried
+                core.give_events(
+                    rank, carried.n_steps, events.ptr, events.unit, events.value, events is not carried
+                )
+            if not isinstance(stimulus, Events):
+                core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
+                if stimulus is not None:
+                    core.give_line(rank, stimulus)
         try:
             macs = core.go(min(self.threads, len(lengths)))
         except MemoryError:
             self.reset()  # some lanes went further than others
             raise
         for rank, population in enumerate(self.plan.populations):
-            if population.emits and population.kernel != "source":
-                log = logs[population.name]
+            log, carried = logs[population.name], self._in_flight[rank]
+            if log.events is None and carried is not None:
                 log.events = Events(population.n_units, len(lengths), n_steps, *core.collect(rank))
+            if carried is not None and carried.n_steps:
+                self._in_flight[rank] = Events(
+                    population.n_units, len(lengths), carried.n_steps, *core.in_flight(rank)
+                )
         return macs.sum(axis=0)
 
     def _counters(

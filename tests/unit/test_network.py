@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evsim.errors import NetworkError
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import DeltaEncoder, DeltaLSTM, DeltaReadout, EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.plan import Plan
 from evsim.simulation import Simulation
@@ -135,15 +135,32 @@ def test_delays_by_default():
     assert net.connect("hidden", "hidden", delay=0.5, name="again").delay_steps == 1
 
 
-def test_populations_run_after_those_that_reach_them_at_once():
+def test_populations_run_after_those_that_reach_them():
     net = Network()
     for name in ("e", "d", "c", "b", "a"):
         net.add(EGRU(2, name=name))
     net.connect("e", "a")
     net.connect("a", "c")
-    net.connect("c", "b", delay=1)  # does not count
+    net.connect("c", "b", delay=1)
     net.connect("d", "b")
-    assert [p.name for p in Plan(net).populations] == ["d", "b", "e", "a", "c"]
+    plan = Plan(net)
+    assert [p.name for p in plan.populations] == ["d", "e", "a", "c", "b"]
+    assert plan.components == [0, 1, 2, 3, 4]
+    net.connect("b", "e", delay=1)  # closes a loop, in which only what arrives at once counts
+    plan = Plan(net)
+    assert [p.name for p in plan.populations] == ["d", "b", "e", "a", "c"]
+    assert plan.components == [0, 1, 1, 1, 1]
+
+
+def test_an_encoder_runs_with_what_it_watches():
+    net = Network()
+    net.add(DeltaLSTM(2, name="z"))
+    net.add(DeltaEncoder(net["z"], name="a"))
+    net.add(DeltaReadout(2, name="b"))
+    net.connect("a", "b")
+    plan = Plan(net)
+    assert [p.name for p in plan.populations] == ["z", "a", "b"]
+    assert plan.components == [0, 0, 1]
 
 
 def test_order_of_projections():
