@@ -19,7 +19,6 @@ from libc.string cimport memcpy, memset
 from evsim.core.buffers cimport address
 from evsim.core.fanout cimport gather, outer, outer_many
 from evsim.core.kernels cimport (
-    BLOCK_BYTES,
     backward_active,
     delta_gru_vjp,
     delta_lstm_vjp,
@@ -67,6 +66,7 @@ cdef struct Replay:
     int n_projections
     int64_t n_lanes
     int64_t n_cells             # steps * lanes
+    int64_t n_open              # steps to replay; of those behind them D is known
     const int64_t *lengths
     int32_t pseudo_kind
     double gamma
@@ -298,7 +298,7 @@ cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept no
             and scratch.c_before != NULL and scratch.dr != NULL and scratch.unit != NULL
             and scratch.mark != NULL)
     if good:
-        for step in range(replay.lengths[lane] - 1, -1, -1):
+        for step in range(min(replay.lengths[lane], replay.n_open) - 1, -1, -1):
             at = step * replay.n_lanes + lane
             for p in range(replay.n_populations - 1, -1, -1):
                 pop = &replay.populations[p]
@@ -339,8 +339,10 @@ cdef int64_t write_row(
     return outer(p, 0, p.n_blocks, unit, n, arrival, value, <const real *> window.D, target.n_in, dweight)
 
 
-cdef bint write_rows(const Replay *replay, const Rows *rows, int64_t chunk, real *tag) noexcept nogil:
-    """The weight gradient of one chunk of units of some projection; False if memory ran out."""
+cdef bint write_rows(
+    const Replay *replay, const Rows *rows, int64_t chunk, bint fresh, real *tag
+) noexcept nogil:
+    """Write, or add to, the weight gradient of one chunk of units of some projection; False: no memory."""
     cdef int j = 0
     while chunk >= rows[j + 1].first_chunk:
         j += 1
@@ -358,33 +360,36 @@ cdef bint write_rows(const Replay *replay, const Rows *rows, int64_t chunk, real
     cdef int64_t unit
     cdef int64_t macs = 0
     cdef void *scratch
-    cdef void *block
-    if block_ptr == NULL:
-        memset(dweight + first * width, 0, (stop - first) * width * sizeof(real))
-    else:
-        memset(dweight + block_ptr[first * p.n_blocks], 0,
-               (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
+    cdef char *mark = <char *> calloc(p.block, 1)
+    cdef bint good
     if block_ptr == NULL and not gated:
         scratch = malloc(rows[j].chunk * sizeof(int64_t))
-        block = malloc(BLOCK_BYTES)
-        if scratch != NULL and block != NULL:
+        good = scratch != NULL
+        if good:
             macs = outer_many(p, stop - first, ptr + first, rows[j].arrival, value,
                               <const real *> replay.slot[p.target].window.D, replay.n_cells, target.n_in,
-                              dweight + first * width, <int64_t *> scratch, <real *> block)
+                              dweight + first * width, fresh, <int64_t *> scratch)
     else:
+        if not fresh:
+            pass
+        elif block_ptr == NULL:
+            memset(dweight + first * width, 0, (stop - first) * width * sizeof(real))
+        else:
+            memset(dweight + block_ptr[first * p.n_blocks], 0,
+                   (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
         for unit in range(first, stop):
             most = max(most, ptr[unit + 1] - ptr[unit])
         scratch = malloc(most * sizeof(real))
-        block = calloc(p.block, 1)
-        if scratch != NULL and block != NULL:
+        good = scratch != NULL and mark != NULL
+        if good:
             for unit in range(first, stop):
                 if ptr[unit] < ptr[unit + 1]:
                     macs += write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
-                                      value + ptr[unit], <real *> scratch, <char *> block, dweight)
+                                      value + ptr[unit], <real *> scratch, mark, dweight)
     rows[j].macs[chunk - rows[j].first_chunk] = macs
     free(scratch)
-    free(block)
-    return scratch != NULL and block != NULL
+    free(mark)
+    return good
 
 
 cdef class Backward:
@@ -395,6 +400,9 @@ cdef class Backward:
     plan : PlanTable
     lengths : int64 array, shape (B,)
     n_steps : int
+    n_done : int
+        So many steps at the end have been replayed: their D is given, and the carry is the gradient of the
+        states before them.  Everything else is added to.
     pseudo_kind : int
         0 triangle, 1 rectangle, 2 fast sigmoid.
     gamma, eps : float
@@ -406,7 +414,8 @@ cdef class Backward:
     cdef int64_t n_steps
     cdef char kind
 
-    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int pseudo_kind, double gamma, double eps):
+    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int64_t n_done, int pseudo_kind,
+                  double gamma, double eps):
         self.plan = plan
         self.n_steps = n_steps
         self.kind = c"d" if plan.double_precision else c"f"
@@ -417,6 +426,7 @@ cdef class Backward:
         self.replay.n_projections = plan.n_projections
         self.replay.n_lanes = lengths.size
         self.replay.n_cells = lengths.size * n_steps
+        self.replay.n_open = n_steps - n_done
         self.replay.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma
@@ -446,6 +456,7 @@ cdef class Backward:
         cdef int64_t cells = (history + self.n_steps) * self.replay.n_lanes
         self.keep += [ptr, unit]
         window.n_lanes = self.replay.n_lanes
+        window.n_open = self.replay.n_open
         window.history = history
         window.ptr = <const int64_t *> address(ptr, cells + 1, c"l")
         window.unit = <const int32_t *> address(unit, window.ptr[cells], c"i")
@@ -524,8 +535,11 @@ cdef class Backward:
             memcpy(address(counts[1], cells, c"l"), replay.macs_recompute, cells * sizeof(int64_t))
         return counts
 
-    def weights(self, dweights, int n_threads):
-        """Write the gradient of each projection's weights into one of ``dweights``; returns the MACs of each."""
+    def weights(self, dweights, bint fresh, int n_threads):
+        """Write the gradient of each projection's weights into one of ``dweights``, or add to it.
+
+        Returns the MACs of each.
+        """
         cdef const ProjectionRow *p
         cdef Replay *replay = &self.replay
         cdef Rows *rows = <Rows *> calloc(replay.n_projections + 1, sizeof(Rows))
@@ -565,11 +579,11 @@ cdef class Backward:
             if self.plan.double_precision:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, &wide)
+                    failed += not write_rows(replay, rows, chunk, fresh, &wide)
             else:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, &narrow)
+                    failed += not write_rows(replay, rows, chunk, fresh, &narrow)
         finally:
             free(rows)
         if failed:
@@ -595,7 +609,7 @@ cdef class Backward:
         for step in range(steps):
             to = step - window.history + p.delay
             for lane in range(lanes):
-                if 0 <= to < self.replay.lengths[lane]:
+                if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
                         ptr[window.unit[e] + 2] += 1
         for unit in range(n):
@@ -609,7 +623,7 @@ cdef class Backward:
         for step in range(steps):
             to = step - window.history + p.delay
             for lane in range(lanes):
-                if 0 <= to < self.replay.lengths[lane]:
+                if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
                         unit = window.unit[e]
                         arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)

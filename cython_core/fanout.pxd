@@ -54,10 +54,9 @@ cdef inline int64_t deliver(
 
 cdef inline int64_t deliver_many(
     const ProjectionRow *p, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
-    const int32_t *unit, const real *value, real *accumulators, int64_t stride,
-    int64_t *next, real *block
+    const int32_t *unit, const real *value, real *accumulators, int64_t stride, int64_t *next
 ) noexcept nogil:
-    """`deliver` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch as in rows.h."""
+    """`deliver` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
     cdef int64_t macs = 0
     cdef int64_t l
     cdef int32_t first = 0
@@ -70,8 +69,8 @@ cdef inline int64_t deliver_many(
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
         add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block, n_rows,
-                      p.n_blocks * p.block, (stop - first) * p.block, accumulators + p.offset[first], stride,
-                      next, block)
+                      p.n_blocks * p.block, (stop - first) * p.block, False, accumulators + p.offset[first],
+                      stride, next)
         first = stop
     for l in range(n_lists):
         macs += (end[l] - begin[l]) * p.n_blocks * p.block
@@ -179,16 +178,16 @@ cdef inline int64_t gather_from(
 
 cdef inline int64_t outer_many(
     const ProjectionRow *p, int64_t n_units, const int64_t *ptr, const int32_t *arrival, const real *value,
-    const real *D, int64_t n_cells, int64_t n_in, real *dweight, int64_t *next, real *block
+    const real *D, int64_t n_cells, int64_t n_in, real *dweight, bint fresh, int64_t *next
 ) noexcept nogil:
-    """`outer` for many units side by side in dense rows: events ptr[u]:ptr[u + 1], gradient to row u."""
+    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; ``fresh`` rows are written."""
     cdef int64_t width = p.n_blocks * p.block
     cdef int32_t first = 0
     cdef int32_t stop
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
         add_rows_many(n_units, ptr, ptr + 1, arrival, value, D + p.offset[first], n_cells, n_in,
-                      (stop - first) * p.block, dweight + first * p.block, width, next, block)
+                      (stop - first) * p.block, fresh, dweight + first * p.block, width, next)
         first = stop
     return (ptr[n_units] - ptr[0]) * width
 

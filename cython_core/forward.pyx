@@ -18,7 +18,6 @@ from evsim.core.buffers cimport address
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
 from evsim.core.fanout cimport deliver, deliver_many
 from evsim.core.kernels cimport (
-    BLOCK_BYTES,
     add_rows,
     delta_gru_advance,
     delta_lstm_advance,
@@ -56,6 +55,7 @@ cdef struct Slot:
     void *base              # the biases
     void *state             # real[B, n_state], IN and OUT
     void *tape              # real[T, B, n_tape], OUT
+    void *checkpoints       # real[ceil(T / every), B, n_state], OUT: states before every so many steps
     const void *line        # stimulus of a source that sends changes: real[T, B, n]
     bint given              # its events are part of the stimulus
     bint outside            # it receives from other components
@@ -69,6 +69,7 @@ cdef struct Run:
     int n_projections
     int64_t n_lanes
     const int64_t *lengths
+    int64_t every           # steps from one checkpoint to the next
     int64_t stretch         # steps
     int64_t width           # reals received in one step by the largest component
     Slot *slot
@@ -84,7 +85,6 @@ cdef struct Scratch:
     int64_t *begin      # [stretch], begin and end of each step's events,
     int64_t *end
     int64_t *next       # and see add_rows_many
-    void *block
 
 
 cdef inline int component_end(const Run *run, int first) noexcept nogil:
@@ -130,10 +130,8 @@ cdef bint scratch_open(const Run *run, Scratch *scratch, Py_ssize_t size) noexce
     scratch.begin = <int64_t *> malloc(3 * run.stretch * sizeof(int64_t))
     scratch.end = scratch.begin + run.stretch
     scratch.next = scratch.end + run.stretch
-    scratch.block = malloc(BLOCK_BYTES)
     return (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
-            and scratch.senders != NULL and scratch.mark != NULL and scratch.begin != NULL
-            and scratch.block != NULL)
+            and scratch.senders != NULL and scratch.mark != NULL and scratch.begin != NULL)
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -143,7 +141,6 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.senders)
     free(scratch.mark)
     free(scratch.begin)
-    free(scratch.block)
 
 
 cdef void receive_outside(
@@ -179,7 +176,7 @@ cdef void receive_outside(
             scratch.end[step] = bucket[1]
         macs[j] += deliver_many(
             projection, run.populations[projection.source].n, count, scratch.begin, scratch.end, queue.unit,
-            <const real *> queue.value, received, n_in, scratch.next, <real *> scratch.block)
+            <const real *> queue.value, received, n_in, scratch.next)
 
 
 cdef inline int32_t advance_delta(
@@ -238,6 +235,9 @@ cdef bint advance(
     cdef int32_t count
     cdef int j
 
+    if slot.checkpoints != NULL and step % run.every == 0:
+        memcpy(<real *> slot.checkpoints + (step // run.every * run.n_lanes + lane) * pop.n_state, state,
+               pop.n_state * sizeof(real))
     if decides(pop.kind):
         own = &slot.queue[lane]
         if not queue_room(own, pop.n, sizeof(real)):
@@ -410,6 +410,14 @@ cdef class Forward:
         slot.base = address(base, pop.n_in, self.kind)
         slot.state = address(state, self.run.n_lanes * pop.n_state, self.kind)
         slot.tape = address(tape, self.n_steps * self.run.n_lanes * pop.n_tape, self.kind)
+
+    def give_checkpoints(self, int population, int64_t every, checkpoints):
+        """Set room for the states (ceil(T / every), B, n_state) before every ``every`` steps."""
+        cdef int64_t count = (self.n_steps + every - 1) // every
+        self.keep.append(checkpoints)
+        self.run.every = every
+        self.run.slot[population].checkpoints = address(
+            checkpoints, count * self.run.n_lanes * self.plan.populations[population].n_state, self.kind)
 
     def go(self, int n_threads):
         """Run all lanes; returns the MACs of each projection, int64 (B, n_projections)."""

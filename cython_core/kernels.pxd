@@ -15,7 +15,7 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
         void (*add_rows_many)(
             int64_t, const int64_t *, const int64_t *, const int32_t *, const float *, const float *, int64_t,
-            int64_t, int64_t, float *, int64_t, int64_t *, float *) noexcept nogil
+            int64_t, int64_t, int32_t, float *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
         int32_t (*egru_evnn_advance)(
@@ -65,7 +65,7 @@ cdef extern from "kernel_table.h" nogil:
             double *) noexcept nogil
         void (*add_rows_many)(
             int64_t, const int64_t *, const int64_t *, const int32_t *, const double *, const double *, int64_t,
-            int64_t, int64_t, double *, int64_t, int64_t *, double *) noexcept nogil
+            int64_t, int64_t, int32_t, double *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
@@ -131,21 +131,17 @@ cdef inline void add_rows(
         active.f64.add_rows(n, unit, value, rows, stride, length, target)
 
 
-cdef enum:
-    BLOCK_BYTES = 196608    # scratch of add_rows_many, see rows.h
-
-
 cdef inline void add_rows_many(
     int64_t n_lists, const int64_t *begin, const int64_t *end, const int32_t *unit, const real *value,
-    const real *rows, int64_t n_rows, int64_t stride, int64_t length, real *target, int64_t target_stride,
-    int64_t *next, real *block
+    const real *rows, int64_t n_rows, int64_t stride, int64_t length, bint fresh, real *target,
+    int64_t target_stride, int64_t *next
 ) noexcept nogil:
     if real is float:
-        active.f32.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, target,
-                                 target_stride, next, block)
+        active.f32.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, fresh,
+                                 target, target_stride, next)
     else:
-        active.f64.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, target,
-                                 target_stride, next, block)
+        active.f64.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, fresh,
+                                 target, target_stride, next)
 
 
 cdef inline void dot_rows(

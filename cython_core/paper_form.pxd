@@ -75,6 +75,7 @@ cdef inline void receive_gated(
 cdef struct Window:
     int64_t n_lanes
     int64_t history             # steps before the window whose events are at hand
+    int64_t n_open              # steps of the window that are replayed
     const int64_t *ptr          # own events of those steps and of the window
     const int32_t *unit
     const void *value
@@ -183,6 +184,9 @@ cdef inline void gather_gated(
         if row < window.ptr[bucket + 1] and window.unit[row] == unit[e]:    # both lists are in order of unit
             product = (<const real *> by_event)[row]
             row += 1
+            if arrival >= window.n_open:    # made when that step was replayed, and not kept
+                product = 0
+                macs_recompute[j] += gather(p, 2, 3, 1, &unit[e], D, &product)
         else:
             product = 0
             macs[j] += gather(p, 2, 3, 1, &unit[e], D, &product)

@@ -55,31 +55,34 @@ static inline void FN(add_strips)(
 
 #undef STRIP
 
-/* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride.  Units
- * increase within a list.
+/* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride, which is
+ * added to, or with `fresh` written.  Units increase within a list.
  *
- * Matrices that do not fit into the second-level cache, and whose rows are asked for several times, are copied
- * into `block` (BLOCK_BYTES) piece by piece, and each piece serves all lists: so a row is read from memory once
- * and not once per event.  Every sum is still taken in the order of the list. */
+ * Matrices that do not fit into the second-level cache, and whose rows are asked for several times, are taken in
+ * blocks that do, and each block serves all lists: so a row comes from memory once and not once per event.
+ * Every sum is still taken in the order of the list. */
 #define BLOCK_BYTES (192 * 1024)
-#define BLOCK_COLUMN_BYTES 1536
+#define BLOCK_ROW_BYTES (3 * 1024)
 #define BLOCK_REUSE 4
 
 TARGET void FN(add_rows_many)(
     int64_t n_lists, const int64_t *restrict begin, const int64_t *restrict end,
     const int32_t *restrict unit, const REAL *restrict value,
     const REAL *restrict rows, int64_t n_rows, int64_t stride, int64_t length,
-    REAL *restrict target, int64_t target_stride,
-    int64_t *restrict next, REAL *restrict block) /* scratch: (n_lists), BLOCK_BYTES */
+    int32_t fresh, REAL *restrict target, int64_t target_stride,
+    int64_t *restrict next) /* scratch (n_lists) */
 {
-    const int64_t most_columns = BLOCK_COLUMN_BYTES / (int64_t)sizeof(REAL);
+    const int64_t most_columns = BLOCK_ROW_BYTES / (int64_t)sizeof(REAL);
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += end[l] - begin[l];
     if (n_events < BLOCK_REUSE * n_rows || n_rows * length * (int64_t)sizeof(REAL) <= BLOCK_BYTES) {
-        for (int64_t l = 0; l < n_lists; l++)
+        for (int64_t l = 0; l < n_lists; l++) {
+            if (fresh)
+                memset(target + l * target_stride, 0, length * sizeof(REAL));
             FN(add_rows)(end[l] - begin[l], unit + begin[l], value + begin[l], rows, stride, length,
                          target + l * target_stride);
+        }
         return;
     }
     for (int64_t first = 0; first < length; first += most_columns) {
@@ -87,22 +90,24 @@ TARGET void FN(add_rows_many)(
         const int64_t most_rows = BLOCK_BYTES / (columns * (int64_t)sizeof(REAL));
         for (int64_t l = 0; l < n_lists; l++)
             next[l] = begin[l];
-        for (int64_t row = 0; row < n_rows; row += most_rows) {
-            const int64_t stop = row + most_rows < n_rows ? row + most_rows : n_rows;
-            for (int64_t i = row; i < stop; i++)
-                memcpy(block + (i - row) * columns, rows + i * stride + first, columns * sizeof(REAL));
+        for (int64_t row = 0; row < n_rows; row += most_rows)
             for (int64_t l = 0; l < n_lists; l++) {
                 const int64_t from = next[l];
                 int64_t e = from;
-                while (e < end[l] && unit[e] < stop)
+                while (e < end[l] && unit[e] < row + most_rows)
                     e++;
-                FN(add_strips)(e - from, unit + from, value + from, block - row * columns, columns, columns,
+                if (fresh && row == 0)
+                    memset(target + l * target_stride + first, 0, columns * sizeof(REAL));
+                FN(add_strips)(e - from, unit + from, value + from, rows + first, stride, columns,
                                target + l * target_stride + first);
                 next[l] = e;
             }
-        }
     }
 }
+
+#undef BLOCK_BYTES
+#undef BLOCK_ROW_BYTES
+#undef BLOCK_REUSE
 
 /* Sixteen partial sums, folded in a fixed tree: the same bits for every vector width.  Several rows at a time
  * share what is loaded of the vector. */

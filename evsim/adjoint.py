@@ -144,6 +144,7 @@ class Adjoint:
             self.plan.table,
             log.lengths,
             log.n_steps,
+            0,
             PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
             self.gamma,
             self.eps,
@@ -154,7 +155,7 @@ class Adjoint:
         gradients = Gradients(work.parameters(), counters=work.counters())
         projections = self.plan.projections
         dweights = [np.empty(p.weight.values.shape, self.plan.dtype) for p in projections]
-        macs_weight = core.weights(dweights, self.threads)
+        macs_weight = core.weights(dweights, True, self.threads)
         gradients.parameters |= {p.weight.name: d for p, d in zip(projections, dweights, strict=True)}
         for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
             gradients.counters[key] = {
