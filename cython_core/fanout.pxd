@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from evsim.core.kernels cimport add_rows, add_rows_many, dot_rows
 from evsim.core.layout cimport ProjectionRow, real
+from evsim.core.team cimport Team, share
 
 
 cdef inline int32_t contiguous(const ProjectionRow *p, int32_t first, int32_t stop) noexcept nogil:
@@ -52,25 +53,50 @@ cdef inline int64_t deliver(
     return macs
 
 
+cdef inline int64_t deliver_share(
+    const ProjectionRow *p, const Team *team, int64_t n, const int32_t *unit, const real *value,
+    real *accumulators
+) noexcept nogil:
+    """This member's share of `deliver` for all blocks; the MACs are those of the whole team."""
+    cdef int32_t first = 0
+    cdef int32_t stop
+    cdef int64_t low
+    cdef int64_t high
+    if team.size == 1 or p.block_ptr != 0:
+        return deliver(p, 0, p.n_blocks, n, unit, value, accumulators) if team.member == 0 else 0
+    while first < p.n_blocks:
+        stop = contiguous(p, first, p.n_blocks)
+        low = share(team, (stop - first) * p.block, False)
+        high = share(team, (stop - first) * p.block, True)
+        add_rows(n, unit, value, <const real *> p.weight + first * p.block + low, p.n_blocks * p.block,
+                 high - low, accumulators + p.offset[first] + low)
+        first = stop
+    return n * p.n_blocks * p.block
+
+
 cdef inline int64_t deliver_many(
-    const ProjectionRow *p, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
+    const ProjectionRow *p, const Team *team, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
     const int32_t *unit, const real *value, real *accumulators, int64_t stride, int64_t *next
 ) noexcept nogil:
-    """`deliver` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
+    """`deliver_share` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
     cdef int64_t macs = 0
+    cdef int64_t low
+    cdef int64_t high
     cdef int64_t l
     cdef int32_t first = 0
     cdef int32_t stop
     if p.block_ptr != 0:
-        for l in range(n_lists):
+        for l in range(n_lists if team.member == 0 else 0):
             macs += deliver(p, 0, p.n_blocks, end[l] - begin[l], unit + begin[l], value + begin[l],
                             accumulators + l * stride)
         return macs
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
-        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block, n_rows,
-                      p.n_blocks * p.block, (stop - first) * p.block, False, accumulators + p.offset[first],
-                      stride, next)
+        low = share(team, (stop - first) * p.block, False)
+        high = share(team, (stop - first) * p.block, True)
+        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block + low, n_rows,
+                      p.n_blocks * p.block, high - low, False, accumulators + p.offset[first] + low, stride,
+                      next)
         first = stop
     for l in range(n_lists):
         macs += (end[l] - begin[l]) * p.n_blocks * p.block

@@ -81,7 +81,7 @@ class Adjoint:
     eps : float
         Inverse half-width.
     threads : int, optional
-        By default as many as this process may use.  Results do not depend on it.
+        As of a `Simulation`.  Results do not depend on it.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Adjoint:
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
         self.threads = usable_threads(threads)
+        self._teams = plan.heavy and threads is not None
 
     def replay(
         self, log: EventLog, losses: Mapping[str, ArrayLike], *, inputs: bool = False, initial: bool = False
@@ -151,7 +152,7 @@ class Adjoint:
         )
         for rank, population in enumerate(self.plan.populations):
             work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs or initial)
-        macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
+        macs_state, macs_recompute = core.go(self.threads, self._teams and log.n_lanes < self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters())
         projections = self.plan.projections
         dweights = [np.empty(p.weight.values.shape, self.plan.dtype) for p in projections]
@@ -263,7 +264,7 @@ class Adjoint:
                     tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
                 core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
             tapes.append(tape)
-        core.go(min(self.threads, log.n_lanes))
+        core.go(self.threads, self._teams and log.n_lanes < self.threads)
         for rank, member in enumerate(members):
             if member.events is not None and self.plan.kernels[rank] not in SOURCES:
                 again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))

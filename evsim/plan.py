@@ -47,6 +47,8 @@ STATES: dict[str, tuple[str, ...]] = {
     "delta_lstm": ("m_i", "m_f", "m_g", "m_o", "c", "h", "sent"),
     "delta_readout": ("m",),
 }
+#: See `Plan.heavy`.
+HEAVY = 2_000_000
 #: Kernels that take a stimulus: as events, or as lines whose changes they send.
 SOURCES = ("source", "delta_source")
 
@@ -80,6 +82,9 @@ class Plan:
         Accumulators and carried reals of one lane of each population.
     history : list of int
         Longest outgoing delay of each population, in steps.
+    heavy : bool
+        Whether some recurrent projection is dense and so large (`HEAVY` weights) that several threads that
+        share one lane, and wait for each other in every step, are faster than one.
     table : PlanTable
     """
 
@@ -101,6 +106,11 @@ class Plan:
             max([p.delay_steps for p in self.projections if p.source is population], default=0)
             for population in self.populations
         ]
+        component = dict(zip(self.populations, self.components, strict=True))
+        self.heavy = any(
+            not p.is_sparse and p.n_weights >= HEAVY and component[p.source] == component[p.target]
+            for p in self.projections
+        )
         self.kernels = [population.kernel for population in self.populations]
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []

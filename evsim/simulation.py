@@ -31,8 +31,10 @@ class Simulation:
     ----------
     network : Network or Plan
     threads : int, optional
-        Lanes are shared among so many threads; by default as many as this process may use.  Results do not
-        depend on it.
+        Lanes are shared among so many threads; by default as many as this process may use.  If it is given,
+        and there are fewer lanes than threads, a team of threads shares each lane of a large network (see
+        `Plan.heavy`): they wait for each other in every step, which is slow on a machine busy with other
+        things.  Results do not depend on it.
 
     Attributes
     ----------
@@ -46,6 +48,7 @@ class Simulation:
     def __init__(self, network: Network | Plan, threads: int | None = None):
         self.plan = network if isinstance(network, Plan) else Plan(network)
         self.threads = usable_threads(threads)
+        self._teams = self.plan.heavy and threads is not None
         self.time_step = 0
         self.n_lanes = 0
         self._states: list[NDArray] = []
@@ -262,7 +265,7 @@ class Simulation:
                 if stimulus is not None:
                     core.give_line(rank, stimulus)
         try:
-            macs = core.go(min(self.threads, len(lengths)))
+            macs = core.go(self.threads, self._teams and len(lengths) < self.threads)
         except MemoryError:
             self.reset()  # some lanes went further than others
             raise
