@@ -5,7 +5,8 @@ under an emulator of another processor, or made by another compiler.  Equal line
 are written from ``kernel_list.h`` by the types of the arguments.
 
     python tests/oracles/kernel_driver.py > driver.c
-    cc $FLAGS -Icython_core driver.c -o driver && ./driver
+    cc $FLAGS -c cython_core/kernel_table.c
+    cc -O1 -ffp-contract=off -Icython_core driver.c kernel_table.o -o driver -lm && ./driver
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LOCALS = {
 }
 
 START = """\
-#include "kernel_table.c"
+#include "kernel_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,11 +156,13 @@ def flags() -> list[str]:
 
 
 def build(folder: Path, *command: str) -> Path:
-    """The program, made by a compiler with these flags after those of the build."""
+    """The program, the kernels of which are made by a compiler with these flags after those of the build."""
     (folder / "driver.c").write_text(source())
-    words = [*command[:1], *flags(), *command[1:], f"-I{CORE}", "driver.c", "-o", "driver", "-lm"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    table = [*command[:1], *flags(), *command[1:], "-c", str(CORE / "kernel_table.c")]
+    rest = [*command[:1], "-O1", "-ffp-contract=off", *command[1:], f"-I{CORE}", "driver.c", "kernel_table.o"]
+    for words in (table, [*rest, "-o", "driver", "-lm"]):
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     return folder / "driver"
 
 
