@@ -16,7 +16,7 @@ TYPES := build/types
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers bench lint clean
+.PHONY: help demo test test-peers sanitize bench lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -30,6 +30,9 @@ test: $(VENV)/installed-dev ## run the tests that need no other simulator
 
 test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTorch (installs both)
 	@$(BIN)/python -m pytest -m peer $(PYTEST_ARGS)
+
+sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
+	@PYTHON=$(BIN)/python tests/sanitize.sh
 
 bench: $(VENV)/installed-peers ## measure speed, beside PyTorch in the same run
 	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done

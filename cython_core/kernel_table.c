@@ -1,7 +1,8 @@
 /* The kernels, compiled for several instruction sets from the same plain C loops, and the choice among them.
  *
  * A path is the whole set of templates under other compiler flags, so all paths do the same arithmetic in the
- * same order; with contraction switched off (setup.py) they give the same bits.
+ * same order; with contraction switched off (setup.py) they give the same bits.  One more path is: a
+ * target_*_begin.h, four lines here to compile it, and a line in `paths` with what it needs.
  */
 #include "kernel_table.h"
 
@@ -12,89 +13,51 @@
 #define JOIN_(name, isa, type) name##_##isa##_##type
 #define JOIN(name, isa, type) JOIN_(name, isa, type)
 #define FN(name) JOIN(name, ISA, TYPE)
+#define QUOTE_(word) #word
+#define QUOTE(word) QUOTE_(word)
 #define TARGET static
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_AVX2 1
-#endif
 
-#define REAL float
-#define REAL_IS_FLOAT 1
-#define TYPE f32
-#define ISA baseline
-#include "kernel_body.h"
-#undef ISA
-#ifdef HAVE_AVX2
+#include "target_avx512_begin.h"
+#define ISA avx512
+#include "kernel_path.h"
+#include "target_end.h"
+
 #include "target_avx2_begin.h"
 #define ISA avx2
-#include "kernel_body.h"
-#undef ISA
+#include "kernel_path.h"
 #include "target_end.h"
-#endif
-#undef REAL
-#undef REAL_IS_FLOAT
-#undef TYPE
 
-#define REAL double
-#define REAL_IS_FLOAT 0
-#define TYPE f64
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#define HAS_AVX512 (HAS("avx512f") && HAS("avx512vl") && HAS("avx512dq") && HAS("avx512bw"))
+#define X86_PATHS {&avx512, HAS_AVX512}, {&avx2, HAS("avx2")},
+
+#else
+#define X86_PATHS
+#endif
+
+/* What the platform itself promises: SSE2 on x86-64, NEON on 64-bit ARM. */
 #define ISA baseline
-#include "kernel_body.h"
-#undef ISA
-#ifdef HAVE_AVX2
-#include "target_avx2_begin.h"
-#define ISA avx2
-#include "kernel_body.h"
-#undef ISA
-#include "target_end.h"
-#endif
-#undef REAL
-#undef REAL_IS_FLOAT
-#undef TYPE
+#include "kernel_path.h"
 
-#define KERNEL(name, result, arguments) FN(name),
-
-#define ISA baseline
-static const KernelTable baseline = {
-    "baseline",
-#define TYPE f32
-    {
-#include "kernel_list.h"
-    },
-#undef TYPE
-#define TYPE f64
-    {
-#include "kernel_list.h"
-    },
-#undef TYPE
-};
-#undef ISA
-
-#ifdef HAVE_AVX2
-#define ISA avx2
-static const KernelTable avx2 = {
-    "avx2",
-#define TYPE f32
-    {
-#include "kernel_list.h"
-    },
-#undef TYPE
-#define TYPE f64
-    {
-#include "kernel_list.h"
-    },
-#undef TYPE
-};
-#undef ISA
-#endif
+const KernelTable *evsim_kernel_path(int place)
+{
+    const struct {
+        const KernelTable *table;
+        int here;
+    } paths[] = {X86_PATHS{&baseline, 1}};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (paths[i].here && place-- == 0)
+            return paths[i].table;
+    return NULL;
+}
 
 const KernelTable *evsim_kernel_table(const char *name)
 {
-#ifdef HAVE_AVX2
-    if ((!*name || !strcmp(name, avx2.name)) && __builtin_cpu_supports("avx2"))
-        return &avx2;
-#endif
-    if (!*name || !strcmp(name, baseline.name))
-        return &baseline;
+    const KernelTable *table;
+    for (int place = 0; (table = evsim_kernel_path(place)); place++)
+        if (!*name || !strcmp(name, table->name))
+            return table;
     return NULL;
 }

@@ -25,8 +25,25 @@ typedef struct {
     KernelsDouble f64;
 } KernelTable;
 
+/* The paths that this machine can run, best first; NULL behind the last. */
+const KernelTable *evsim_kernel_path(int place);
+
 /* The table of a named instruction set if this machine has it; "" means the best it has; NULL if there is
  * none. */
 const KernelTable *evsim_kernel_table(const char *name);
+
+/* What this file is compiled with; the modules of one build have one compiler. */
+#if defined(__clang__)
+#define EVSIM_COMPILER "clang " __clang_version__
+#elif defined(__GNUC__)
+#define EVSIM_COMPILER "gcc " __VERSION__
+#else
+#define EVSIM_COMPILER "unknown"
+#endif
+#ifdef _OPENMP
+#define EVSIM_OPENMP 1
+#else
+#define EVSIM_OPENMP 0
+#endif
 
 #endif

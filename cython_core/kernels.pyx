@@ -1,4 +1,4 @@
-"""The choice of the instruction set, and the gate functions for tests."""
+"""The choice of the instruction set, how the core was built, and the gate functions for tests."""
 
 import os
 
@@ -7,31 +7,45 @@ import numpy as np
 from evsim.core.buffers cimport address
 from evsim.errors import EvsimError
 
+
+cdef extern from "kernel_table.h":
+    const KernelTable *evsim_kernel_path(int place)
+    const char *EVSIM_COMPILER
+    const int EVSIM_OPENMP
+
 cdef const KernelTable *active = NULL
 
 
-def use(str name=""):
+def use(str name="", str where="kernels"):
     """Use the kernels compiled for an instruction set ("" is the best of this machine); returns its name.
 
     Not to be called while something runs.  The environment variable EVSIM_ISA gives the one used from the
-    start.
+    start; an error is said to be in ``where``.
     """
     global active
-    cdef const KernelTable *table = evsim_kernel_table(name.encode())
-    if table is NULL:
-        raise EvsimError("kernels", f"instruction set '{name}' is not here", f"use one of {available()}")
-    active = table
-    return active.name.decode()
+    names = available()
+    if name and name not in names:
+        raise EvsimError(where, f"instruction set {name!r} is not here", f"use one of {names}")
+    active = evsim_kernel_table(name.encode())
+    return in_use()
 
 
 def available():
     """Names of the instruction sets that this build and this machine have, best first."""
-    return [name for name in ("avx2", "baseline") if evsim_kernel_table(name.encode()) is not NULL]
+    names = []
+    while evsim_kernel_path(len(names)) is not NULL:
+        names.append(evsim_kernel_path(len(names)).name.decode())
+    return names
 
 
 def in_use():
     """Name of the instruction set in use."""
     return active.name.decode()
+
+
+def build():
+    """The compiler that made the core, and whether it has OpenMP, without which all runs on one thread."""
+    return {"compiler": EVSIM_COMPILER.decode().strip(), "openmp": EVSIM_OPENMP != 0}
 
 
 def gates(real[::1] x, real[::1] s, real[::1] t):
@@ -73,4 +87,4 @@ def sum_of_squares(x):
     return total
 
 
-use(os.environ.get("EVSIM_ISA", ""))
+use(os.environ.get("EVSIM_ISA", ""), "environment variable EVSIM_ISA")

@@ -10,10 +10,22 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 `Simulation` and `Adjoint` never meet but in an `EventLog`: the log is the tape.
 """
 
+import os
+import sys
+
+from evsim.errors import EvsimError
+
+try:
+    from evsim.core import kernels as _kernels  # noqa: F401
+except EvsimError as error:  # EVSIM_ISA is wrong, and evsim.cli is not there yet to say so in one line
+    if os.path.basename("".join(sys.argv[:1])) not in ("evsim", "-m"):
+        raise
+    print(f"evsim: {error}", file=sys.stderr)
+    sys.exit(2)
+
 from evsim.adjoint import Adjoint, Gradients
 from evsim.calibration import calibrate
 from evsim.checkpoint import Checkpoint
-from evsim.errors import EvsimError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize

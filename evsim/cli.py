@@ -410,19 +410,34 @@ def crosscheck(
 
 
 @app.command()
-def info() -> None:
-    """Show versions, instruction set and threads in use."""
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, instruction sets, compiler and threads.
+
+    The environment variable EVSIM_ISA chooses among the instruction sets, all of which give the same bits.
+    """
     from evsim.core import kernels
-    from evsim.provenance import provenance
+    from evsim.provenance import provenance, version
     from evsim.threads import usable_threads
 
-    facts = provenance()
-    for key in ("evsim", "python", "numpy", "h5py", "platform"):
-        print(f"{key:16} {facts[key]}")
-    print(
-        f"{'instruction set':16} {kernels.in_use()} (of {', '.join(kernels.available())}; EVSIM_ISA chooses)"
-    )
-    print(f"{'threads':16} {usable_threads(None)}")
+    build, origin = kernels.build(), provenance()
+    facts = {key: origin[key] for key in ("evsim", "python", "numpy", "h5py", "platform")} | {
+        "instruction_set": kernels.in_use(),
+        "instruction_sets": kernels.available(),
+        "compiler": build["compiler"],
+        "openmp": build["openmp"],
+        "threads": usable_threads(None) if build["openmp"] else 1,
+        "peers": {name: version(name) for name in ("brian2", "torch")},
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    peers = facts.pop("peers")
+    shown = facts | {name: found or f'not here: pip install "evsim[{name}]"' for name, found in peers.items()}
+    shown["instruction_set"] = f"{kernels.in_use()} (EVSIM_ISA chooses)"
+    for key, value in shown.items():
+        value = ", ".join(value) if isinstance(value, list) else value
+        value = ("yes" if value else "no") if isinstance(value, bool) else value
+        print(f"{key.replace('_', ' '):16} {value}")
 
 
 @app.callback(invoke_without_command=True)

@@ -33,10 +33,10 @@ def provenance(
         ``arguments`` (list of str or None), ``time_utc`` (ISO 8601) and the extras.
     """
     return {
-        "evsim": _version("evsim"),
+        "evsim": version("evsim"),
         "python": platform.python_version(),
-        "numpy": _version("numpy"),
-        "h5py": _version("h5py"),
+        "numpy": version("numpy"),
+        "h5py": version("h5py"),
         "platform": platform.platform(),
         "git_commit": git_commit(folder),
         "arguments": None if arguments is None else [str(argument) for argument in arguments],
@@ -72,7 +72,7 @@ def _plain(item: Any) -> Any:
     return item.tolist()
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
     from importlib import metadata  # takes longer to import than this whole file
 
     try:

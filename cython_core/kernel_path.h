@@ -1,0 +1,35 @@
+/* One path: all kernels for both float types, and the table of them; the including file defines ISA, FN and
+ * TARGET.  The table is a constant called as the instruction set is. */
+
+#define TYPE f32
+#define REAL float
+#define REAL_IS_FLOAT 1
+#include "kernel_body.h"
+#undef REAL_IS_FLOAT
+#undef REAL
+#undef TYPE
+
+#define TYPE f64
+#define REAL double
+#define REAL_IS_FLOAT 0
+#include "kernel_body.h"
+#undef REAL_IS_FLOAT
+#undef REAL
+#undef TYPE
+
+#define KERNEL(name, result, arguments) FN(name),
+static const KernelTable ISA = {
+    QUOTE(ISA),
+#define TYPE f32
+    {
+#include "kernel_list.h"
+    },
+#undef TYPE
+#define TYPE f64
+    {
+#include "kernel_list.h"
+    },
+#undef TYPE
+};
+#undef KERNEL
+#undef ISA

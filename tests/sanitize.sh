@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The core under AddressSanitizer and UndefinedBehaviorSanitizer: a debug build of its own below build/, and the
+# tests that go through it.  Fails on a failed test and on any report.  Words are given to pytest: files or -k.
+#
+#     tests/sanitize.sh [PYTEST ARGUMENTS]
+#
+# Needs gcc; PYTHON is one with the test tools (make sanitize sees to that).
+set -eu
+cd "$(dirname "$0")/.."
+
+python=$(command -v "${PYTHON:-python3}")
+work=$PWD/build/sanitize
+site=$work/site
+tests=("$@")
+[ $# -gt 0 ] || tests=(
+    tests/properties tests/gradients
+    tests/unit/test_{kernels,counters,events,delta,fixed_point,calibration,optimizer,torch_weights,bad_input}.py
+)
+
+# A copy of the sources, so that nothing of this build is ever taken for one of the ordinary kind.
+rm -rf "$site" "$work"/report.*
+mkdir -p "$work/source"
+tar -c --exclude='*.so' --exclude=__pycache__ ./*.* LICENSE evsim cython_core models protocols data |
+    tar -x -C "$work/source"
+
+sanitizers=-fsanitize=address,undefined
+echo "sanitize: building"
+EVSIM_DEBUG=1 CC=gcc CFLAGS="$sanitizers -fno-omit-frame-pointer -O1 -g" LDFLAGS=$sanitizers \
+    "$python" -m pip install -qq --no-deps --no-build-isolation --target "$site" "$work/source"
+
+# Python keeps memory until the end and loads libraries that leak: leaks are for tests/unit/test_leaks.py.
+# Its own allocator would hide what happens within its arenas.
+options=log_path=$work/report:print_stacktrace=1
+export ASAN_OPTIONS=$options:detect_leaks=0:allocator_may_return_null=1
+export UBSAN_OPTIONS=$options:halt_on_error=0
+export PYTHONMALLOC=malloc PYTHONPATH=$site PYTHONSAFEPATH=1 OPENBLAS_NUM_THREADS=1
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+export LD_PRELOAD
+
+failed=0
+"$python" -c "import evsim, evsim.core.forward as f; assert f.__file__.startswith('$site'), f.__file__"
+"$python" -m pytest -q -m "not peer" -p no:cacheprovider "${tests[@]}" || failed=$?
+unset LD_PRELOAD
+
+if compgen -G "$work/report.*" >/dev/null; then
+    cat "$work"/report.*
+    grep -h -E 'runtime error|ERROR: AddressSanitizer' "$work"/report.* | sort | uniq -c
+    exit 1
+fi
+[ "$failed" -eq 0 ] && echo "sanitize: no reports"
+exit "$failed"

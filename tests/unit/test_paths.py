@@ -1,0 +1,74 @@
+"""The paths of the kernels: one result for every instruction set, compiler and architecture."""
+
+import re
+import shutil
+import subprocess
+import sysconfig
+
+import pytest
+
+from evsim.core import kernels
+from oracles import kernel_driver
+
+CC = sysconfig.get_config_var("CC").split()[0]
+#: Compilers with flags, and what runs their programs, if this machine does not.
+BUILDS = {
+    "ours": ([CC], []),
+    "gcc": (["gcc", "-O2"], []),
+    "clang": (["clang"], []),
+    "aarch64": (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"]),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Hashes of the baseline without any optimisation."""
+    return kernel_driver.hashes(kernel_driver.build(tmp_path_factory.mktemp("plain"), CC, "-O0"))["baseline"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("compiler", "runner"), BUILDS.values(), ids=BUILDS)
+def test_every_compiler_and_architecture_gives_the_same_bits(compiler, runner, plain, tmp_path):
+    missing = [program for program in (compiler[0], *runner) if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    found = kernel_driver.hashes(*runner, kernel_driver.build(tmp_path, *compiler))
+    assert set(found) == ({"baseline"} if runner else set(kernels.available()))
+    for path, lines in found.items():
+        assert lines == plain, path
+
+
+def test_the_driver_runs_every_kernel_and_finds_something(plain):
+    assert len(plain) == 2 * len(kernel_driver.kernels()) > 40
+    # Two kernels give units, or a sum in double, and so the same for both float types.
+    assert len(set(plain.values())) == len(plain) - 2
+
+
+@pytest.fixture(scope="module")
+def instructions():
+    """Disassembly of the module with the kernels, by function."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    command = ["objdump", "-d", "--no-show-raw-insn", kernels.__file__]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    functions = re.split(r"^[0-9a-f]+ <([^>]+)>:$", text, flags=re.M)
+    return dict(zip(functions[1::2], functions[2::2], strict=True))
+
+
+def test_no_path_has_a_fused_multiply_add(instructions):
+    """It rounds once where two operations round twice."""
+    fused = re.compile(r"\t(vfn?m(add|sub)\w*|fn?m(add|sub)|fml[as])\b")
+    found = {name for name, body in instructions.items() if fused.search(body)}
+    assert not found
+
+
+@pytest.mark.parametrize(("path", "register"), [("avx512", "zmm"), ("avx2", "ymm")])
+def test_the_main_loops_use_whole_registers(instructions, path, register):
+    bodies = {name: body for name, body in instructions.items() if f"_{path}_f" in name}
+    if not bodies:
+        pytest.skip(f"this build has no {path}, or no names of functions")
+    for kernel in ("add_rows", "dot_rows", "evaluate_gates", "egru_evnn_advance", "adam_step"):
+        for kind in ("f32", "f64"):
+            body = next(body for name, body in bodies.items() if name.startswith(f"{kernel}_{path}_{kind}"))
+            assert re.search(rf"\tvmul\w+ .*%{register}", body), (kernel, kind)
+    assert not any(re.search(r"\tcall.*<(exp|tanh|sqrt)", body) for body in bodies.values())
