@@ -2,6 +2,7 @@
 #include "gates.h"
 #include "rows.h"
 #include "sparse_rows.h"
+#include "narrow_rows.h"
 #include "egru.h"
 #include "delta.h"
 #include "fixed.h"

@@ -3,7 +3,7 @@
 Those with an argument ``fixed`` run in fixed point where it is not NULL.
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from evsim.core.layout cimport FixedFormat, real
 
@@ -33,6 +33,12 @@ cdef extern from "kernel_table.h" nogil:
             float *) noexcept nogil
         int64_t (*add_outer_sparse)(
             const SparseRows *, int64_t, int64_t, const int32_t *, const float *, const float *, int64_t,
+            float *) noexcept nogil
+        void (*add_bf16_rows)(
+            int64_t, const int32_t *, const float *, const uint32_t *, int64_t, int64_t,
+            float *) noexcept nogil
+        void (*add_int8_rows)(
+            int64_t, const int32_t *, const float *, const float *, const uint32_t *, int64_t, int64_t,
             float *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const float *, const float *, float *, float *, int32_t *, float *) noexcept nogil
@@ -93,6 +99,12 @@ cdef extern from "kernel_table.h" nogil:
             double *) noexcept nogil
         int64_t (*add_outer_sparse)(
             const SparseRows *, int64_t, int64_t, const int32_t *, const double *, const double *, int64_t,
+            double *) noexcept nogil
+        void (*add_bf16_rows)(
+            int64_t, const int32_t *, const double *, const uint32_t *, int64_t, int64_t,
+            double *) noexcept nogil
+        void (*add_int8_rows)(
+            int64_t, const int32_t *, const double *, const double *, const uint32_t *, int64_t, int64_t,
             double *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const double *, const double *, double *, double *, int32_t *, double *) noexcept nogil
@@ -206,6 +218,26 @@ cdef inline int64_t add_outer_sparse(
         return active.f32.add_outer_sparse(rows, unit, n, arrival, value, vectors, stride, gradient)
     else:
         return active.f64.add_outer_sparse(rows, unit, n, arrival, value, vectors, stride, gradient)
+
+
+cdef inline void add_bf16_rows(
+    int64_t n, const int32_t *unit, const real *value, const uint32_t *rows, int64_t stride, int64_t length,
+    real *target
+) noexcept nogil:
+    if real is float:
+        active.f32.add_bf16_rows(n, unit, value, rows, stride, length, target)
+    else:
+        active.f64.add_bf16_rows(n, unit, value, rows, stride, length, target)
+
+
+cdef inline void add_int8_rows(
+    int64_t n, const int32_t *unit, const real *value, const real *scale, const uint32_t *rows,
+    int64_t stride, int64_t length, real *target
+) noexcept nogil:
+    if real is float:
+        active.f32.add_int8_rows(n, unit, value, scale, rows, stride, length, target)
+    else:
+        active.f64.add_int8_rows(n, unit, value, scale, rows, stride, length, target)
 
 
 cdef inline int32_t egru_evnn_advance(

@@ -33,6 +33,13 @@ class Sparse:
         gradient: NDArray[np.floating],
     ) -> int: ...
 
+def add_narrow(
+    unit: NDArray[np.int32],
+    value: NDArray[np.floating],
+    rows: NDArray[np.uint32],
+    target: NDArray[np.floating],
+    scale: NDArray[np.floating] | None = None,
+) -> None: ...
 def adam_step(
     gradient: NDArray[np.floating],
     mean: NDArray[np.floating],

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from evsim.core.buffers cimport address
 from evsim.errors import EvsimError
@@ -80,6 +80,22 @@ cdef class Sparse:
         """Gradient of the values stored for ``unit`` += value[e] * vectors[arrival[e]]; returns the MACs."""
         return add_outer_sparse(&self.rows, unit, arrival.shape[0], &arrival[0], &value[0], &vectors[0, 0],
                                 vectors.shape[1], &gradient[0])
+
+
+def add_narrow(int32_t[::1] unit, real[::1] value, const uint32_t[:, ::1] rows, real[::1] target, scale=None):
+    """target += value[e] * row of unit[e], one event after the other, to test the kernels of narrow_rows.h.
+
+    ``rows`` are strips as `evsim.narrow.strips` makes them: of int8 if there is a ``scale`` (a factor per
+    row, of the type of the values), else of bfloat16.
+    """
+    cdef real[::1] factor
+    if scale is None:
+        add_bf16_rows(unit.shape[0], &unit[0], &value[0], &rows[0, 0], rows.shape[1], target.shape[0],
+                      &target[0])
+    else:
+        factor = scale
+        add_int8_rows(unit.shape[0], &unit[0], &value[0], &factor[0], &rows[0, 0], rows.shape[1],
+                      target.shape[0], &target[0])
 
 
 def adam_step(gradient, mean, square, values, double first, double second, double correct, double rate,
