@@ -49,6 +49,8 @@ STATES: dict[str, tuple[str, ...]] = {
 }
 #: See `Plan.heavy`.
 HEAVY = 2_000_000
+#: So many accumulators of one lane can be told apart by the 16-bit columns of sparse weights.
+FEW_ACCUMULATORS = 2**16
 #: Kernels that take a stimulus: as events, or as lines whose changes they send.
 SOURCES = ("source", "delta_source")
 
@@ -207,13 +209,16 @@ class Plan:
         row["offset"][: len(places)] = [place * n for place in places]
         row["weight"] = self._address(projection.weight.values)
         if projection.indptr is not None and projection.indices is not None:
-            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b.
+            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b and leads to
+            # accumulator places[b] * n + i.  The values stay where they are.
             block = projection.indices // n + projection.n_blocks * np.repeat(
                 np.arange(projection.shape[0]), np.diff(projection.indptr)
             )
             count = np.bincount(block, minlength=projection.shape[0] * projection.n_blocks)
             row["block_ptr"] = self._address(np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
-            row["column"] = self._address((projection.indices % n).astype(np.int32))
+            column = np.array(places)[projection.indices // n] * n + projection.indices % n
+            row["wide"] = (max(places) + 1) * n > FEW_ACCUMULATORS
+            row["column"] = self._address(column.astype(np.int32 if row["wide"] else np.uint16))
 
     def _address(self, array: NDArray) -> int:
         self._arrays.append(array)  # kept alive as long as the plan holds the address
