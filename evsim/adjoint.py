@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core.backward import Backward
+from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
@@ -226,8 +227,9 @@ class Adjoint:
                     f"gradient has shape {array.shape}",
                     f"give {shape}: steps, lanes, units{per_event}",
                 )
-            if not np.isfinite(array).all():
-                where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+            wrong = first_beyond(array)
+            if wrong >= 0:
+                where = tuple(int(i) for i in np.unravel_index(wrong, array.shape))
                 raise GradientError(
                     f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
                 )

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core import kernels
+from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
-from evsim.events import Events
+from evsim.events import Events, as_floats
 from evsim.network import Network
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
@@ -21,7 +22,7 @@ from evsim.threads import usable_threads
 #: What the stimulus of one source may be; see `Simulation.run`.
 Stimulus = Events | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
 #: Largest value of a line by float type, so that a change, and what is made of it, is finite too.
-LARGEST = {np.dtype(name): np.finfo(name).max / 4 for name in ("float32", "float64")}
+LARGEST = {np.dtype(name): float(np.finfo(name).max) / 4 for name in ("float32", "float64")}
 
 
 class Simulation:
@@ -359,11 +360,10 @@ def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.d
     array = np.asarray(data)
     if array.shape[-1] != shape[-1]:
         raise StimulusError(where, f"input has {array.shape[-1]} units", f"give {shape[-1]}")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array.reshape(shape), dtype)
-    largest = LARGEST[dtype]
-    if not np.abs(array).max(initial=0.0) <= largest:  # true of NaN too
-        step, lane, unit = (int(i) for i in np.argwhere(~(np.abs(array) <= largest))[0])
+    array, largest = as_floats(array.reshape(shape), dtype), LARGEST[dtype]
+    wrong = first_beyond(array, largest)
+    if wrong >= 0:
+        step, lane, unit = (int(i) for i in np.unravel_index(wrong, shape))
         raise StimulusError(
             where,
             f"value {array[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
@@ -377,8 +377,7 @@ def _events(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, pla
     if isinstance(data, Events):
         if data.n_units != n_units:
             raise StimulusError(where, f"{data!r}", f"give events of {n_units} units")
-        with np.errstate(over="ignore"):  # check() reports what the plan's float type cannot hold
-            value = np.ascontiguousarray(data.value, plan.dtype)
+        value = as_floats(data.value, plan.dtype)  # check() reports what that cannot hold
         events = Events(n_units, n_lanes, n_steps, data.ptr, data.unit, value)
         events.check(where)
         return events
