@@ -6,15 +6,15 @@ def available() -> list[str]: ...
 def in_use() -> str: ...
 def gates(x: NDArray[np.floating], s: NDArray[np.floating], t: NDArray[np.floating]) -> None: ...
 def adam_step(
-    gradient: NDArray[np.floating],
-    mean: NDArray[np.floating],
-    square: NDArray[np.floating],
-    values: NDArray[np.floating],
+    gradients: list[NDArray[np.floating]],
+    means: list[NDArray[np.floating]],
+    squares: list[NDArray[np.floating]],
+    values: list[NDArray[np.floating]],
+    keeps: list[float],
     first: float,
     second: float,
     correct: float,
     rate: float,
     eps: float,
-    keep: float,
 ) -> None: ...
-def sum_of_squares(x: NDArray[np.floating]) -> float: ...
+def sum_of_squares(arrays: list[NDArray[np.floating]]) -> float: ...
