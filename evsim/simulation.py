@@ -15,6 +15,7 @@ from evsim.core.forward import Forward
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events, as_floats
+from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
@@ -46,6 +47,7 @@ class Simulation:
     """
 
     def __init__(self, network: Network | Plan, threads: int | None = None):
+        keep_freed_memory()
         self.plan = network if isinstance(network, Plan) else Plan(network)
         self.threads = usable_threads(threads)
         self.time_step = 0
