@@ -245,6 +245,8 @@ class Events:
             raise StimulusError(
                 "events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree"
             )
+        if not self.n_steps:
+            return later
         n_steps, mine = self.n_steps + later.n_steps, len(self)
         ptr = np.concatenate([self.ptr, later.ptr[1:] + mine if mine else later.ptr[1:]])
         if not mine:
