@@ -44,15 +44,15 @@ def add_narrow(
     scale: NDArray[np.floating] | None = None,
 ) -> None: ...
 def adam_step(
-    gradient: NDArray[np.floating],
-    mean: NDArray[np.floating],
-    square: NDArray[np.floating],
-    values: NDArray[np.floating],
+    gradients: list[NDArray[np.floating]],
+    means: list[NDArray[np.floating]],
+    squares: list[NDArray[np.floating]],
+    values: list[NDArray[np.floating]],
+    keeps: list[float],
     first: float,
     second: float,
     correct: float,
     rate: float,
     eps: float,
-    keep: float,
 ) -> None: ...
-def sum_of_squares(x: NDArray[np.floating]) -> float: ...
+def sum_of_squares(arrays: list[NDArray[np.floating]]) -> float: ...

@@ -112,34 +112,50 @@ def add_narrow(int32_t[::1] unit, real[::1] value, const uint32_t[:, ::1] rows, 
                       target.shape[0], &target[0])
 
 
-def adam_step(gradient, mean, square, values, double first, double second, double correct, double rate,
-              double eps, double keep):
-    """One step of Adam; ``mean``, ``square`` and ``values`` are written into; contiguous, of one type."""
-    cdef Py_ssize_t n = values.size
-    cdef bint wide = values.dtype == np.float64
-    cdef char kind = c"d" if wide else c"f"
-    cdef void *g = address(gradient, n, kind)
-    cdef void *m = address(mean, n, kind)
-    cdef void *s = address(square, n, kind)
-    cdef void *v = address(values, n, kind)
-    with nogil:
-        if wide:
-            active.f64.adam_step(n, <double *> g, first, second, correct, rate, eps, keep,
-                                 <double *> m, <double *> s, <double *> v)
-        else:
-            active.f32.adam_step(n, <float *> g, first, second, correct, rate, eps, keep,
-                                 <float *> m, <float *> s, <float *> v)
+def adam_step(list gradients, list means, list squares, list values, list keeps, double first, double second,
+              double correct, double rate, double eps):
+    """One step of Adam of some parameters; ``means``, ``squares`` and ``values`` are written into.
+
+    The arrays of a parameter are contiguous and of one type.
+    """
+    cdef Py_ssize_t n
+    cdef bint wide
+    cdef char kind
+    cdef double keep
+    cdef void *g
+    cdef void *m
+    cdef void *s
+    cdef void *v
+    for gradient, mean, square, value, keep in zip(gradients, means, squares, values, keeps, strict=True):
+        n = value.size
+        wide = value.itemsize == sizeof(double)
+        kind = c"d" if wide else c"f"
+        g = address(gradient, n, kind)
+        m = address(mean, n, kind)
+        s = address(square, n, kind)
+        v = address(value, n, kind)
+        with nogil:
+            if wide:
+                active.f64.adam_step(n, <double *> g, first, second, correct, rate, eps, keep,
+                                     <double *> m, <double *> s, <double *> v)
+            else:
+                active.f32.adam_step(n, <float *> g, first, second, correct, rate, eps, keep,
+                                     <float *> m, <float *> s, <float *> v)
 
 
-def sum_of_squares(x):
-    """Sum of the squares of a contiguous float array, in double."""
-    cdef Py_ssize_t n = x.size
-    cdef bint wide = x.dtype == np.float64
-    cdef void *first = address(x, n, c"d" if wide else c"f")
-    cdef double total
-    with nogil:
-        total = active.f64.sum_of_squares(n, <double *> first) if wide else active.f32.sum_of_squares(
-            n, <float *> first)
+def sum_of_squares(list arrays):
+    """Sum of the squares of all entries of contiguous float arrays, in double."""
+    cdef Py_ssize_t n
+    cdef bint wide
+    cdef void *first
+    cdef double total = 0
+    for array in arrays:
+        n = array.size
+        wide = array.itemsize == sizeof(double)
+        first = address(array, n, c"d" if wide else c"f")
+        with nogil:
+            total += active.f64.sum_of_squares(n, <double *> first) if wide else active.f32.sum_of_squares(
+                n, <float *> first)
     return total
 
 

@@ -251,9 +251,16 @@ def _in_order(network: Network) -> tuple[list[Population], list[int]]:
             reaches[watched] = reaches[watched[::-1]] = True
     for via in range(n):  # Warshall's closure
         reaches |= np.outer(reaches[:, via], reaches[via])
-    component = {name: int(np.argmax(row & column)) for name, row, column in zip(names, reaches, reaches.T, strict=True)}
+    component = {
+        name: int(np.argmax(row & column))
+        for name, row, column in zip(names, reaches, reaches.T, strict=True)
+    }
     direct = {
-        name: {p.source.name for p in network.projections.values() if p.target is population and p.delay_steps == 0}
+        name: {
+            p.source.name
+            for p in network.projections.values()
+            if p.target is population and p.delay_steps == 0
+        }
         | ({population.watches.name} if population.watches is not None else set())
         for name, population in waiting.items()
     }
