@@ -18,7 +18,7 @@ tests=("$@")
 )
 
 # A copy of the sources, so that nothing of this build is ever taken for one of the ordinary kind.
-rm -rf "$site" "$work"/report.*
+rm -rf "$work"
 mkdir -p "$work/source"
 tar -c --exclude='*.so' --exclude=__pycache__ ./*.* LICENSE evsim cython_core models protocols data |
     tar -x -C "$work/source"
