@@ -18,11 +18,11 @@ TARGET void FN(adam_step)(
 {
     const REAL first = (REAL)first_, fresh = (REAL)(1 - first_);
     const REAL second = (REAL)second_, fresh_square = (REAL)(1 - second_);
-    const REAL correct = (REAL)correct_, rate = (REAL)rate_, eps = (REAL)eps_, keep = (REAL)keep_;
+    const REAL corrected = (REAL)(1 / correct_), rate = (REAL)rate_, eps = (REAL)eps_, keep = (REAL)keep_;
     for (int64_t i = 0; i < n; i++) {
         mean[i] = first * mean[i] + fresh * gradient[i];
         square[i] = second * square[i] + fresh_square * (gradient[i] * gradient[i]);
-        values[i] = keep * values[i] - rate * mean[i] / (SQUARE_ROOT(square[i]) / correct + eps);
+        values[i] = keep * values[i] - rate * mean[i] / (SQUARE_ROOT(square[i]) * corrected + eps);
     }
 }
 

@@ -5,13 +5,13 @@ fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradie
 are known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent
 nothing are not touched.
 
-Lanes run in parallel backwards in time, units in parallel for the weights; sums over lanes are taken in
-order of lane.  So no result depends on the number of threads.
+Lanes run in parallel backwards in time, or a team of threads shares a lane; units run in parallel for the
+weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
 """
 
 import numpy as np
 
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -45,6 +45,7 @@ from evsim.core.layout cimport (
     sends_changes,
 )
 from evsim.core.paper_form cimport Window, gather_gated, outer_gated, reset_gate_gradient
+from evsim.core.team cimport Team, share, wait
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
 cdef struct Slot:
@@ -73,8 +74,8 @@ cdef struct Replay:
     double eps
     Slot *slot
     void **by_event             # per recurrent projection of the paper's form: real[events]
-    int64_t *macs_state         # int64[B, n_projections], OUT
-    int64_t *macs_recompute     # int64[B, n_projections], OUT
+    int64_t *macs_state         # int64[members of a team, B, n_projections], OUT
+    int64_t *macs_recompute     # the same
 
 cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
@@ -90,11 +91,11 @@ cdef struct Rows:
     int64_t chunk               # units whose rows are written together
     int64_t first_chunk         # chunks of all projections are counted through
 
-# Scratch of one lane: arrays of the largest population's size.
+# Scratch of one member of a team: arrays of the largest population's size.
 cdef struct Scratch:
     void *slope
     void *dy            # dense, zero before and after
-    void *compact       # dy on the backward-active units
+    void *compact       # dy on the backward-active units; one for the whole team
     void *zero          # stays zero
     void *c_before
     void *dr            # zero before and after
@@ -103,19 +104,20 @@ cdef struct Scratch:
 
 
 cdef void event_gradient(
-    const Replay *replay, int p, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, real *dy,
-    char *mark
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, int64_t n_active,
+    const int32_t *unit, real *dy, char *mark
 ) noexcept nogil:
     """Add to dL/dy what comes back from the targets, for some units of population p.
 
-    That is their rows times D at the steps where events would arrive.
+    That is their rows times D at the steps where events would arrive.  The units are this member's.
     """
     cdef Slot *slot = &replay.slot[p]
     cdef const PopulationRow *target
     cdef const ProjectionRow *projection
     cdef const real *D
     cdef int64_t arrival
-    cdef int64_t *macs = replay.macs_state + lane * replay.n_projections
+    cdef int64_t first = (team.member * replay.n_lanes + lane) * replay.n_projections
+    cdef int64_t *macs = replay.macs_state + first
     cdef int j
     for j in range(replay.n_projections):
         projection = &replay.projections[j]
@@ -125,8 +127,7 @@ cdef void event_gradient(
         target = &replay.populations[projection.target]
         if projection.recurrent and target.kind == EGRU_PAPER:
             gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit,
-                               replay.by_event[j], dy, mark, macs,
-                               replay.macs_recompute + lane * replay.n_projections)
+                               replay.by_event[j], dy, mark, macs, replay.macs_recompute + first)
         else:
             D = <const real *> replay.slot[projection.target].window.D
             D += (arrival * replay.n_lanes + lane) * target.n_in
@@ -134,7 +135,7 @@ cdef void event_gradient(
 
 
 cdef void replay_egru(
-    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
 ) noexcept nogil:
     """One step of an EGRU population, backwards."""
     cdef Slot *slot = &replay.slot[p]
@@ -159,21 +160,30 @@ cdef void replay_egru(
     cdef real *dthreshold = <real *> slot.dthreshold + lane * n
     cdef int32_t *unit = scratch.unit
     cdef int32_t n_active
+    cdef int64_t low
+    cdef int64_t high
     cdef int64_t i
 
     pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, a, threshold, slope)
     n_active = backward_active(n, a, threshold, <const real *> slope, unit)
-    slot.active[lane] += n_active
-    memset(compact, 0, n_active * sizeof(real))
+    low = share(team, n_active, False) if pop.kind == EGRU_EVNN or team.member else 0
+    high = share(team, n_active, True) if pop.kind == EGRU_EVNN else 0 if team.member else n_active
+    for i in range(low, high):
+        compact[i] = 0
     if slot.loss_value != NULL:
         loss = <const real *> slot.loss_value + at * n
-        for i in range(n_active):
+        for i in range(low, high):
             compact[i] = loss[unit[i]]
     if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
         reset = dc + n
-        for i in range(n_active):
+        for i in range(low, high):
             compact[i] -= reset[unit[i]]
-    event_gradient[real](replay, p, step, lane, n_active, unit, compact, scratch.mark)
+    if low < high:
+        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch.mark)
+    wait(team)
+    if team.member:
+        return
+    slot.active[lane] += n_active
     for i in range(n_active):
         dy[unit[i]] = compact[i]
     if slot.loss_state != NULL:
@@ -204,7 +214,8 @@ cdef void replay_egru(
 
 
 cdef void replay_sent(
-    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *dline, real *dsent
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch,
+    real *dline, real *dsent
 ) noexcept nogil:
     """Sending changes, backwards: sent_t = sent_{t-1} + d, d = line - sent_{t-1}, where an event was sent.
 
@@ -218,13 +229,19 @@ cdef void replay_sent(
     cdef const int32_t *unit = window.unit + first
     cdef real *dd = <real *> scratch.compact
     cdef const real *loss
-    cdef int32_t e
-    memset(dd, 0, count * sizeof(real))
+    cdef int64_t low = share(team, count, False)
+    cdef int64_t high = share(team, count, True)
+    cdef int64_t e
+    for e in range(low, high):
+        dd[e] = 0
     if slot.loss_value != NULL:
         loss = <const real *> slot.loss_value + (first - window.ptr[window.history * replay.n_lanes])
-        for e in range(count):
+        for e in range(low, high):
             dd[e] = loss[e]
-    event_gradient[real](replay, p, step, lane, count, unit, dd, scratch.mark)
+    event_gradient[real](replay, p, step, lane, team, high - low, unit + low, dd + low, scratch.mark)
+    wait(team)
+    if team.member:
+        return
     for e in range(count):
         dline[unit[e]] += dd[e] + dsent[unit[e]]
         dsent[unit[e]] = -dd[e]
@@ -232,7 +249,7 @@ cdef void replay_sent(
 
 
 cdef void replay_delta(
-    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
 ) noexcept nogil:
     """One step of delta units, or of an encoder, backwards."""
     cdef Slot *slot = &replay.slot[p]
@@ -249,22 +266,26 @@ cdef void replay_delta(
     cdef int64_t i
     if pop.kind == DELTA_SOURCE:
         if slot.dline != NULL:
-            replay_sent(replay, p, step, lane, scratch, <real *> slot.dline + at * n, carry)
+            replay_sent(replay, p, step, lane, team, scratch, <real *> slot.dline + at * n, carry)
         return
     if pop.kind == DELTA_ENCODER:
         dh = <real *> replay.slot[pop.watched].carry + pop.watched_at
         dh += lane * replay.populations[pop.watched].n_state
-        replay_sent(replay, p, step, lane, scratch, dh, carry)
+        replay_sent(replay, p, step, lane, team, scratch, dh, carry)
         return
-    loss = <const real *> scratch.zero
-    if slot.loss_state != NULL:
-        loss = <const real *> slot.loss_state + at * n
     if pop.kind == DELTA_READOUT:
-        delta_readout_vjp(n, loss, carry, D)
+        loss = <const real *> scratch.zero
+        if slot.loss_state != NULL:
+            loss = <const real *> slot.loss_state + at * n
+        if team.member == 0:
+            delta_readout_vjp(n, loss, carry, D)
         return
     dh = carry + (4 if pop.kind == DELTA_GRU else 5) * n
-    replay_sent(replay, p, step, lane, scratch, dh, dh + n)
+    replay_sent(replay, p, step, lane, team, scratch, dh, dh + n)
+    if team.member:
+        return
     if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
         for i in range(n):
             dh[i] += loss[i]
     if pop.kind == DELTA_GRU:
@@ -273,57 +294,101 @@ cdef void replay_delta(
         delta_lstm_vjp(n, tape, initial + 4 * n if step == 0 else before + 4 * n, carry + 4 * n, dh, carry, D)
 
 
-cdef bint replay_lane(const Replay *replay, int64_t lane, real *tag) noexcept nogil:
-    """All steps of one lane, last to first; False if memory ran out.  ``tag`` only carries the float type."""
-    cdef Scratch scratch
+cdef int64_t most_units(const Replay *replay) noexcept nogil:
     cdef int64_t most = 1
+    cdef int p
+    for p in range(replay.n_populations):
+        most = max(most, replay.populations[p].n)
+    return most
+
+
+cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) noexcept nogil:
+    """All but `compact`; False if memory ran out."""
+    cdef int64_t most = most_units(replay)
+    scratch.slope = malloc(most * size)
+    scratch.dy = calloc(most, size)
+    scratch.zero = calloc(most, size)
+    scratch.c_before = malloc(most * size)
+    scratch.dr = calloc(most, size)
+    scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
+    scratch.mark = <char *> calloc(most, 1)
+    return (scratch.slope != NULL and scratch.dy != NULL and scratch.zero != NULL and scratch.c_before != NULL
+            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL)
+
+
+cdef void scratch_free(Scratch *scratch) noexcept nogil:
+    free(scratch.slope)
+    free(scratch.dy)
+    free(scratch.zero)
+    free(scratch.c_before)
+    free(scratch.dr)
+    free(scratch.unit)
+    free(scratch.mark)
+
+
+cdef void replay_lane(
+    const Replay *replay, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """All steps of one lane, last to first.  ``tag`` only carries the float type."""
     cdef int64_t step
     cdef int64_t at
     cdef int p
     cdef const PopulationRow *pop
     cdef Slot *slot
     cdef const real *loss
-    cdef bint good
-    for p in range(replay.n_populations):
-        most = max(most, replay.populations[p].n)
-    scratch.slope = malloc(most * sizeof(real))
-    scratch.dy = calloc(most, sizeof(real))
-    scratch.compact = malloc(most * sizeof(real))
-    scratch.zero = calloc(most, sizeof(real))
-    scratch.c_before = malloc(most * sizeof(real))
-    scratch.dr = calloc(most, sizeof(real))
-    scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
-    scratch.mark = <char *> calloc(most, 1)
-    good = (scratch.slope != NULL and scratch.dy != NULL and scratch.compact != NULL and scratch.zero != NULL
-            and scratch.c_before != NULL and scratch.dr != NULL and scratch.unit != NULL
-            and scratch.mark != NULL)
-    if good:
-        for step in range(min(replay.lengths[lane], replay.n_open) - 1, -1, -1):
-            at = step * replay.n_lanes + lane
-            for p in range(replay.n_populations - 1, -1, -1):
-                pop = &replay.populations[p]
-                slot = &replay.slot[p]
-                if pop.kind == SOURCE:
-                    continue
-                if pop.kind == READOUT:
-                    loss = <const real *> scratch.zero
-                    if slot.loss_state != NULL:
-                        loss = <const real *> slot.loss_state + at * pop.n
-                    readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
-                                <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
-                elif pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
-                    replay_egru(replay, p, step, lane, &scratch, tag)
-                else:
-                    replay_delta(replay, p, step, lane, &scratch, tag)
-    free(scratch.slope)
-    free(scratch.dy)
-    free(scratch.compact)
-    free(scratch.zero)
-    free(scratch.c_before)
-    free(scratch.dr)
-    free(scratch.unit)
-    free(scratch.mark)
-    return good
+    for step in range(min(replay.lengths[lane], replay.n_open) - 1, -1, -1):
+        at = step * replay.n_lanes + lane
+        for p in range(replay.n_populations - 1, -1, -1):
+            pop = &replay.populations[p]
+            slot = &replay.slot[p]
+            if pop.kind == SOURCE:
+                continue
+            if pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
+                replay_egru(replay, p, step, lane, team, scratch, tag)
+            elif pop.kind != READOUT:
+                replay_delta(replay, p, step, lane, team, scratch, tag)
+            elif team.member == 0:
+                loss = <const real *> scratch.zero
+                if slot.loss_state != NULL:
+                    loss = <const real *> slot.loss_state + at * pop.n
+                readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
+                            <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
+            wait(team)
+
+
+cdef void replay_member(
+    const Replay *replay, int64_t lane, Scratch *scratch, int member, int size, real *tag
+) noexcept nogil:
+    cdef Team team
+    team.member = member
+    team.size = size
+    replay_lane(replay, lane, &team, &scratch[member], tag)
+
+
+cdef bint replay_team(const Replay *replay, int64_t lane, int n_threads, real *tag) noexcept nogil:
+    """One lane on one thread or several; False if memory ran out."""
+    cdef Scratch *scratch = <Scratch *> calloc(n_threads, sizeof(Scratch))
+    cdef void *compact = NULL
+    cdef bint good = scratch != NULL
+    cdef int member
+    if not good:
+        return False
+    for member in range(n_threads):
+        good = good and scratch_open(replay, &scratch[member], sizeof(real))
+    compact = malloc(most_units(replay) * sizeof(real))
+    for member in range(n_threads):
+        scratch[member].compact = compact
+    if good and compact != NULL:
+        if n_threads == 1:
+            replay_member(replay, lane, scratch, 0, 1, tag)
+        else:
+            with parallel(num_threads=n_threads):
+                replay_member(replay, lane, scratch, threadid(), n_threads, tag)
+    for member in range(n_threads):
+        scratch_free(&scratch[member])
+    free(compact)
+    free(scratch)
+    return good and compact != NULL
 
 
 cdef int64_t write_row(
@@ -431,20 +496,14 @@ cdef class Backward:
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma
         self.replay.eps = eps
-        cells = max(lengths.size * plan.n_projections, 1)
         self.replay.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.replay.by_event = <void **> calloc(max(plan.n_projections, 1), sizeof(void *))
-        self.replay.macs_state = <int64_t *> calloc(cells, sizeof(int64_t))
-        self.replay.macs_recompute = <int64_t *> calloc(cells, sizeof(int64_t))
-        if (self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.macs_state == NULL
-                or self.replay.macs_recompute == NULL):
+        if self.replay.slot == NULL or self.replay.by_event == NULL:
             raise MemoryError("backward: no memory for the replay")
 
     def __dealloc__(self):
         free(self.replay.slot)
         free(self.replay.by_event)
-        free(self.replay.macs_state)
-        free(self.replay.macs_recompute)
 
     cdef void *_real(self, array, Py_ssize_t size) except? NULL:
         self.keep.append(array)
@@ -511,28 +570,34 @@ cdef class Backward:
         cells = (window.history + self.n_steps) * window.n_lanes
         self.replay.by_event[projection] = self._real(product, max(window.ptr[cells], 1))
 
-    def go(self, int n_threads):
-        """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (B, n_projections)."""
+    def go(self, int n_threads, bint teams):
+        """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (*, n_projections)."""
         cdef int64_t lane
         cdef int failed = 0
         cdef Replay *replay = &self.replay
         cdef int64_t n_lanes = replay.n_lanes
         cdef float narrow = 0
         cdef double wide = 0
-        if self.plan.double_precision:
-            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not replay_lane(replay, lane, &wide)
+        cdef int64_t rows = (n_threads if teams else 1) * n_lanes
+        shape = (rows, replay.n_projections)
+        counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        replay.macs_state = <int64_t *> address(counts[0], counts[0].size, c"l")
+        replay.macs_recompute = <int64_t *> address(counts[1], counts[1].size, c"l")
+        if teams:
+            with nogil:
+                for lane in range(n_lanes):
+                    failed += not (replay_team(replay, lane, n_threads, &wide) if self.plan.double_precision
+                                   else replay_team(replay, lane, n_threads, &narrow))
         else:
-            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not replay_lane(replay, lane, &narrow)
+            n_threads = <int> min(<int64_t> n_threads, n_lanes)
+            if self.plan.double_precision:
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not replay_team(replay, lane, 1, &wide)
+            else:
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not replay_team(replay, lane, 1, &narrow)
         if failed:
             raise MemoryError("backward: no memory for a lane")
-        cdef int64_t cells = n_lanes * replay.n_projections
-        shape = (n_lanes, replay.n_projections)
-        counts = np.empty(shape, np.int64), np.empty(shape, np.int64)
-        if cells:
-            memcpy(address(counts[0], cells, c"l"), replay.macs_state, cells * sizeof(int64_t))
-            memcpy(address(counts[1], cells, c"l"), replay.macs_recompute, cells * sizeof(int64_t))
         return counts
 
     def weights(self, dweights, bint fresh, int n_threads):

@@ -3,10 +3,19 @@
 Each returns its MACs.
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t
 
-from evsim.core.kernels cimport add_rows, add_rows_many, dot_rows
+from evsim.core.kernels cimport (
+    SparseRows,
+    add_outer_sparse,
+    add_rows,
+    add_rows_many,
+    add_sparse_rows,
+    dot_rows,
+    dot_sparse_rows,
+)
 from evsim.core.layout cimport ProjectionRow, real
+from evsim.core.team cimport Team, share
 
 
 cdef inline int32_t contiguous(const ProjectionRow *p, int32_t first, int32_t stop) noexcept nogil:
@@ -17,60 +26,89 @@ cdef inline int32_t contiguous(const ProjectionRow *p, int32_t first, int32_t st
     return end
 
 
+cdef inline SparseRows stored(const ProjectionRow *p, int32_t first, int32_t stop) noexcept nogil:
+    """The blocks first:stop of a projection stored as CSR; they lie side by side in each row."""
+    cdef SparseRows rows
+    rows.ptr = <const int64_t *> p.block_ptr + first
+    rows.column = <const void *> p.column
+    rows.wide = p.wide
+    rows.stride = p.n_blocks
+    rows.width = stop - first
+    return rows
+
+
+cdef inline int64_t unit_at(const ProjectionRow *p, int32_t k, int64_t j) noexcept nogil:
+    """The target's unit that stored value j, which must be of block k, leads to."""
+    if p.wide:
+        return (<const int32_t *> p.column)[j] - p.offset[k]
+    return (<const uint16_t *> p.column)[j] - p.offset[k]
+
+
 cdef inline int64_t deliver(
     const ProjectionRow *p, int32_t first, int32_t stop,
     int64_t n, const int32_t *unit, const real *value, real *accumulators
 ) noexcept nogil:
     """accumulators += sum of value * row over the events, for the blocks first:stop."""
     cdef const real *weight = <const real *> p.weight
-    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
+    cdef SparseRows rows
     cdef int64_t macs = 0
-    cdef int64_t e
-    cdef int64_t j
-    cdef int64_t row
     cdef int32_t end
-    cdef int32_t k
-    cdef real *target
-    cdef real v
-    if ptr == NULL:
-        while first < stop:
-            end = contiguous(p, first, stop)
-            add_rows(n, unit, value, weight + first * p.block, p.n_blocks * p.block,
-                     (end - first) * p.block, accumulators + p.offset[first])
-            macs += n * (end - first) * p.block
-            first = end
-        return macs
-    for e in range(n):
-        v = value[e]
-        row = <int64_t> unit[e] * p.n_blocks
-        for k in range(first, stop):
-            target = accumulators + p.offset[k]
-            for j in range(ptr[row + k], ptr[row + k + 1]):
-                target[column[j]] += v * weight[j]
-            macs += ptr[row + k + 1] - ptr[row + k]
+    if p.block_ptr != 0:
+        rows = stored(p, first, stop)
+        return add_sparse_rows(&rows, n, unit, value, weight, accumulators)
+    while first < stop:
+        end = contiguous(p, first, stop)
+        add_rows(n, unit, value, weight + first * p.block, p.n_blocks * p.block,
+                 (end - first) * p.block, accumulators + p.offset[first])
+        macs += n * (end - first) * p.block
+        first = end
     return macs
 
 
+cdef inline int64_t deliver_share(
+    const ProjectionRow *p, const Team *team, int64_t n, const int32_t *unit, const real *value,
+    real *accumulators
+) noexcept nogil:
+    """This member's share of `deliver` for all blocks; the MACs are those of the whole team."""
+    cdef int32_t first = 0
+    cdef int32_t stop
+    cdef int64_t low
+    cdef int64_t high
+    if team.size == 1 or p.block_ptr != 0:
+        return deliver(p, 0, p.n_blocks, n, unit, value, accumulators) if team.member == 0 else 0
+    while first < p.n_blocks:
+        stop = contiguous(p, first, p.n_blocks)
+        low = share(team, (stop - first) * p.block, False)
+        high = share(team, (stop - first) * p.block, True)
+        add_rows(n, unit, value, <const real *> p.weight + first * p.block + low, p.n_blocks * p.block,
+                 high - low, accumulators + p.offset[first] + low)
+        first = stop
+    return n * p.n_blocks * p.block
+
+
 cdef inline int64_t deliver_many(
-    const ProjectionRow *p, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
+    const ProjectionRow *p, const Team *team, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
     const int32_t *unit, const real *value, real *accumulators, int64_t stride, int64_t *next
 ) noexcept nogil:
-    """`deliver` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
+    """`deliver_share` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
     cdef int64_t macs = 0
+    cdef int64_t low
+    cdef int64_t high
     cdef int64_t l
     cdef int32_t first = 0
     cdef int32_t stop
     if p.block_ptr != 0:
-        for l in range(n_lists):
+        for l in range(n_lists if team.member == 0 else 0):
             macs += deliver(p, 0, p.n_blocks, end[l] - begin[l], unit + begin[l], value + begin[l],
                             accumulators + l * stride)
         return macs
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
-        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block, n_rows,
-                      p.n_blocks * p.block, (stop - first) * p.block, False, accumulators + p.offset[first],
-                      stride, next)
+        low = share(team, (stop - first) * p.block, False)
+        high = share(team, (stop - first) * p.block, True)
+        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block + low, n_rows,
+                      p.n_blocks * p.block, high - low, False, accumulators + p.offset[first] + low, stride,
+                      next)
         first = stop
     for l in range(n_lists):
         macs += (end[l] - begin[l]) * p.n_blocks * p.block
@@ -84,7 +122,6 @@ cdef inline int64_t deliver_to(
     """As `deliver` for block k, but only to some of the target's units, given as a list and as marks."""
     cdef const real *weight = <const real *> p.weight
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
     cdef real *target = accumulators + p.offset[k]
     cdef const real *row
     cdef int64_t macs = 0
@@ -101,8 +138,9 @@ cdef inline int64_t deliver_to(
             macs += n_targets
         else:
             for j in range(ptr[block], ptr[block + 1]):
-                if is_target[column[j]]:
-                    target[column[j]] += value[e] * weight[j]
+                i = unit_at(p, k, j)
+                if is_target[i]:
+                    target[i] += value[e] * weight[j]
                     macs += 1
     return macs
 
@@ -113,33 +151,18 @@ cdef inline int64_t gather(
 ) noexcept nogil:
     """out[e] += row of unit[e] . D, for the blocks first:stop: `deliver` transposed."""
     cdef const real *weight = <const real *> p.weight
-    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
+    cdef SparseRows rows
     cdef int64_t macs = 0
-    cdef int64_t e
-    cdef int64_t j
-    cdef int64_t row
     cdef int32_t end
-    cdef int32_t k
-    cdef const real *target
-    cdef real total
-    if ptr == NULL:
-        while first < stop:
-            end = contiguous(p, first, stop)
-            dot_rows(n, unit, weight + first * p.block, p.n_blocks * p.block,
-                     (end - first) * p.block, D + p.offset[first], out)
-            macs += n * (end - first) * p.block
-            first = end
-        return macs
-    for e in range(n):
-        total = 0
-        row = <int64_t> unit[e] * p.n_blocks
-        for k in range(first, stop):
-            target = D + p.offset[k]
-            for j in range(ptr[row + k], ptr[row + k + 1]):
-                total += weight[j] * target[column[j]]
-            macs += ptr[row + k + 1] - ptr[row + k]
-        out[e] += total
+    if p.block_ptr != 0:
+        rows = stored(p, first, stop)
+        return dot_sparse_rows(&rows, n, unit, weight, D, out)
+    while first < stop:
+        end = contiguous(p, first, stop)
+        dot_rows(n, unit, weight + first * p.block, p.n_blocks * p.block,
+                 (end - first) * p.block, D + p.offset[first], out)
+        macs += n * (end - first) * p.block
+        first = end
     return macs
 
 
@@ -150,7 +173,6 @@ cdef inline int64_t gather_from(
     """As `gather` for block k, but only from some of the target's units: `deliver_to` transposed."""
     cdef const real *weight = <const real *> p.weight
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
     cdef const real *target = D + p.offset[k]
     cdef const real *row
     cdef int64_t macs = 0
@@ -169,8 +191,9 @@ cdef inline int64_t gather_from(
             macs += n_targets
         else:
             for j in range(ptr[block], ptr[block + 1]):
-                if is_target[column[j]]:
-                    total += weight[j] * target[column[j]]
+                i = unit_at(p, k, j)
+                if is_target[i]:
+                    total += weight[j] * target[i]
                     macs += 1
         out[e] += total
     return macs
@@ -197,27 +220,16 @@ cdef inline int64_t outer(
     int64_t n, const int32_t *arrival, const real *value, const real *D, int64_t n_in, real *dweight
 ) noexcept nogil:
     """Row ``unit`` of dweight += sum of value * D[arrival] over that unit's events; blocks first:stop."""
-    cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
-    cdef int64_t row = unit * p.n_blocks
+    cdef SparseRows rows
     cdef int64_t macs = 0
-    cdef int64_t e
-    cdef int64_t j
     cdef int32_t end
-    cdef int32_t k
-    cdef const real *target
-    if ptr == NULL:
-        while first < stop:
-            end = contiguous(p, first, stop)
-            add_rows(n, arrival, value, D + p.offset[first], n_in, (end - first) * p.block,
-                     dweight + (row + first) * p.block)
-            macs += n * (end - first) * p.block
-            first = end
-        return macs
-    for e in range(n):
-        for k in range(first, stop):
-            target = D + <int64_t> arrival[e] * n_in + p.offset[k]
-            for j in range(ptr[row + k], ptr[row + k + 1]):
-                dweight[j] += value[e] * target[column[j]]
-            macs += ptr[row + k + 1] - ptr[row + k]
+    if p.block_ptr != 0:
+        rows = stored(p, first, stop)
+        return add_outer_sparse(&rows, unit, n, arrival, value, D, n_in, dweight)
+    while first < stop:
+        end = contiguous(p, first, stop)
+        add_rows(n, arrival, value, D + p.offset[first], n_in, (end - first) * p.block,
+                 dweight + (unit * p.n_blocks + first) * p.block)
+        macs += n * (end - first) * p.block
+        first = end
     return macs

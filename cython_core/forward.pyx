@@ -4,19 +4,20 @@ Populations that reach each other form a component.  Components run one after th
 time: what comes from outside is known by then, so it is received for all steps of the stretch at once, before
 the loop over them.
 
-Lanes are independent and run in parallel, so no result depends on the number of threads.
+Lanes are independent and run in parallel; with fewer lanes than threads a team of threads shares a lane.  No
+result depends on the number of threads.
 """
 
 import numpy as np
 
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
-from evsim.core.fanout cimport deliver, deliver_many
+from evsim.core.fanout cimport deliver_many, deliver_share
 from evsim.core.kernels cimport (
     add_rows,
     delta_gru_advance,
@@ -46,6 +47,7 @@ from evsim.core.layout cimport (
     real,
 )
 from evsim.core.paper_form cimport receive_gated
+from evsim.core.team cimport Team, wait
 
 cdef enum:
     STRETCH_BYTES = 4194304     # what a component receives in one stretch of time, at most, but a step at least
@@ -82,9 +84,8 @@ cdef struct Scratch:
     void *gated         # real[n]
     int32_t *senders    # [n]
     char *mark          # [n], zero before and after
-    int64_t *begin      # [stretch], begin and end of each step's events,
-    int64_t *end
-    int64_t *next       # and see add_rows_many
+    int64_t *lists      # [team, 3, stretch], of each member: begin and end of each step's events, and next
+    bint good           # False if memory ran out
 
 
 cdef inline int component_end(const Run *run, int first) noexcept nogil:
@@ -114,7 +115,7 @@ cdef void lay_out(Run *run, int64_t n_steps, Py_ssize_t size) noexcept nogil:
     run.stretch = max(min(n_steps, <int64_t> STRETCH_BYTES // (run.width * size)), 1)
 
 
-cdef bint scratch_open(const Run *run, Scratch *scratch, Py_ssize_t size) noexcept nogil:
+cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize_t size) noexcept nogil:
     """False if memory ran out."""
     cdef int64_t n = 1
     cdef int64_t n_tape = 1
@@ -127,11 +128,10 @@ cdef bint scratch_open(const Run *run, Scratch *scratch, Py_ssize_t size) noexce
     scratch.gated = malloc(n * size)
     scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
     scratch.mark = <char *> calloc(n, 1)
-    scratch.begin = <int64_t *> malloc(3 * run.stretch * sizeof(int64_t))
-    scratch.end = scratch.begin + run.stretch
-    scratch.next = scratch.end + run.stretch
-    return (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
-            and scratch.senders != NULL and scratch.mark != NULL and scratch.begin != NULL)
+    scratch.lists = <int64_t *> malloc(team_size * 3 * run.stretch * sizeof(int64_t))
+    scratch.good = (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
+                    and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL)
+    return scratch.good
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -140,11 +140,12 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.gated)
     free(scratch.senders)
     free(scratch.mark)
-    free(scratch.begin)
+    free(scratch.lists)
 
 
 cdef void receive_outside(
-    const Run *run, int p, int64_t lane, int64_t start, int64_t count, Scratch *scratch, real *received
+    const Run *run, int p, int64_t lane, int64_t start, int64_t count, Scratch *scratch, const Team *team,
+    real *received
 ) noexcept nogil:
     """Set what a population receives in each of ``count`` steps from other components, and the biases.
 
@@ -155,16 +156,18 @@ cdef void receive_outside(
     cdef const Queue *queue
     cdef const int64_t *bucket
     cdef int64_t n_in = pop.n_in
-    cdef int64_t *macs = run.macs + lane * run.n_projections
+    cdef int64_t *begin = scratch.lists + team.member * 3 * run.stretch
+    cdef int64_t *end = begin + run.stretch
     cdef int64_t step
+    cdef int64_t macs
     cdef int j
-    if holds(pop.kind):
-        if not run.slot[p].outside:
-            return
-        memset(received, 0, count * n_in * sizeof(real))
-    else:
-        for step in range(count):
-            memcpy(received + step * n_in, run.slot[p].base, n_in * sizeof(real))
+    if team.member == 0:
+        if not holds(pop.kind):
+            for step in range(count):
+                memcpy(received + step * n_in, run.slot[p].base, n_in * sizeof(real))
+        elif run.slot[p].outside:
+            memset(received, 0, count * n_in * sizeof(real))
+    wait(team)
     for j in range(pop.in_first, pop.in_stop):
         projection = &run.projections[j]
         if run.populations[projection.source].component == pop.component:
@@ -172,11 +175,16 @@ cdef void receive_outside(
         queue = &run.slot[projection.source].queue[lane]
         for step in range(count):
             bucket = queue_peek(queue, start + step - projection.delay)
-            scratch.begin[step] = bucket[0]
-            scratch.end[step] = bucket[1]
-        macs[j] += deliver_many(
-            projection, run.populations[projection.source].n, count, scratch.begin, scratch.end, queue.unit,
-            <const real *> queue.value, received, n_in, scratch.next)
+            begin[step] = bucket[0]
+            end[step] = bucket[1]
+        if projection.block_ptr != 0:
+            wait(team)      # as below
+        macs = deliver_many(projection, team, run.populations[projection.source].n, count, begin, end,
+                            queue.unit, <const real *> queue.value, received, n_in, end + run.stretch)
+        if projection.block_ptr != 0:
+            wait(team)
+        if team.member == 0:
+            run.macs[lane * run.n_projections + j] += macs
 
 
 cdef inline int32_t advance_delta(
@@ -209,46 +217,16 @@ cdef inline int32_t advance_delta(
     return send_changes(n, fixed, line, <const real *> pop.threshold, sent, unit, value)
 
 
-cdef bint advance(
-    const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, real *received
+cdef void receive_inside(
+    const Run *run, int p, int64_t lane, int64_t step, const Team *team, real *into
 ) noexcept nogil:
-    """One step of one population: receive, advance, send; False if memory ran out.
-
-    ``received`` holds what came from outside the component, and with it the biases.
-    """
+    """Add to the accumulators what arrives in this step from the population's own component."""
     cdef const PopulationRow *pop = &run.populations[p]
     cdef const ProjectionRow *projection
-    cdef Slot *slot = &run.slot[p]
     cdef const Queue *queue
-    cdef Queue *own = NULL
     cdef const int64_t *bucket
-    cdef int64_t at = step * run.n_lanes + lane
-    cdef int64_t *macs = run.macs + lane * run.n_projections
-    cdef real *tape = <real *> scratch.tape if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
-    cdef real *state = <real *> slot.state + lane * pop.n_state
-    cdef real *into = received
-    cdef const real *threshold = <const real *> pop.threshold
-    cdef int32_t *unit = NULL
-    cdef real *value = NULL
-    cdef real one = 1
-    cdef int32_t zero = 0
-    cdef int32_t count
+    cdef int64_t macs
     cdef int j
-
-    if slot.checkpoints != NULL and step % run.every == 0:
-        memcpy(<real *> slot.checkpoints + (step // run.every * run.n_lanes + lane) * pop.n_state, state,
-               pop.n_state * sizeof(real))
-    if decides(pop.kind):
-        own = &slot.queue[lane]
-        if not queue_room(own, pop.n, sizeof(real)):
-            return False
-        bucket = queue_peek(own, own.now)
-        unit = own.unit + bucket[0]
-        value = <real *> own.value + bucket[0]
-    if holds(pop.kind):
-        into = state
-        if slot.outside:
-            add_rows(1, &zero, &one, received, pop.n_in, pop.n_in, into)
     for j in range(pop.in_first, pop.in_stop):
         projection = &run.projections[j]
         if (run.populations[projection.source].component != pop.component
@@ -256,17 +234,54 @@ cdef bint advance(
             continue
         queue = &run.slot[projection.source].queue[lane]
         bucket = queue_peek(queue, step - projection.delay)
-        macs[j] += deliver(projection, 0, projection.n_blocks, bucket[1] - bucket[0], queue.unit + bucket[0],
-                           <const real *> queue.value + bucket[0], into)
+        if projection.block_ptr != 0:
+            wait(team)      # sparse rows are not shared out, and the order of projections is kept
+        macs = deliver_share(projection, team, bucket[1] - bucket[0], queue.unit + bucket[0],
+                             <const real *> queue.value + bucket[0], into)
+        if projection.block_ptr != 0:
+            wait(team)
+        if team.member == 0:
+            run.macs[lane * run.n_projections + j] += macs
+
+
+cdef bint advance(
+    const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, real *received
+) noexcept nogil:
+    """One step of one population that has received all but, if it keeps them, the changes from outside.
+
+    Send, too; False if memory ran out.
+    """
+    cdef const PopulationRow *pop = &run.populations[p]
+    cdef Slot *slot = &run.slot[p]
+    cdef Queue *own = NULL
+    cdef int64_t at = step * run.n_lanes + lane
+    cdef int64_t first
+    cdef real *tape = <real *> scratch.tape if slot.tape == NULL else <real *> slot.tape + at * pop.n_tape
+    cdef real *state = <real *> slot.state + lane * pop.n_state
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef int32_t *unit = NULL
+    cdef real *value = NULL
+    cdef real one = 1
+    cdef int32_t zero = 0
+    cdef int32_t count
+
+    if decides(pop.kind):
+        own = &slot.queue[lane]
+        if not queue_room(own, pop.n, sizeof(real)):
+            return False
+        first = queue_peek(own, own.now)[0]
+        unit = own.unit + first
+        value = <real *> own.value + first
+    if holds(pop.kind) and slot.outside:
+        add_rows(1, &zero, &one, received, pop.n_in, pop.n_in, state)
     if pop.kind == EGRU_EVNN:
-        count = egru_evnn_advance(pop.n, into, threshold, state, tape, unit, value)
+        count = egru_evnn_advance(pop.n, received, threshold, state, tape, unit, value)
     elif pop.kind == EGRU_PAPER:
-        receive_gated(pop, run.projections, own, step, into, tape, scratch.mark, scratch.senders,
-                      <real *> scratch.gated, macs)
-        count = egru_paper_advance(pop.n, into, threshold, state, state + pop.n, tape, unit, value)
+        receive_gated(pop, run.projections, own, step, received, tape, scratch.mark, scratch.senders,
+                      <real *> scratch.gated, run.macs + lane * run.n_projections)
+        count = egru_paper_advance(pop.n, received, threshold, state, state + pop.n, tape, unit, value)
     elif pop.kind == READOUT:
-        readout_advance(pop.n, pop.decay, into, state, tape)
-        return True
+        readout_advance(pop.n, pop.decay, received, state, tape)
     else:
         count = advance_delta(run, p, lane, at, tape, unit, value)
     if own != NULL:
@@ -274,38 +289,84 @@ cdef bint advance(
     return True
 
 
-cdef bint run_lane(const Run *run, int64_t lane, real *tag) noexcept nogil:
-    """All steps of one lane; False if memory ran out.  ``tag`` only carries the float type."""
-    cdef Scratch scratch
-    cdef bint good = scratch_open(run, &scratch, sizeof(real))
+cdef void save_states(const Run *run, int first, int stop, int64_t lane, int64_t step, real *tag) noexcept nogil:
+    """The checkpoint before a step, if there is to be one."""
+    cdef int64_t n
+    cdef int p
+    for p in range(first, stop):
+        n = run.populations[p].n_state
+        if run.slot[p].checkpoints != NULL and step % run.every == 0:
+            memcpy(<real *> run.slot[p].checkpoints + (step // run.every * run.n_lanes + lane) * n,
+                   <real *> run.slot[p].state + lane * n, n * sizeof(real))
+
+
+cdef void run_component(
+    const Run *run, int first, int stop, int64_t lane, int64_t start, int64_t count, Scratch *scratch,
+    const Team *team, real *tag
+) noexcept nogil:
+    """Populations first:stop for ``count`` steps from ``start`` on."""
+    cdef const PopulationRow *pop
+    cdef real *received
+    cdef int64_t step
+    cdef int p
+    for p in range(first, stop):
+        received = <real *> scratch.received + run.stretch * run.slot[p].received
+        receive_outside(run, p, lane, start, count, scratch, team, received)
+    wait(team)
+    for step in range(count):
+        if team.member == 0:
+            save_states(run, first, stop, lane, start + step, tag)
+        wait(team)
+        for p in range(first, stop):
+            pop = &run.populations[p]
+            received = <real *> scratch.received + run.stretch * run.slot[p].received + step * pop.n_in
+            receive_inside(run, p, lane, start + step, team,
+                           <real *> run.slot[p].state + lane * pop.n_state if holds(pop.kind) else received)
+            wait(team)
+            if team.member == 0 and scratch.good:
+                scratch.good = advance(run, p, lane, start + step, scratch, received)
+            wait(team)
+        if not scratch.good:
+            return
+
+
+cdef void run_lane(const Run *run, int64_t lane, Scratch *scratch, const Team *team, real *tag) noexcept nogil:
+    """All steps of one lane.  ``tag`` only carries the float type."""
     cdef int64_t start = 0
     cdef int64_t count
-    cdef int64_t step
     cdef int first
     cdef int stop
-    cdef int p
-    cdef real *received
-
-    while good and start < run.lengths[lane]:
+    while start < run.lengths[lane]:
         count = min(run.stretch, run.lengths[lane] - start)
         first = 0
-        while first < run.n_populations:
+        while first < run.n_populations and scratch.good:
             stop = component_end(run, first)
-            if run.slot[first].given:       # it is a component of its own
-                first = stop
-                continue
-            for p in range(first, stop):
-                received = <real *> scratch.received + run.stretch * run.slot[p].received
-                receive_outside(run, p, lane, start, count, &scratch, received)
-            for step in range(count):
-                for p in range(first, stop):
-                    received = <real *> scratch.received + run.stretch * run.slot[p].received
-                    received += step * run.populations[p].n_in
-                    good = good and advance(run, p, lane, start + step, &scratch, received)
+            if not run.slot[first].given:       # if it is, it is a component of its own
+                run_component(run, first, stop, lane, start, count, scratch, team, tag)
             first = stop
         start += count
+
+
+cdef void run_member(
+    const Run *run, int64_t lane, Scratch *scratch, int member, int size, real *tag
+) noexcept nogil:
+    cdef Team team
+    team.member = member
+    team.size = size
+    run_lane(run, lane, scratch, &team, tag)
+
+
+cdef bint run_team(const Run *run, int64_t lane, int n_threads, real *tag) noexcept nogil:
+    """One lane on one thread or several; False if memory ran out."""
+    cdef Scratch scratch
+    if scratch_open(run, n_threads, &scratch, sizeof(real)):
+        if n_threads == 1:
+            run_member(run, lane, &scratch, 0, 1, tag)
+        else:
+            with parallel(num_threads=n_threads):
+                run_member(run, lane, &scratch, threadid(), n_threads, tag)
     scratch_free(&scratch)
-    return good
+    return scratch.good
 
 
 cdef class Forward:
@@ -419,8 +480,11 @@ cdef class Forward:
         self.run.slot[population].checkpoints = address(
             checkpoints, count * self.run.n_lanes * self.plan.populations[population].n_state, self.kind)
 
-    def go(self, int n_threads):
-        """Run all lanes; returns the MACs of each projection, int64 (B, n_projections)."""
+    def go(self, int n_threads, bint teams):
+        """Run all lanes, one after the other by a ``teams``, or side by side.
+
+        Returns the MACs of each projection, int64 (B, n_projections).
+        """
         cdef int64_t lane
         cdef int failed = 0
         cdef bint double_precision = self.plan.double_precision
@@ -428,12 +492,19 @@ cdef class Forward:
         cdef int64_t n_lanes = run.n_lanes
         cdef float narrow = 0
         cdef double wide = 0
-        if double_precision:
-            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not run_lane(run, lane, &wide)
+        if teams:
+            with nogil:
+                for lane in range(n_lanes):
+                    failed += not (run_team(run, lane, n_threads, &wide) if double_precision
+                                   else run_team(run, lane, n_threads, &narrow))
         else:
-            for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
-                failed += not run_lane(run, lane, &narrow)
+            n_threads = <int> min(<int64_t> n_threads, n_lanes)
+            if double_precision:
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not run_team(run, lane, 1, &wide)
+            else:
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    failed += not run_team(run, lane, 1, &narrow)
         if failed:
             raise MemoryError("forward: no memory for events")
         cdef int64_t cells = n_lanes * self.run.n_projections

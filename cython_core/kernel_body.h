@@ -1,6 +1,8 @@
 /* All kernels for one REAL; the including file defines REAL, REAL_IS_FLOAT, TYPE, ISA, FN and TARGET. */
 #include "gates.h"
 #include "rows.h"
+#include "sparse_rows.h"
+#include "narrow_rows.h"
 #include "egru.h"
 #include "delta.h"
 #include "fixed.h"

@@ -5,6 +5,16 @@ KERNEL(add_rows_many, void,
        (int64_t, const int64_t *, const int64_t *, const int32_t *, const REAL *, const REAL *, int64_t, int64_t,
         int64_t, int32_t, REAL *, int64_t, int64_t *))
 KERNEL(dot_rows, void, (int64_t, const int32_t *, const REAL *, int64_t, int64_t, const REAL *, REAL *))
+KERNEL(add_sparse_rows, int64_t,
+       (const SparseRows *, int64_t, const int32_t *, const REAL *, const REAL *, REAL *))
+KERNEL(dot_sparse_rows, int64_t,
+       (const SparseRows *, int64_t, const int32_t *, const REAL *, const REAL *, REAL *))
+KERNEL(add_outer_sparse, int64_t,
+       (const SparseRows *, int64_t, int64_t, const int32_t *, const REAL *, const REAL *, int64_t, REAL *))
+KERNEL(add_bf16_rows, void,
+       (int64_t, const int32_t *, const REAL *, const uint32_t *, int64_t, int64_t, REAL *))
+KERNEL(add_int8_rows, void,
+       (int64_t, const int32_t *, const REAL *, const REAL *, const uint32_t *, int64_t, int64_t, REAL *))
 KERNEL(egru_evnn_advance, int32_t, (int64_t, const REAL *, const REAL *, REAL *, REAL *, int32_t *, REAL *))
 KERNEL(egru_evnn_vjp, void,
        (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,

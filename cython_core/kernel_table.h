@@ -3,6 +3,7 @@
 #define EVSIM_KERNEL_TABLE_H
 
 #include "fixed_format.h"
+#include "sparse_format.h"
 
 #include <stdint.h>
 

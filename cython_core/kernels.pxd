@@ -3,12 +3,19 @@
 Those with an argument ``fixed`` run in fixed point where it is not NULL.
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from evsim.core.layout cimport FixedFormat, real
 
 
 cdef extern from "kernel_table.h" nogil:
+    ctypedef struct SparseRows:
+        const int64_t *ptr
+        const void *column
+        int32_t wide
+        int32_t stride
+        int32_t width
+
     ctypedef struct KernelsFloat:
         void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
         void (*add_rows)(
@@ -18,6 +25,21 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, int64_t, int32_t, float *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
+        int64_t (*add_sparse_rows)(
+            const SparseRows *, int64_t, const int32_t *, const float *, const float *,
+            float *) noexcept nogil
+        int64_t (*dot_sparse_rows)(
+            const SparseRows *, int64_t, const int32_t *, const float *, const float *,
+            float *) noexcept nogil
+        int64_t (*add_outer_sparse)(
+            const SparseRows *, int64_t, int64_t, const int32_t *, const float *, const float *, int64_t,
+            float *) noexcept nogil
+        void (*add_bf16_rows)(
+            int64_t, const int32_t *, const float *, const uint32_t *, int64_t, int64_t,
+            float *) noexcept nogil
+        void (*add_int8_rows)(
+            int64_t, const int32_t *, const float *, const float *, const uint32_t *, int64_t, int64_t,
+            float *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const float *, const float *, float *, float *, int32_t *, float *) noexcept nogil
         void (*egru_evnn_vjp)(
@@ -68,6 +90,21 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, int64_t, int32_t, double *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
+            double *) noexcept nogil
+        int64_t (*add_sparse_rows)(
+            const SparseRows *, int64_t, const int32_t *, const double *, const double *,
+            double *) noexcept nogil
+        int64_t (*dot_sparse_rows)(
+            const SparseRows *, int64_t, const int32_t *, const double *, const double *,
+            double *) noexcept nogil
+        int64_t (*add_outer_sparse)(
+            const SparseRows *, int64_t, int64_t, const int32_t *, const double *, const double *, int64_t,
+            double *) noexcept nogil
+        void (*add_bf16_rows)(
+            int64_t, const int32_t *, const double *, const uint32_t *, int64_t, int64_t,
+            double *) noexcept nogil
+        void (*add_int8_rows)(
+            int64_t, const int32_t *, const double *, const double *, const uint32_t *, int64_t, int64_t,
             double *) noexcept nogil
         int32_t (*egru_evnn_advance)(
             int64_t, const double *, const double *, double *, double *, int32_t *, double *) noexcept nogil
@@ -152,6 +189,55 @@ cdef inline void dot_rows(
         active.f32.dot_rows(n, unit, rows, stride, length, vector, out)
     else:
         active.f64.dot_rows(n, unit, rows, stride, length, vector, out)
+
+
+cdef inline int64_t add_sparse_rows(
+    const SparseRows *rows, int64_t n, const int32_t *unit, const real *value, const real *weight,
+    real *target
+) noexcept nogil:
+    if real is float:
+        return active.f32.add_sparse_rows(rows, n, unit, value, weight, target)
+    else:
+        return active.f64.add_sparse_rows(rows, n, unit, value, weight, target)
+
+
+cdef inline int64_t dot_sparse_rows(
+    const SparseRows *rows, int64_t n, const int32_t *unit, const real *weight, const real *vector, real *out
+) noexcept nogil:
+    if real is float:
+        return active.f32.dot_sparse_rows(rows, n, unit, weight, vector, out)
+    else:
+        return active.f64.dot_sparse_rows(rows, n, unit, weight, vector, out)
+
+
+cdef inline int64_t add_outer_sparse(
+    const SparseRows *rows, int64_t unit, int64_t n, const int32_t *arrival, const real *value,
+    const real *vectors, int64_t stride, real *gradient
+) noexcept nogil:
+    if real is float:
+        return active.f32.add_outer_sparse(rows, unit, n, arrival, value, vectors, stride, gradient)
+    else:
+        return active.f64.add_outer_sparse(rows, unit, n, arrival, value, vectors, stride, gradient)
+
+
+cdef inline void add_bf16_rows(
+    int64_t n, const int32_t *unit, const real *value, const uint32_t *rows, int64_t stride, int64_t length,
+    real *target
+) noexcept nogil:
+    if real is float:
+        active.f32.add_bf16_rows(n, unit, value, rows, stride, length, target)
+    else:
+        active.f64.add_bf16_rows(n, unit, value, rows, stride, length, target)
+
+
+cdef inline void add_int8_rows(
+    int64_t n, const int32_t *unit, const real *value, const real *scale, const uint32_t *rows,
+    int64_t stride, int64_t length, real *target
+) noexcept nogil:
+    if real is float:
+        active.f32.add_int8_rows(n, unit, value, scale, rows, stride, length, target)
+    else:
+        active.f64.add_int8_rows(n, unit, value, scale, rows, stride, length, target)
 
 
 cdef inline int32_t egru_evnn_advance(

@@ -8,16 +8,51 @@ def available() -> list[str]: ...
 def in_use() -> str: ...
 def build() -> dict[str, Any]: ...
 def gates(x: NDArray[np.floating], s: NDArray[np.floating], t: NDArray[np.floating]) -> None: ...
+
+class Sparse:
+    def __init__(
+        self, ptr: NDArray[np.int64], column: NDArray[np.integer], n_blocks: int, first: int, stop: int
+    ) -> None: ...
+    def add(
+        self,
+        unit: NDArray[np.int32],
+        value: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        target: NDArray[np.floating],
+    ) -> int: ...
+    def dot(
+        self,
+        unit: NDArray[np.int32],
+        weight: NDArray[np.floating],
+        vector: NDArray[np.floating],
+        out: NDArray[np.floating],
+    ) -> int: ...
+    def add_outer(
+        self,
+        unit: int,
+        arrival: NDArray[np.int32],
+        value: NDArray[np.floating],
+        vectors: NDArray[np.floating],
+        gradient: NDArray[np.floating],
+    ) -> int: ...
+
+def add_narrow(
+    unit: NDArray[np.int32],
+    value: NDArray[np.floating],
+    rows: NDArray[np.uint32],
+    target: NDArray[np.floating],
+    scale: NDArray[np.floating] | None = None,
+) -> None: ...
 def adam_step(
-    gradient: NDArray[np.floating],
-    mean: NDArray[np.floating],
-    square: NDArray[np.floating],
-    values: NDArray[np.floating],
+    gradients: list[NDArray[np.floating]],
+    means: list[NDArray[np.floating]],
+    squares: list[NDArray[np.floating]],
+    values: list[NDArray[np.floating]],
+    keeps: list[float],
     first: float,
     second: float,
     correct: float,
     rate: float,
     eps: float,
-    keep: float,
 ) -> None: ...
-def sum_of_squares(x: NDArray[np.floating]) -> float: ...
+def sum_of_squares(arrays: list[NDArray[np.floating]]) -> float: ...

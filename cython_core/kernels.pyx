@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
 from evsim.core.buffers cimport address
 from evsim.errors import EvsimError
 
@@ -56,34 +58,104 @@ def gates(real[::1] x, real[::1] s, real[::1] t):
         active.f64.evaluate_gates(x.shape[0], &x[0], &s[0], &t[0])
 
 
-def adam_step(gradient, mean, square, values, double first, double second, double correct, double rate,
-              double eps, double keep):
-    """One step of Adam; ``mean``, ``square`` and ``values`` are written into; contiguous, of one type."""
-    cdef Py_ssize_t n = values.size
-    cdef bint wide = values.dtype == np.float64
-    cdef char kind = c"d" if wide else c"f"
-    cdef void *g = address(gradient, n, kind)
-    cdef void *m = address(mean, n, kind)
-    cdef void *s = address(square, n, kind)
-    cdef void *v = address(values, n, kind)
-    with nogil:
-        if wide:
-            active.f64.adam_step(n, <double *> g, first, second, correct, rate, eps, keep,
-                                 <double *> m, <double *> s, <double *> v)
-        else:
-            active.f32.adam_step(n, <float *> g, first, second, correct, rate, eps, keep,
-                                 <float *> m, <float *> s, <float *> v)
+cdef class Sparse:
+    """Some blocks of a sparse matrix for the kernels of sparse_rows.h, to test them by themselves.
+
+    Parameters
+    ----------
+    ptr : int64 array, shape (rows * n_blocks + 1,)
+        Where each block of each row begins.
+    column : uint16 or int32 array, shape (nnz,)
+    n_blocks, first, stop : int
+        Blocks first:stop of each row are taken.
+    """
+
+    cdef SparseRows rows
+    cdef object _keep
+
+    def __init__(self, ptr, column, int n_blocks, int first, int stop):
+        self._keep = (ptr, column)
+        self.rows.wide = column.dtype == np.int32
+        self.rows.ptr = <const int64_t *> address(ptr, ptr.size, c"l") + first
+        self.rows.column = address(column, column.size, c"i" if self.rows.wide else c"H")
+        self.rows.stride = n_blocks
+        self.rows.width = stop - first
+
+    def add(self, int32_t[::1] unit, real[::1] value, real[::1] weight, real[::1] target):
+        """target += value[e] * row of unit[e], one event after the other; returns the MACs."""
+        return add_sparse_rows(&self.rows, unit.shape[0], &unit[0], &value[0], &weight[0], &target[0])
+
+    def dot(self, int32_t[::1] unit, real[::1] weight, real[::1] vector, real[::1] out):
+        """out[e] += row of unit[e] . vector; returns the MACs."""
+        return dot_sparse_rows(&self.rows, unit.shape[0], &unit[0], &weight[0], &vector[0], &out[0])
+
+    def add_outer(self, int unit, int32_t[::1] arrival, real[::1] value, real[:, ::1] vectors,
+                  real[::1] gradient):
+        """Gradient of the values stored for ``unit`` += value[e] * vectors[arrival[e]]; returns the MACs."""
+        return add_outer_sparse(&self.rows, unit, arrival.shape[0], &arrival[0], &value[0], &vectors[0, 0],
+                                vectors.shape[1], &gradient[0])
 
 
-def sum_of_squares(x):
-    """Sum of the squares of a contiguous float array, in double."""
-    cdef Py_ssize_t n = x.size
-    cdef bint wide = x.dtype == np.float64
-    cdef void *first = address(x, n, c"d" if wide else c"f")
-    cdef double total
-    with nogil:
-        total = active.f64.sum_of_squares(n, <double *> first) if wide else active.f32.sum_of_squares(
-            n, <float *> first)
+def add_narrow(int32_t[::1] unit, real[::1] value, const uint32_t[:, ::1] rows, real[::1] target, scale=None):
+    """target += value[e] * row of unit[e], one event after the other, to test the kernels of narrow_rows.h.
+
+    ``rows`` are strips as `evsim.narrow.strips` makes them: of int8 if there is a ``scale`` (a factor per
+    row, of the type of the values), else of bfloat16.
+    """
+    cdef real[::1] factor
+    if scale is None:
+        add_bf16_rows(unit.shape[0], &unit[0], &value[0], &rows[0, 0], rows.shape[1], target.shape[0],
+                      &target[0])
+    else:
+        factor = scale
+        add_int8_rows(unit.shape[0], &unit[0], &value[0], &factor[0], &rows[0, 0], rows.shape[1],
+                      target.shape[0], &target[0])
+
+
+def adam_step(list gradients, list means, list squares, list values, list keeps, double first, double second,
+              double correct, double rate, double eps):
+    """One step of Adam of some parameters; ``means``, ``squares`` and ``values`` are written into.
+
+    The arrays of a parameter are contiguous and of one type.
+    """
+    cdef Py_ssize_t n
+    cdef bint wide
+    cdef char kind
+    cdef double keep
+    cdef void *g
+    cdef void *m
+    cdef void *s
+    cdef void *v
+    for gradient, mean, square, value, keep in zip(gradients, means, squares, values, keeps, strict=True):
+        n = value.size
+        wide = value.itemsize == sizeof(double)
+        kind = c"d" if wide else c"f"
+        g = address(gradient, n, kind)
+        m = address(mean, n, kind)
+        s = address(square, n, kind)
+        v = address(value, n, kind)
+        with nogil:
+            if wide:
+                active.f64.adam_step(n, <double *> g, first, second, correct, rate, eps, keep,
+                                     <double *> m, <double *> s, <double *> v)
+            else:
+                active.f32.adam_step(n, <float *> g, first, second, correct, rate, eps, keep,
+                                     <float *> m, <float *> s, <float *> v)
+
+
+def sum_of_squares(list arrays):
+    """Sum of the squares of all entries of contiguous float arrays, in double."""
+    cdef Py_ssize_t n
+    cdef bint wide
+    cdef void *first
+    cdef double total = 0
+    for array in arrays:
+        n = array.size
+        wide = array.itemsize == sizeof(double)
+        first = address(array, n, c"d" if wide else c"f")
+        with nogil:
+            total += active.f64.sum_of_squares(n, <double *> first) if wide else active.f32.sum_of_squares(
+                n, <float *> first)
     return total
 
 

@@ -63,9 +63,10 @@ cdef struct ProjectionRow:
     int32_t n_blocks
     int32_t block       # columns of a block = units of the target
     int32_t offset[MAX_BLOCKS]  # accumulator where each block begins
+    int32_t wide        # of CSR: whether columns are int32, not uint16
     uint64_t weight     # real[rows, n_blocks * block], or the stored values of CSR
     uint64_t block_ptr  # int64[rows * n_blocks + 1] of CSR: where each block of each row begins
-    uint64_t column     # int32[nnz] of CSR: column within its block
+    uint64_t column     # uint16 or int32[nnz] of CSR: the accumulator of each stored value
 
 
 cdef class PlanTable:

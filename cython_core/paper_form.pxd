@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
 from evsim.core.event_queue cimport Queue, queue_peek
-from evsim.core.fanout cimport deliver, deliver_to, gather, gather_from, outer
+from evsim.core.fanout cimport deliver, deliver_to, gather, gather_from, outer, unit_at
 from evsim.core.kernels cimport logistic
 from evsim.core.layout cimport PopulationRow, ProjectionRow, real
 
@@ -130,7 +130,6 @@ cdef inline real missing_reset_gate(
     cdef const ProjectionRow *p
     cdef const real *weight
     cdef const int64_t *ptr
-    cdef const int32_t *column
     cdef int64_t bucket
     cdef int64_t e
     cdef int64_t k
@@ -142,7 +141,6 @@ cdef inline real missing_reset_gate(
             continue
         weight = <const real *> p.weight
         ptr = <const int64_t *> p.block_ptr
-        column = <const int32_t *> p.column
         bucket = (window.history + step - p.delay) * window.n_lanes + lane
         for e in range(window.ptr[bucket], window.ptr[bucket + 1]):
             row = <int64_t> window.unit[e] * p.n_blocks + 1
@@ -151,7 +149,7 @@ cdef inline real missing_reset_gate(
                 macs[j] += 1
             else:
                 for k in range(ptr[row], ptr[row + 1]):
-                    if column[k] == unit:
+                    if unit_at(p, 1, k) == unit:
                         total += value[e] * weight[k]
                         macs[j] += 1
     return logistic(total)
@@ -206,7 +204,6 @@ cdef inline int64_t outer_gated(
     """Row ``unit`` of dweight from the events of that unit: y D_u, y D_r on the senders, r y D_z."""
     cdef const real *D = <const real *> window.D
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
-    cdef const int32_t *column = <const int32_t *> p.column
     cdef int64_t width = 3 * p.block
     cdef int64_t row = unit * p.n_blocks + 1
     cdef const real *tape = <const real *> window.tape
@@ -229,8 +226,9 @@ cdef inline int64_t outer_gated(
         for i in range(window.sender_ptr[arrival[e]], window.sender_ptr[arrival[e] + 1]):
             mark[window.sender[i]] = 1
         for k in range(ptr[row], ptr[row + 1]):
-            if mark[column[k]]:
-                dweight[k] += value[e] * target[column[k]]
+            i = unit_at(p, 1, k)
+            if mark[i]:
+                dweight[k] += value[e] * target[i]
                 macs += 1
         for i in range(window.sender_ptr[arrival[e]], window.sender_ptr[arrival[e] + 1]):
             mark[window.sender[i]] = 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core.backward import Backward
+from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
@@ -81,7 +82,7 @@ class Adjoint:
     eps : float
         Inverse half-width.
     threads : int, optional
-        By default as many as this process may use.  Results do not depend on it.
+        As of a `Simulation`.  Results do not depend on it.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Adjoint:
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
         self.threads = usable_threads(threads)
+        self._teams = plan.heavy and threads is not None
 
     def replay(
         self, log: EventLog, losses: Mapping[str, ArrayLike], *, inputs: bool = False, initial: bool = False
@@ -151,17 +153,19 @@ class Adjoint:
         )
         for rank, population in enumerate(self.plan.populations):
             work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs or initial)
-        macs_state, macs_recompute = core.go(min(self.threads, log.n_lanes))
+        macs_state, macs_recompute = core.go(self.threads, self._teams and log.n_lanes < self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters())
         projections = self.plan.projections
         dweights = [np.empty(p.weight.values.shape, self.plan.dtype) for p in projections]
         macs_weight = core.weights(dweights, True, self.threads)
         gradients.parameters |= {p.weight.name: d for p, d in zip(projections, dweights, strict=True)}
-        for key, macs in (("macs_state", macs_state), ("macs_recompute", macs_recompute)):
-            gradients.counters[key] = {
-                p.name: int(n) for p, n in zip(projections, macs.sum(axis=0), strict=True)
-            }
-        gradients.counters["macs_weight"] = {p.name: n for p, n in zip(projections, macs_weight, strict=True)}
+        names = [p.name for p in projections]
+        for key, macs in (
+            ("macs_state", macs_state.sum(axis=0).tolist()),
+            ("macs_weight", macs_weight),
+            ("macs_recompute", macs_recompute.sum(axis=0).tolist()),
+        ):
+            gradients.counters[key] = dict(zip(names, macs, strict=True))
         if inputs:
             gradients.inputs = {p.name: work.input_gradient(p.name, log.n_steps) for p in self.plan.sources}
         if initial:
@@ -172,17 +176,18 @@ class Adjoint:
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
-        for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point"):
-            if log.network is not mine and log.network.get(part) != mine.get(part):
-                raise GradientError(
-                    "log",
-                    f"its {part} are not those of the plan",
-                    "replay a log on the plan that recorded it",
-                )
+        if log.network is not mine:
+            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point"):
+                if log.network.get(part) != mine.get(part):
+                    raise GradientError(
+                        "log",
+                        f"its {part} are not those of the plan",
+                        "replay a log on the plan that recorded it",
+                    )
         plan = self.plan
         for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
             member = log.populations.get(population.name)
-            whole = member is not None and set(STATES[kernel]) <= set(member.initial)
+            whole = member is not None and member.initial.keys() >= set(STATES[kernel])
             if population.emits and member is not None:
                 carried = member.carried
                 whole &= member.events is not None and carried is not None and carried.n_steps == history
@@ -226,8 +231,9 @@ class Adjoint:
                     f"gradient has shape {array.shape}",
                     f"give {shape}: steps, lanes, units{per_event}",
                 )
-            if not np.isfinite(array).all():
-                where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+            wrong = first_beyond(array)
+            if wrong >= 0:
+                where = tuple(int(i) for i in np.unravel_index(wrong, array.shape))
                 raise GradientError(
                     f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
                 )
@@ -263,7 +269,7 @@ class Adjoint:
                     tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
                 core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
             tapes.append(tape)
-        core.go(min(self.threads, log.n_lanes))
+        core.go(self.threads, self._teams and log.n_lanes < self.threads)
         for rank, member in enumerate(members):
             if member.events is not None and self.plan.kernels[rank] not in SOURCES:
                 again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))
@@ -278,11 +284,8 @@ class Adjoint:
 
 def stacked_states(plan: Plan, rank: int, member: PopulationLog) -> NDArray:
     """The initial states of a population as the core holds them: shape (n_lanes, n_state)."""
-    names = STATES[plan.kernels[rank]]
-    states = np.empty((len(member.initial[names[0]]), len(names), member.n_units), plan.dtype)
-    for index, name in enumerate(names):
-        states[:, index] = member.initial[name]
-    return states
+    states = [member.initial[name] for name in STATES[plan.kernels[rank]]]
+    return np.concatenate(states, axis=1, dtype=plan.dtype)
 
 
 class _Work:
@@ -291,8 +294,9 @@ class _Work:
     def __init__(self, plan: Plan, log: EventLog):
         self.plan, self.log = plan, log
         n_steps, n_lanes, sizes = log.n_steps, log.n_lanes, plan.sizes
+        self.lane_steps = int(log.lengths.sum())
         # Lanes that end early leave the rest of D unwritten.
-        make = np.empty if int(log.lengths.min()) == n_steps else np.zeros
+        make = np.empty if self.lane_steps == n_steps * n_lanes else np.zeros
         self.D = [make((n_steps, n_lanes, n_in), plan.dtype) for n_in, _ in sizes]
         self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in sizes]
         # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
@@ -364,7 +368,7 @@ class _Work:
         gradients were asked for.
         """
         active, beta = {}, {}
-        lane_steps = max(int(self.log.lengths.sum()), 1)
+        lane_steps = max(self.lane_steps, 1)
         for p, count in zip(self.plan.populations, self.active.sum(axis=1).tolist(), strict=True):
             if "threshold" in p.parameters:
                 active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from evsim.core.dense import first_beyond, from_events, to_events
 from evsim.errors import StimulusError
 
 
@@ -56,21 +57,18 @@ class Events:
         dense = np.asarray(array)
         if dense.ndim != 3:
             raise StimulusError(where, f"dense input has shape {dense.shape}", "give (steps, lanes, units)")
-        with np.errstate(over="ignore"):  # what the float type cannot hold is reported just below
-            dense = np.ascontiguousarray(dense, dtype=dtype)
+        dense = as_floats(dense, dtype)
         n_steps, n_lanes, n_units = dense.shape
-        flat = dense.reshape(-1)
-        place = np.flatnonzero(flat != 0)  # of booleans: several times faster than of floats
-        value = flat[place]
-        if not np.isfinite(value).all():
-            wrong = int(place[~np.isfinite(value)][0])
+        found = to_events(dense)
+        if found is None:
+            wrong = first_beyond(dense)
             step, lane, unit = (int(i) for i in np.unravel_index(wrong, dense.shape))
             raise StimulusError(
-                where, f"value {flat[wrong]} at step {step}, lane {lane}, unit {unit}", "give finite values"
+                where,
+                f"value {dense[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
+                "give finite values",
             )
-        ptr = np.searchsorted(place, np.arange(n_steps * n_lanes + 1, dtype=np.int64) * n_units)
-        units = (place % n_units).astype(np.int32) if n_units else np.zeros(0, np.int32)
-        return cls(n_units, n_lanes, n_steps, ptr, units, value)
+        return cls(n_units, n_lanes, n_steps, *found)
 
     @classmethod
     def from_tokens(
@@ -247,6 +245,8 @@ class Events:
             raise StimulusError(
                 "events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree"
             )
+        if not self.n_steps:
+            return later
         n_steps, mine = self.n_steps + later.n_steps, len(self)
         ptr = np.concatenate([self.ptr, later.ptr[1:] + mine if mine else later.ptr[1:]])
         if not mine:
@@ -256,9 +256,7 @@ class Events:
 
     def to_dense(self) -> NDArray:
         """Values as an array of shape (n_steps, n_lanes, n_units), zero where there was no event."""
-        dense = np.zeros((self.n_steps * self.n_lanes, self.n_units), self.value.dtype)
-        dense[self.bucket, self.unit] = self.value
-        return dense.reshape(self.n_steps, self.n_lanes, self.n_units)
+        return from_events((self.n_steps, self.n_lanes, self.n_units), self.ptr, self.unit, self.value)
 
     def __iter__(self) -> Iterator[tuple[int, int, int, float]]:
         """(step, lane, unit, value) of every event, in order."""
@@ -273,3 +271,11 @@ class Events:
             and np.array_equal(self.unit, other.unit)
             and np.array_equal(self.value, other.value)
         )
+
+
+def as_floats(array: NDArray, dtype: DTypeLike) -> NDArray:
+    """``array`` contiguous in a float type, copied if need be; what that cannot hold becomes infinite."""
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.core.softmax import differentiate, shift
 from evsim.errors import GradientError
 
 #: Target of a step that does not count.
@@ -35,31 +36,17 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
             f"targets have shape {classes.shape} and dtype {classes.dtype}",
             f"give integers {state.shape[:-1]}",
         )
-    if classes.size and (classes.min() < IGNORED or classes.max() >= n_classes):
-        wrong = classes[(classes < IGNORED) | (classes >= n_classes)][0]
+    wanted = np.ascontiguousarray(classes, np.int64)
+    gradient, at_target, wrong = shift(np.ascontiguousarray(state), wanted, n_classes)
+    if wrong >= 0:
         raise GradientError(
-            "cross_entropy", f"target {wrong} is outside 0..{n_classes - 1}", "or -1 to ignore a step"
+            "cross_entropy",
+            f"target {classes.flat[wrong]} is outside 0..{n_classes - 1}",
+            "or -1 to ignore a step",
         )
-    wanted, logits = classes.reshape(-1), state.reshape(-1, n_classes)
-    asked = np.flatnonzero(wanted >= 0)
-    everywhere = asked.size == wanted.size  # then nothing needs to be picked out
-    if asked.size == 0:
-        return 0.0, np.zeros_like(state)
-    if not everywhere:
-        wanted, logits = wanted[asked], logits[asked]
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    probability = np.exp(logits)
-    total = probability.sum(axis=-1, keepdims=True)
-    rows = np.arange(len(logits)), wanted
-    loss = float(np.mean(np.log(total[:, 0]) - logits[rows], dtype=np.float64))
-    probability /= total
-    probability[rows] -= 1
-    probability /= len(logits)
-    if everywhere:
-        return loss, probability.reshape(state.shape)
-    gradient = np.zeros((classes.size, n_classes), state.dtype)
-    gradient[asked] = probability
-    return loss, gradient.reshape(state.shape)
+    counted = max(np.count_nonzero(wanted >= 0), 1)
+    np.exp(gradient, out=gradient)
+    return (differentiate(gradient, wanted, n_classes, counted) - at_target) / counted, gradient
 
 
 def binary_cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:

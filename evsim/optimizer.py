@@ -55,40 +55,38 @@ class Optimizer(ABC):
         GradientError
             A gradient that is missing or not finite; then no parameter was moved.
         """
-        missing = [name for name in self.parameters if name not in gradients]
-        if missing:
-            raise GradientError(
-                f"parameter '{missing[0]}'",
-                "has no gradient",
-                f"give one for each of {list(self.parameters)}",
-            )
+        given = []
         for name, parameter in self.parameters.items():
-            if np.shape(gradients[name]) != parameter.values.shape:
+            gradient = gradients.get(name)
+            if gradient is None:
+                raise GradientError(
+                    f"parameter '{name}'", "has no gradient", f"give one for each of {list(self.parameters)}"
+                )
+            if gradient.shape != parameter.values.shape:
                 raise GradientError(
                     f"gradient of '{name}'",
-                    f"has shape {np.shape(gradients[name])}",
+                    f"has shape {gradient.shape}",
                     f"give {parameter.values.shape}",
                 )
-        norm = global_norm(gradients[name] for name in self.parameters)
-        if not np.isfinite(norm):
+            given.append(gradient)
+        norm = global_norm(given)
+        if not math.isfinite(norm):
             wrong = next((n for n in self.parameters if not np.isfinite(gradients[n]).all()), "all together")
             raise GradientError(
                 f"gradient of '{wrong}'", "is not finite", "use a smaller learning rate, or clip="
             )
-        scale = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
+        if self.clip is not None and norm > self.clip:
+            given = [gradient * gradient.dtype.type(self.clip / norm) for gradient in given]
         self.n_steps += 1
-        for name, parameter in self.parameters.items():
-            gradient = (
-                gradients[name] if scale == 1.0 else gradients[name] * parameter.values.dtype.type(scale)
-            )
-            self._move(parameter, gradient, {slot: arrays[name] for slot, arrays in self._kept.items()})
+        self._move(given)
+        for parameter in self.parameters.values():
             if parameter.lower > -np.inf or parameter.upper < np.inf:
                 np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
         return norm
 
     @abstractmethod
-    def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
-        """Write the new values of one parameter."""
+    def _move(self, gradients: list[NDArray]) -> None:
+        """Write the new values of all parameters, given the gradient of each."""
 
     def state(self) -> dict[str, NDArray]:
         """All that a later step depends on besides the parameters, as arrays by name."""
@@ -123,11 +121,12 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, clip)
         self.momentum = momentum
 
-    def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
-        velocity = kept["momentum"]
-        velocity *= self.momentum
-        velocity += gradient
-        parameter.values -= self.lr * velocity
+    def _move(self, gradients: list[NDArray]) -> None:
+        for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
+            velocity = self._kept["momentum"][name]
+            velocity *= self.momentum
+            velocity += gradient
+            parameter.values -= self.lr * velocity
 
 
 class Adam(Optimizer):
@@ -163,29 +162,30 @@ class Adam(Optimizer):
             raise ParameterError("optimizer", f"betas are {betas}", "give two numbers in [0, 1)")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def _move(self, parameter: Parameter, gradient: NDArray, kept: dict[str, NDArray]) -> None:
+    def _move(self, gradients: list[NDArray]) -> None:
         first, second = self.betas
-        decay = self.lr * self.weight_decay if parameter.name.endswith(".weight") else 0.0
+        shrunk = 1 - self.lr * self.weight_decay
+        values = [parameter.values for parameter in self.parameters.values()]
         kernels.adam_step(
-            np.ascontiguousarray(gradient, parameter.values.dtype),
-            kept["mean"],
-            kept["square"],
-            parameter.values,
+            [np.ascontiguousarray(g, v.dtype) for g, v in zip(gradients, values, strict=True)],
+            list(self._kept["mean"].values()),
+            list(self._kept["square"].values()),
+            values,
+            [shrunk if name.endswith(".weight") else 1.0 for name in self.parameters],
             first,
             second,
-            np.sqrt(1 - second**self.n_steps),
+            math.sqrt(1 - second**self.n_steps),
             self.lr / (1 - first**self.n_steps),
             self.eps,
-            1 - decay,
         )
 
 
 def global_norm(gradients: Iterable[NDArray]) -> float:
     """Euclidean norm of all entries of all arrays together."""
-    return math.sqrt(sum(kernels.sum_of_squares(_floats(gradient)) for gradient in gradients))
+    return math.sqrt(kernels.sum_of_squares([_floats(gradient) for gradient in gradients]))
 
 
 def _floats(array: NDArray) -> NDArray:
     """As it is if the core can read it, else as float64."""
-    readable = array.dtype in (np.float32, np.float64) and array.flags.c_contiguous
+    readable = array.dtype.char in "fd" and array.flags.c_contiguous
     return array if readable else np.ascontiguousarray(array, np.float64)

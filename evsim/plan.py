@@ -47,6 +47,10 @@ STATES: dict[str, tuple[str, ...]] = {
     "delta_lstm": ("m_i", "m_f", "m_g", "m_o", "c", "h", "sent"),
     "delta_readout": ("m",),
 }
+#: See `Plan.heavy`.
+HEAVY = 2_000_000
+#: So many accumulators of one lane can be told apart by the 16-bit columns of sparse weights.
+FEW_ACCUMULATORS = 2**16
 #: Kernels that take a stimulus: as events, or as lines whose changes they send.
 SOURCES = ("source", "delta_source")
 
@@ -80,6 +84,9 @@ class Plan:
         Accumulators and carried reals of one lane of each population.
     history : list of int
         Longest outgoing delay of each population, in steps.
+    heavy : bool
+        Whether some recurrent projection is dense and so large (`HEAVY` weights) that several threads that
+        share one lane, and wait for each other in every step, are faster than one.
     table : PlanTable
     """
 
@@ -101,6 +108,11 @@ class Plan:
             max([p.delay_steps for p in self.projections if p.source is population], default=0)
             for population in self.populations
         ]
+        component = dict(zip(self.populations, self.components, strict=True))
+        self.heavy = any(
+            not p.is_sparse and p.n_weights >= HEAVY and component[p.source] == component[p.target]
+            for p in self.projections
+        )
         self.kernels = [population.kernel for population in self.populations]
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []
@@ -197,13 +209,16 @@ class Plan:
         row["offset"][: len(places)] = [place * n for place in places]
         row["weight"] = self._address(projection.weight.values)
         if projection.indptr is not None and projection.indices is not None:
-            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b.
+            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b and leads to
+            # accumulator places[b] * n + i.  The values stay where they are.
             block = projection.indices // n + projection.n_blocks * np.repeat(
                 np.arange(projection.shape[0]), np.diff(projection.indptr)
             )
             count = np.bincount(block, minlength=projection.shape[0] * projection.n_blocks)
             row["block_ptr"] = self._address(np.concatenate([[0], np.cumsum(count)]).astype(np.int64))
-            row["column"] = self._address((projection.indices % n).astype(np.int32))
+            column = np.array(places)[projection.indices // n] * n + projection.indices % n
+            row["wide"] = (max(places) + 1) * n > FEW_ACCUMULATORS
+            row["column"] = self._address(column.astype(np.int32 if row["wide"] else np.uint16))
 
     def _address(self, array: NDArray) -> int:
         self._arrays.append(array)  # kept alive as long as the plan holds the address
@@ -236,9 +251,16 @@ def _in_order(network: Network) -> tuple[list[Population], list[int]]:
             reaches[watched] = reaches[watched[::-1]] = True
     for via in range(n):  # Warshall's closure
         reaches |= np.outer(reaches[:, via], reaches[via])
-    component = {name: int(np.argmax(row & column)) for name, row, column in zip(names, reaches, reaches.T, strict=True)}
+    component = {
+        name: int(np.argmax(row & column))
+        for name, row, column in zip(names, reaches, reaches.T, strict=True)
+    }
     direct = {
-        name: {p.source.name for p in network.projections.values() if p.target is population and p.delay_steps == 0}
+        name: {
+            p.source.name
+            for p in network.projections.values()
+            if p.target is population and p.delay_steps == 0
+        }
         | ({population.watches.name} if population.watches is not None else set())
         for name, population in waiting.items()
     }

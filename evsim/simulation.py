@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.core import kernels
+from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
-from evsim.events import Events
+from evsim.events import Events, as_floats
+from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
@@ -21,7 +24,7 @@ from evsim.threads import usable_threads
 #: What the stimulus of one source may be; see `Simulation.run`.
 Stimulus = Events | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
 #: Largest value of a line by float type, so that a change, and what is made of it, is finite too.
-LARGEST = {np.dtype(name): np.finfo(name).max / 4 for name in ("float32", "float64")}
+LARGEST = {np.dtype(name): float(np.finfo(name).max) / 4 for name in ("float32", "float64")}
 
 
 class Simulation:
@@ -31,8 +34,10 @@ class Simulation:
     ----------
     network : Network or Plan
     threads : int, optional
-        Lanes are shared among so many threads; by default as many as this process may use.  Results do not
-        depend on it.
+        Lanes are shared among so many threads; by default as many as this process may use.  If it is given,
+        and there are fewer lanes than threads, a team of threads shares each lane of a large network (see
+        `Plan.heavy`): they wait for each other in every step, which is slow on a machine busy with other
+        things.  Results do not depend on it.
 
     Attributes
     ----------
@@ -44,8 +49,10 @@ class Simulation:
     """
 
     def __init__(self, network: Network | Plan, threads: int | None = None):
+        keep_freed_memory()
         self.plan = network if isinstance(network, Plan) else Plan(network)
         self.threads = usable_threads(threads)
+        self._teams = self.plan.heavy and threads is not None
         self.time_step = 0
         self.n_lanes = 0
         self._states: list[NDArray] = []
@@ -95,19 +102,11 @@ class Simulation:
         StimulusError
             Data that do not fit the network or each other.
         """
-        n_steps, n_lanes = self._window(stimulus, duration, lengths)
-        given = self._encode(stimulus, n_steps, n_lanes)
-        # All that can be wrong with the input is found before the present state is touched.
-        steps = _lengths(lengths, n_steps, n_lanes)
-        if not carry or not self.n_lanes:
-            self._begin(n_lanes)
-        elif n_lanes != self.n_lanes:
-            raise StimulusError(
-                "stimulus",
-                f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
-                "reset(), or keep the lanes",
-            )
-        logs = self._describe(n_steps, n_lanes, int(steps.min()) == n_steps, tape, given)
+        given, steps, n_steps = self._prepare(stimulus, duration, lengths, carry)
+        n_lanes, lane_steps = len(steps), int(steps.sum())
+        logs = self._blank(n_steps, n_lanes, lane_steps == n_steps * n_lanes, tape, given)
+        for rank, log in enumerate(logs.values()):
+            log.initial = self._initial(rank)
         macs = self._forward(logs, given, steps, n_steps)
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
@@ -117,7 +116,7 @@ class Simulation:
             n_steps=n_steps,
             n_lanes=n_lanes,
             lengths=steps,
-            counters=self._counters(logs, steps, macs),
+            counters=self._counters(logs, lane_steps, macs),
             network=self.plan.description,
             parameters=self.plan.parameters,
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
@@ -137,21 +136,52 @@ class Simulation:
         dict of str to ndarray, shape (n_lanes, n_units)
             Event values of the populations that send, states of the readouts.
         """
-        if not isinstance(stimulus, Mapping):
-            stimulus = {self._only_source(): stimulus}
-        log = self.run(
-            {name: _one_step(data) for name, data in stimulus.items()}, self.plan.dt, carry=True, tape=False
-        )
+        stimulus = {name: _one_step(data) for name, data in self._by_source(stimulus).items()}
+        given, steps, _ = self._prepare(stimulus, self.plan.dt, None, True)
+        logs = self._blank(1, len(steps), True, False, given)
+        self._forward(logs, given, steps, 1)
+        self.time_step += 1
         return {
-            name: log[name].state[0] if sent is None else sent.to_dense()[0]
-            for name, sent in ((name, log[name].events) for name in log)
+            name: log.state[0] if log.events is None else log.events.to_dense()[0]
+            for name, log in logs.items()
         }
 
     # -- the pieces of a run, in order ---------------------------------------------------------------------
 
-    def _window(self, stimulus: Any, duration: float | None, lengths: ArrayLike | None) -> tuple[int, int]:
+    def _prepare(
+        self, stimulus: Any, duration: float | None, lengths: ArrayLike | None, carry: bool
+    ) -> tuple[dict[str, Events | NDArray], NDArray[np.int64], int]:
+        """The encoded stimulus, the steps of each lane and of the window; the state is ready to go on."""
+        given = self._by_source(stimulus)
+        n_steps, n_lanes = self._window(given, duration, lengths)
+        encoded = self._encode(given, n_steps, n_lanes)
+        # All that can be wrong with the input is found before the present state is touched.
+        steps = _lengths(lengths, n_steps, n_lanes)
+        if not carry or not self.n_lanes:
+            self._begin(n_lanes)
+        elif n_lanes != self.n_lanes:
+            raise StimulusError(
+                "stimulus",
+                f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
+                "reset(), or keep the lanes",
+            )
+        return encoded, steps, n_steps
+
+    def _by_source(self, stimulus: Any) -> Mapping[str, Any]:
+        """The data by the name of their source; they may come without a name if there is but one."""
+        if isinstance(stimulus, Mapping):
+            return stimulus
+        if len(self.plan.sources) != 1:
+            names = [p.name for p in self.plan.sources]
+            raise StimulusError(
+                "stimulus", f"the network has sources {names}", "give a mapping from source name to data"
+            )
+        return {self.plan.sources[0].name: stimulus}
+
+    def _window(
+        self, given: Mapping[str, Any], duration: float | None, lengths: ArrayLike | None
+    ) -> tuple[int, int]:
         """Steps and lanes that the stimulus, the duration and the lengths agree on."""
-        given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
         shapes = {name: _shape(name, data) for name, data in given.items()}
         steps = {shape[0] for shape in shapes.values() if shape[0] is not None}
         lanes = {shape[1] for shape in shapes.values() if shape[1] is not None}
@@ -159,7 +189,7 @@ class Simulation:
             lanes.add(np.asarray(lengths).size)
         if duration is not None:
             exact = duration / self.plan.dt if isinstance(duration, (int, float, np.number)) else np.nan
-            if not (np.isfinite(exact) and exact >= 0 and abs(exact - round(exact)) < 1e-6):
+            if not (math.isfinite(exact) and exact >= 0 and abs(exact - round(exact)) < 1e-6):
                 raise StimulusError(
                     "run",
                     f"duration {duration!r} ms is not a multiple of dt = {self.plan.dt:g} ms",
@@ -180,25 +210,16 @@ class Simulation:
             raise StimulusError("stimulus", "has 0 lanes", "give at least one lane")
         return steps.pop(), lanes.pop()
 
-    def _encode(self, stimulus: Any, n_steps: int, n_lanes: int) -> dict[str, Events | NDArray]:
+    def _encode(self, given: Mapping[str, Any], n_steps: int, n_lanes: int) -> dict[str, Events | NDArray]:
         """The events of every source; of one that sends changes its lines, (n_steps, n_lanes, n_units)."""
-        given = stimulus if isinstance(stimulus, Mapping) else {self._only_source(): stimulus}
         names = {p.name for p in self.plan.sources}
-        if set(given) != names:
+        if given.keys() != names:
             raise StimulusError(
                 "stimulus",
                 f"is for {sorted(given)}, the sources are {sorted(names)}",
                 "give data for each source by name",
             )
         return {p.name: _encode(p, given[p.name], n_lanes, n_steps, self.plan) for p in self.plan.sources}
-
-    def _only_source(self) -> str:
-        if len(self.plan.sources) != 1:
-            names = [p.name for p in self.plan.sources]
-            raise StimulusError(
-                "stimulus", f"the network has sources {names}", "give a mapping from source name to data"
-            )
-        return self.plan.sources[0].name
 
     def _begin(self, n_lanes: int) -> None:
         """Rest: states zero, nothing in flight."""
@@ -210,35 +231,32 @@ class Simulation:
         ]
         self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
 
-    def _describe(
+    def _blank(
         self, n_steps: int, n_lanes: int, full: bool, tape: bool, given: dict[str, Events | NDArray]
     ) -> dict[str, PopulationLog]:
-        """A log of every population as it stands before the run."""
+        """A log of every population, with room for what the core will record."""
         logs = {}
         make = np.empty if full else np.zeros  # what lies behind the end of a lane stays unwritten
-        for rank, population in enumerate(self.plan.populations):
-            names, fields = STATES[population.kernel], TAPES[population.kernel]
-            states = self._states[rank].reshape(n_lanes, len(names), population.n_units).copy()
-            recorded = fields and (tape or not population.emits)
-            events = given.get(population.name)
-            logs[population.name] = PopulationLog(
-                population.name,
-                type(population).__name__,
-                population.n_units,
-                self.plan.dt,
-                self.time_step,
-                events=events if isinstance(events, Events) else None,
-                carried=self._in_flight[rank],
-                initial={name: states[:, i] for i, name in enumerate(names)},
-                tape=make((n_steps, n_lanes, len(fields), population.n_units), self.plan.dtype)
-                if recorded
-                else None,
-                tape_fields=fields if recorded else (),
-                thresholds=population.parameters["threshold"].values
-                if "threshold" in population.parameters
-                else None,
-            )
+        for population, carried in zip(self.plan.populations, self._in_flight, strict=True):
+            name, n, events = population.name, population.n_units, given.get(population.name)
+            fields = TAPES[population.kernel] if tape or not population.emits else ()
+            log = PopulationLog(name, type(population).__name__, n, self.plan.dt, self.time_step)
+            log.carried = carried
+            if fields:
+                log.tape = make((n_steps, n_lanes, len(fields), n), self.plan.dtype)
+                log.tape_fields = fields
+            if isinstance(events, Events):
+                log.events = events
+            if "threshold" in population.parameters:
+                log.thresholds = population.parameters["threshold"].values
+            logs[name] = log
         return logs
+
+    def _initial(self, rank: int) -> dict[str, NDArray]:
+        """A copy of the present states of a population, by name."""
+        names, n = STATES[self.plan.kernels[rank]], self.plan.populations[rank].n_units
+        states = self._states[rank].reshape(self.n_lanes, len(names), n).copy()
+        return {name: states[:, i] for i, name in enumerate(names)}
 
     def _forward(
         self,
@@ -262,7 +280,7 @@ class Simulation:
                 if stimulus is not None:
                     core.give_line(rank, stimulus)
         try:
-            macs = core.go(min(self.threads, len(lengths)))
+            macs = core.go(self.threads, self._teams and len(lengths) < self.threads)
         except MemoryError:
             self.reset()  # some lanes went further than others
             raise
@@ -277,13 +295,12 @@ class Simulation:
         return macs.sum(axis=0)
 
     def _counters(
-        self, logs: dict[str, PopulationLog], lengths: NDArray[np.int64], macs: NDArray[np.int64]
+        self, logs: dict[str, PopulationLog], lane_steps: int, macs: NDArray[np.int64]
     ) -> dict[str, Any]:
-        lane_steps = int(lengths.sum())
         return {
             "lane_steps": lane_steps,
             "events": {name: log.n_events for name, log in logs.items() if log.events is not None},
-            "macs": {p.name: int(count) for p, count in zip(self.plan.projections, macs, strict=True)},
+            "macs": dict(zip([p.name for p in self.plan.projections], macs.tolist(), strict=True)),
             "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
         }
 
@@ -359,11 +376,10 @@ def _lines(where: str, data: ArrayLike, shape: tuple[int, int, int], dtype: np.d
     array = np.asarray(data)
     if array.shape[-1] != shape[-1]:
         raise StimulusError(where, f"input has {array.shape[-1]} units", f"give {shape[-1]}")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array.reshape(shape), dtype)
-    largest = LARGEST[dtype]
-    if not np.abs(array).max(initial=0.0) <= largest:  # true of NaN too
-        step, lane, unit = (int(i) for i in np.argwhere(~(np.abs(array) <= largest))[0])
+    array, largest = as_floats(array.reshape(shape), dtype), LARGEST[dtype]
+    wrong = first_beyond(array, largest)
+    if wrong >= 0:
+        step, lane, unit = (int(i) for i in np.unravel_index(wrong, shape))
         raise StimulusError(
             where,
             f"value {array[step, lane, unit]} at step {step}, lane {lane}, unit {unit}",
@@ -377,8 +393,7 @@ def _events(where: str, data: Any, n_units: int, n_lanes: int, n_steps: int, pla
     if isinstance(data, Events):
         if data.n_units != n_units:
             raise StimulusError(where, f"{data!r}", f"give events of {n_units} units")
-        with np.errstate(over="ignore"):  # check() reports what the plan's float type cannot hold
-            value = np.ascontiguousarray(data.value, plan.dtype)
+        value = as_floats(data.value, plan.dtype)  # check() reports what that cannot hold
         events = Events(n_units, n_lanes, n_steps, data.ptr, data.unit, value)
         events.check(where)
         return events

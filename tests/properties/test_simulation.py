@@ -3,11 +3,13 @@
 import tempfile
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import evsim.plan
 from evsim.adjoint import Adjoint
 from evsim.eventlog import EventLog
 from evsim.events import Events
@@ -67,6 +69,20 @@ def test_threads(recipe):
     second = replay(two, log2, losses, threads=2, inputs=True, initial=True)
     assert bits(first) == bits(second)
     assert bits(first.inputs) == bits(second.inputs)
+    assert first.counters == second.counters
+
+
+@given(recipes(max_lanes=1), st.integers(2, 3))
+@settings(max_examples=10)
+def test_a_team_of_threads_that_shares_a_lane(recipe, size):
+    with patch.object(evsim.plan, "HEAVY", 0):  # any recurrent projection is large enough
+        (one, log1), (team, log2) = run(recipe, threads=1), run(recipe, threads=size)
+    assert facts(log1) == facts(log2)
+    assert log1.counters == log2.counters
+    losses = recipe.losses()
+    first = replay(one, log1, losses, threads=1)
+    second = replay(team, log2, losses, threads=size)
+    assert bits(first) == bits(second)
     assert first.counters == second.counters
 
 

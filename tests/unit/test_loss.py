@@ -71,6 +71,27 @@ def test_nothing_to_predict_costs_nothing():
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint64"])
+def test_any_integers_and_any_strides(dtype):
+    wide, target = state(shape=(5, 3, 8)), np.arange(15).reshape(5, 3) % 4
+    loss, gradient = cross_entropy(wide[..., ::2], target.T.copy().T.astype(dtype))
+    expected, same = cross_entropy(wide[..., ::2].copy(), target)
+    assert loss == expected
+    np.testing.assert_array_equal(gradient, same)
+
+
+def test_the_first_wrong_target_is_named():
+    target = np.zeros((5, 3), int)
+    target[1, 2], target[3, 0] = -2, 4
+    with pytest.raises(GradientError, match="target -2 is outside 0..3; or -1"):
+        cross_entropy(state(), target)
+
+
+def test_of_no_steps_costs_nothing():
+    loss, gradient = cross_entropy(np.zeros((0, 2, 3)), np.zeros((0, 2), int))
+    assert (loss, gradient.shape) == (0, (0, 2, 3))
+
+
 def test_the_input_is_left_alone():
     logits, target = state(), np.zeros((5, 3), int)
     cross_entropy(logits, target)

@@ -1,0 +1,160 @@
+"""Dense arrays: their events, back from events, and the search for what is no number; a pass each."""
+
+import numpy as np
+
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from evsim.core.buffers cimport address
+
+# Floats by their bits: without the sign these are in the order of the sizes, then infinity, then NaN.
+ctypedef fused bits:
+    uint32_t
+    uint64_t
+
+
+cdef int64_t find_beyond(int64_t n, const bits *x, bits limit) noexcept nogil:
+    """The first entry larger in size than ``limit``, as infinity and NaN are; -1 if there is none."""
+    cdef bits size = (<bits> -1) >> 1       # all but the sign
+    cdef bits wrong = 0
+    cdef int64_t i
+    for i in range(n):                      # to the end: a loop that stops in the middle is not vectorised
+        wrong |= (x[i] & size) > limit
+    if wrong:
+        for i in range(n):
+            if (x[i] & size) > limit:
+                return i
+    return -1
+
+
+cdef bint count_events(int64_t buckets, int64_t n, const bits *x, bits infinity, int64_t *ptr) noexcept nogil:
+    """Fill the bucket pointers; False if an entry is not finite, which is to have all bits of infinity."""
+    cdef bits count
+    cdef bits wrong = 0
+    cdef int64_t k
+    cdef int64_t i
+    ptr[0] = 0
+    for k in range(buckets):
+        count = 0
+        for i in range(n):
+            count += (x[i] << 1) != 0   # the sign does not count: -0 is no event
+            wrong |= (x[i] & infinity) == infinity
+        ptr[k + 1] = ptr[k] + <int64_t> count
+        x += n
+    return not wrong
+
+
+cdef void list_events(
+    int64_t buckets, int64_t n, const bits *x, const int64_t *ptr, int32_t *unit, bits *value
+) noexcept nogil:
+    """Write the events that were counted; zeros are overwritten by what follows, which needs no branch."""
+    cdef int64_t row = 0
+    cdef int64_t k
+    cdef int32_t i
+    for k in range(buckets):
+        i = 0
+        while row < ptr[k + 1]:
+            unit[row] = i
+            value[row] = x[i]
+            row += (x[i] << 1) != 0
+            i += 1
+        x += n
+
+
+cdef bint write_events(
+    int64_t buckets, int64_t n, const int64_t *ptr, int64_t total, const int32_t *unit, const bits *value,
+    bits *x
+) noexcept nogil:
+    """Write events into zeros; False if they are not events of so many buckets and units."""
+    cdef int64_t k
+    cdef int64_t row
+    for k in range(buckets):
+        if not 0 <= ptr[k] <= ptr[k + 1] <= total:
+            return False
+        for row in range(ptr[k], ptr[k + 1]):
+            if not 0 <= unit[row] < n:
+                return False
+            x[unit[row]] = value[row]
+        x += n
+    return True
+
+
+def first_beyond(array, double limit=DBL_MAX):
+    """Flat index of the first entry that is not finite or larger than ``limit`` in size; -1 if none is.
+
+    ``array`` is contiguous float32 or float64.
+    """
+    cdef int64_t n = array.size
+    cdef bint wide = array.itemsize == sizeof(double)
+    cdef void *x = address(array, n, c"d" if wide else c"f")
+    cdef float narrow = <float> min(limit, <double> FLT_MAX)
+    cdef uint64_t limit_wide
+    cdef uint32_t limit_narrow
+    cdef int64_t found
+    memcpy(&limit_wide, &limit, sizeof(double))
+    memcpy(&limit_narrow, &narrow, sizeof(float))
+    with nogil:
+        if wide:
+            found = find_beyond(n, <uint64_t *> x, limit_wide)
+        else:
+            found = find_beyond(n, <uint32_t *> x, limit_narrow)
+    return found
+
+
+def to_events(array):
+    """The entries that are not zero, by bucket: ptr (n_buckets + 1,), unit, value; None if one is not finite.
+
+    ``array`` is contiguous float32 or float64, shape (n_steps, n_lanes, n_units).
+    """
+    n_steps, n_lanes, n_units = array.shape
+    cdef int64_t n = n_units
+    cdef int64_t buckets = n_steps * n_lanes
+    cdef bint wide = array.itemsize == sizeof(double)
+    cdef char kind = c"d" if wide else c"f"
+    cdef void *x = address(array, buckets * n, kind)
+    cdef bint finite
+    pointers = np.empty(buckets + 1, np.int64)
+    cdef int64_t *ptr = <int64_t *> address(pointers, buckets + 1, c"l")
+    with nogil:
+        if wide:
+            finite = count_events(buckets, n, <uint64_t *> x, <uint64_t> 0x7FF0000000000000, ptr)
+        else:
+            finite = count_events(buckets, n, <uint32_t *> x, <uint32_t> 0x7F800000, ptr)
+    if not finite:
+        return None
+    cdef int64_t total = ptr[buckets]
+    units = np.empty(total, np.int32)
+    values = np.empty(total, array.dtype)
+    cdef int32_t *unit = <int32_t *> address(units, total, c"i")
+    cdef void *value = address(values, total, kind)
+    with nogil:
+        if wide:
+            list_events(buckets, n, <uint64_t *> x, ptr, unit, <uint64_t *> value)
+        else:
+            list_events(buckets, n, <uint32_t *> x, ptr, unit, <uint32_t *> value)
+    return pointers, units, values
+
+
+def from_events(shape, ptr, unit, value):
+    """A new array of ``shape``, (n_steps, n_lanes, n_units), with zeros where there is no event."""
+    n_steps, n_lanes, n_units = shape
+    cdef int64_t n = n_units
+    cdef int64_t buckets = n_steps * n_lanes
+    cdef int64_t total = unit.size
+    cdef bint wide = value.itemsize == sizeof(double)
+    cdef char kind = c"d" if wide else c"f"
+    dense = np.zeros(shape, value.dtype)
+    cdef void *x = address(dense, buckets * n, kind)
+    cdef const int64_t *pointers = <const int64_t *> address(ptr, buckets + 1, c"l")
+    cdef const int32_t *units = <const int32_t *> address(unit, total, c"i")
+    cdef const void *values = address(value, total, kind)
+    cdef bint fits
+    with nogil:
+        if wide:
+            fits = write_events(buckets, n, pointers, total, units, <const uint64_t *> values, <uint64_t *> x)
+        else:
+            fits = write_events(buckets, n, pointers, total, units, <const uint32_t *> values, <uint32_t *> x)
+    if not fits:
+        raise IndexError("dense: an event outside the array")
+    return dense
