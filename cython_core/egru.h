@@ -4,16 +4,18 @@
  * D is the gradient at the accumulators, in their layout; dc enters as dL/dc_t and leaves as dL/dc_{t-1}.
  */
 
-/* Units above threshold, in order, with their states; the arrays have room for n. */
+/* Units above threshold, in order, with their states; the arrays have room for n.  Without branches: which
+ * units fire cannot be predicted. */
 static inline int32_t FN(fire)(int64_t n, const REAL *restrict a, const REAL *restrict threshold,
                                int32_t *restrict unit, REAL *restrict value)
 {
     int32_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (a[i] > threshold[i]) {
-            unit[count] = (int32_t)i;
-            value[count++] = a[i];
-        }
+    for (int64_t i = 0; i < n; i++) {
+        unit[count] = (int32_t)i;
+        count += a[i] > threshold[i];
+    }
+    for (int32_t e = 0; e < count; e++)
+        value[e] = a[unit[e]];
     return count;
 }
 

@@ -27,20 +27,25 @@ TARGET void FN(add_rows)(
     }
 }
 
-/* As add_rows for columns that stay in registers while the events pass; the same sums in the same order. */
+/* As add_rows, or with `fresh` from zero, for columns that stay in registers while the events pass; the same
+ * sums in the same order. */
 typedef REAL FN(Lanes) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
 #define LANES ((int64_t)(32 / sizeof(REAL)))
 #define STRIP 8
 
 static inline void FN(add_strips)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
-    const REAL *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
+    const REAL *restrict rows, int64_t stride, int64_t length, int32_t fresh, REAL *restrict target)
 {
     int64_t i = 0;
     for (; i + STRIP * LANES <= length; i += STRIP * LANES) {
         FN(Lanes) sum[STRIP];
-        for (int j = 0; j < STRIP; j++)
-            sum[j] = *(const FN(Lanes) *)(target + i + j * LANES);
+        if (fresh)
+            for (int j = 0; j < STRIP; j++)
+                sum[j] = (FN(Lanes)){0};
+        else
+            for (int j = 0; j < STRIP; j++)
+                sum[j] = *(const FN(Lanes) *)(target + i + j * LANES);
         for (int64_t e = 0; e < n_events; e++) {
             const REAL *row = rows + unit[e] * stride + i;
             for (int j = 0; j < STRIP; j++)
@@ -49,8 +54,11 @@ static inline void FN(add_strips)(
         for (int j = 0; j < STRIP; j++)
             *(FN(Lanes) *)(target + i + j * LANES) = sum[j];
     }
-    if (i < length)
+    if (i < length) {
+        if (fresh)
+            memset(target + i, 0, (length - i) * sizeof(REAL));
         FN(add_rows)(n_events, unit, value, rows + i, stride, length - i, target + i);
+    }
 }
 
 #undef STRIP
@@ -58,11 +66,11 @@ static inline void FN(add_strips)(
 /* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride, which is
  * added to, or with `fresh` written.  Units increase within a list.
  *
- * Matrices that do not fit into the second-level cache, and whose rows are asked for several times, are taken in
- * blocks that do, and each block serves all lists: so a row comes from memory once and not once per event.
- * Every sum is still taken in the order of the list. */
-#define BLOCK_BYTES (192 * 1024)
-#define BLOCK_ROW_BYTES (3 * 1024)
+ * Rows that are asked for several times are taken in blocks that fit the second-level cache, and each block
+ * serves all lists: so a row comes from memory once and not once per event.  Every sum is still taken in the
+ * order of the list. */
+#define BLOCK_BYTES (384 * 1024)
+#define BLOCK_ROW_BYTES (6 * 1024)
 #define BLOCK_REUSE 4
 
 TARGET void FN(add_rows_many)(
@@ -76,7 +84,7 @@ TARGET void FN(add_rows_many)(
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += end[l] - begin[l];
-    if (n_events < BLOCK_REUSE * n_rows || n_rows * length * (int64_t)sizeof(REAL) <= BLOCK_BYTES) {
+    if (n_events < BLOCK_REUSE * n_rows) {
         for (int64_t l = 0; l < n_lists; l++) {
             if (fresh)
                 memset(target + l * target_stride, 0, length * sizeof(REAL));
@@ -96,10 +104,8 @@ TARGET void FN(add_rows_many)(
                 int64_t e = from;
                 while (e < end[l] && unit[e] < row + most_rows)
                     e++;
-                if (fresh && row == 0)
-                    memset(target + l * target_stride + first, 0, columns * sizeof(REAL));
                 FN(add_strips)(e - from, unit + from, value + from, rows + first, stride, columns,
-                               target + l * target_stride + first);
+                               fresh && row == 0, target + l * target_stride + first);
                 next[l] = e;
             }
     }
@@ -117,23 +123,27 @@ TARGET void FN(add_rows_many)(
 
 static inline REAL FN(fold)(const FN(Lanes) *sum)
 {
-    REAL partial[PARTIALS];
-    memcpy(partial, sum, sizeof partial);
-    for (int width = PARTIALS / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            partial[i] += partial[i + width];
-    return partial[0];
+#if REAL_IS_FLOAT
+    const FN(Lanes) p = sum[0] + sum[1];
+    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+#else
+    const FN(Lanes) p = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    return (p[0] + p[2]) + (p[1] + p[3]);
+#endif
 }
 
 static inline __attribute__((always_inline)) void FN(dot_together)(
     const int n, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
     const REAL *restrict vector, REAL *restrict out)
 {
-    FN(Lanes) sum[TOGETHER][VECTORS] = {0};
+    FN(Lanes) sum[TOGETHER][VECTORS];
     const REAL *row[TOGETHER];
     int64_t i = 0;
-    for (int r = 0; r < n; r++)
+    for (int r = 0; r < n; r++) {
         row[r] = rows + unit[r] * stride;
+        for (int v = 0; v < VECTORS; v++)
+            sum[r][v] = (FN(Lanes)){0};
+    }
     for (; i + PARTIALS <= length; i += PARTIALS)
         for (int v = 0; v < VECTORS; v++) {
             const FN(Lanes) x = *(const FN(Lanes) *)(vector + i + v * LANES);

@@ -37,8 +37,9 @@ class Gradients(Mapping[str, NDArray]):
         projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before
         the window last; filled by ``replay(..., initial=True)``.
     counters : dict
-        ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight`` and
-        ``macs_recompute`` (reset gates of the paper's form that the run did not need) per projection.
+        ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight``,
+        ``macs_recompute`` (what the paper's form needs and the run did not keep) and ``macs_rerun`` (running
+        again where there is no tape) per projection.
     """
 
     parameters: dict[str, NDArray]
@@ -121,7 +122,7 @@ class Adjoint:
         ----------
         log : EventLog
             Of a run of this plan, with the parameters as they are now.  A log without tape is run again
-            from its events first, and must send the same ones.
+            first, from checkpoint to checkpoint if it has any, and must send the same events.
         losses : mapping of str to array, shape (n_steps, n_lanes, n_units)
             ``"answer"``: at the state of a population after each step (readout: v; delta units: h; EGRU: c
             after reset);
@@ -139,38 +140,26 @@ class Adjoint:
             Unknown names, wrong shapes, values that are not finite, a log of another plan.
         """
         self._check(log)
-        parts = self._losses(log, losses)
-        tapes = self._tapes(log)
-        work = _Work(self.plan, log)
-        core = Backward(
-            self.plan.table,
-            log.lengths,
-            log.n_steps,
-            0,
-            PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
-            self.gamma,
-            self.eps,
-        )
-        for rank, population in enumerate(self.plan.populations):
-            work.give(core, rank, tapes[rank], parts.get(population.name, {}), inputs or initial)
-        macs_state, macs_recompute = core.go(self.threads, self._teams and log.n_lanes < self.threads)
-        gradients = Gradients(work.parameters(), counters=work.counters())
-        projections = self.plan.projections
-        dweights = [np.empty(p.weight.values.shape, self.plan.dtype) for p in projections]
-        macs_weight = core.weights(dweights, True, self.threads)
-        gradients.parameters |= {p.weight.name: d for p, d in zip(projections, dweights, strict=True)}
-        names = [p.name for p in projections]
-        for key, macs in (
-            ("macs_state", macs_state.sum(axis=0).tolist()),
-            ("macs_weight", macs_weight),
-            ("macs_recompute", macs_recompute.sum(axis=0).tolist()),
-        ):
-            gradients.counters[key] = dict(zip(names, macs, strict=True))
-        if inputs:
-            gradients.inputs = {p.name: work.input_gradient(p.name, log.n_steps) for p in self.plan.sources}
+        work = _Work(self.plan, log, self._losses(log, losses), inputs)
+        for piece in _pieces(log, max(self.plan.history)):
+            work.turn_to(piece, self._tapes(work, piece), inputs or initial)
+            core = Backward(
+                self.plan.table,
+                piece.lengths,
+                piece.n_steps,
+                piece.n_done,
+                PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
+                self.gamma,
+                self.eps,
+            )
+            for rank in range(len(self.plan.populations)):
+                work.give(core, rank)
+            macs = core.go(self.threads, self._teams and log.n_lanes < self.threads)
+            work.collect(macs, core.weights(work.dweights, work.fresh, self.threads), inputs)
+        gradients = Gradients(work.parameters(), work.inputs, counters=work.counters())
         if initial:
             gradients.initial = {
-                p.name: work.initial_gradient(rank, tapes) for rank, p in enumerate(self.plan.populations)
+                p.name: work.initial_gradient(rank) for rank, p in enumerate(self.plan.populations)
             }
         return gradients
 
@@ -244,93 +233,156 @@ class Adjoint:
             raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
         return parts
 
-    def _tapes(self, log: EventLog) -> list[NDArray | None]:
-        """The tape of every population: the log's, or made again from its events."""
-        members = [log[p.name] for p in self.plan.populations]
+    def _tapes(self, work: _Work, piece: _Piece) -> list[NDArray | None]:
+        """The tape of every population in a piece of the log: the log's, or made again from its events."""
+        members = [work.log[p.name] for p in self.plan.populations]
         whole = all(
             not TAPES[kernel] or (member.tape is not None and member.tape_fields == TAPES[kernel])
             for member, kernel in zip(members, self.plan.kernels, strict=True)
         )
-        return [m.tape for m in members] if whole else self._run_again(log, members)
+        if not whole:
+            return self._run_again(work, piece)
+        steps = slice(piece.start, piece.start + piece.n_steps)
+        return [None if member.tape is None else member.tape[steps] for member in members]
 
-    def _run_again(self, log: EventLog, members: list[PopulationLog]) -> list[NDArray | None]:
-        core = Forward(self.plan.table, log.lengths, log.n_steps)
+    def _run_again(self, work: _Work, piece: _Piece) -> list[NDArray | None]:
+        core = Forward(self.plan.table, piece.lengths, piece.n_steps)
         bases: list[NDArray | None] = self.plan.bases()
         tapes: list[NDArray | None] = []
-        for rank, member in enumerate(members):
-            tape = None
-            given = self.plan.kernels[rank] in SOURCES
-            if member.events is not None and member.carried is not None:
-                events = member.carried.then(member.events) if given else member.carried
-                core.give_events(rank, member.carried.n_steps, events.ptr, events.unit, events.value, given)
+        for rank, kernel in enumerate(self.plan.kernels):
+            tape, given, history = None, kernel in SOURCES, self.plan.history[rank]
+            events = work.events_of(rank, piece)
+            if events is not None:
+                known = events if given else events.window(0, history)
+                core.give_events(rank, history, known.ptr, known.unit, known.value, given)
             if not given:
-                fields = len(TAPES[self.plan.kernels[rank]])
-                if fields:
-                    tape = np.zeros((log.n_steps, log.n_lanes, fields, member.n_units), self.plan.dtype)
-                core.give_arrays(rank, bases[rank], stacked_states(self.plan, rank, member), tape)
+                if TAPES[kernel]:
+                    shape = piece.n_steps, len(piece.lengths), len(TAPES[kernel]), -1
+                    tape = np.zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
+                core.give_arrays(rank, bases[rank], work.states_before(rank, piece), tape)
             tapes.append(tape)
-        core.go(self.threads, self._teams and log.n_lanes < self.threads)
-        for rank, member in enumerate(members):
-            if member.events is not None and self.plan.kernels[rank] not in SOURCES:
-                again = Events(member.n_units, log.n_lanes, log.n_steps, *core.collect(rank))
-                if not again.equal(member.events):
+        work.macs["macs_rerun"] += core.go(self.threads, self._teams and len(piece.lengths) < self.threads).sum(0)
+        for rank, population in enumerate(self.plan.populations):
+            events, history = work.events_of(rank, piece), self.plan.history[rank]
+            if events is not None and population.kernel not in SOURCES:
+                again = Events(population.n_units, events.n_lanes, piece.n_steps, *core.collect(rank))
+                if not again.equal(events.window(history, history + piece.n_steps)):
                     raise GradientError(
-                        f"log of '{member.name}'",
+                        f"log of '{population.name}'",
                         "its events do not follow from the present parameters",
                         "replay before the parameters change",
                     )
         return tapes
 
 
-def stacked_states(plan: Plan, rank: int, member: PopulationLog) -> NDArray:
-    """The initial states of a population as the core holds them: shape (n_lanes, n_state)."""
-    states = [member.initial[name] for name in STATES[plan.kernels[rank]]]
-    return np.concatenate(states, axis=1, dtype=plan.dtype)
+@dataclass
+class _Piece:
+    """Steps ``start`` to ``start + n_steps`` of a log; the last ``n_done`` of them have been replayed before.
+
+    They are at hand because delayed events of this piece arrive in them.
+    """
+
+    start: int
+    n_steps: int
+    n_done: int
+    lengths: NDArray[np.int64]
+
+    @property
+    def stop(self) -> int:
+        """Where the steps to replay end."""
+        return self.start + self.n_steps - self.n_done
+
+
+def _pieces(log: EventLog, history: int) -> Iterator[_Piece]:
+    """The stretches between checkpoints, last one first; the whole log if there are none."""
+    every = log.checkpoint or max(log.n_steps, 1)
+    for start in range((max(log.n_steps, 1) - 1) // every * every, -1, -every):
+        stop = min(start + every, log.n_steps)
+        end = min(stop + history, log.n_steps)
+        yield _Piece(start, end - start, end - stop, np.clip(log.lengths - start, 0, end - start))
 
 
 class _Work:
-    """The arrays of one replay: filled by the core, then read out by parameter name."""
+    """The arrays of one replay: filled by the core piece by piece, then read out by parameter name."""
 
-    def __init__(self, plan: Plan, log: EventLog):
-        self.plan, self.log = plan, log
-        n_steps, n_lanes, sizes = log.n_steps, log.n_lanes, plan.sizes
+    def __init__(self, plan: Plan, log: EventLog, losses: dict[str, dict[str, NDArray]], inputs: bool):
+        self.plan, self.log, self.losses = plan, log, losses
+        n_lanes = log.n_lanes
         self.lane_steps = int(log.lengths.sum())
-        # Lanes that end early leave the rest of D unwritten.
-        make = np.empty if self.lane_steps == n_steps * n_lanes else np.zeros
-        self.D = [make((n_steps, n_lanes, n_in), plan.dtype) for n_in, _ in sizes]
-        self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in sizes]
+        self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
         # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
         self.dbias = [
             carry[:, :n_in] if p.takes == "changes" else np.zeros((n_lanes, n_in), plan.dtype)
-            for p, carry, (n_in, _) in zip(plan.populations, self.carry, sizes, strict=True)
+            for p, carry, (n_in, _) in zip(plan.populations, self.carry, plan.sizes, strict=True)
         ]
         self.dthreshold = [
             np.zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
         ]
-        self.active = np.zeros((len(sizes), n_lanes), np.int64)
-        self.dline: dict[str, NDArray] = {}
+        self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
+        self.dweights = [np.empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
+        self.macs = {
+            name: np.zeros(len(plan.projections), np.int64)
+            for name in ("macs_state", "macs_weight", "macs_recompute", "macs_rerun")
+        }
+        self.inputs: dict[str, NDArray] = {}
+        if inputs:
+            shape = log.n_steps, n_lanes
+            self.inputs = {p.name: np.zeros((*shape, p.n_units), plan.dtype) for p in plan.sources}
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
+        self.D: list[NDArray] = []
+        self.fresh = True
 
-    def give(
-        self, core: Backward, rank: int, tape: NDArray | None, losses: dict[str, NDArray], sources: bool
-    ) -> None:
+    # -- a piece -------------------------------------------------------------------------------------------
+
+    def events_of(self, rank: int, piece: _Piece) -> Events | None:
+        """What a population sent in a piece and in the steps before it that its delays reach back to."""
+        events = self.events[rank]
+        if events is None or piece.n_steps == self.log.n_steps:
+            return events
+        return events.window(piece.start, piece.start + piece.n_steps + self.plan.history[rank])
+
+    def states_before(self, rank: int, piece: _Piece) -> NDArray:
+        """The states before a piece as the core holds them, shape (n_lanes, n_state); a copy."""
+        member = self.log[self.plan.populations[rank].name]
+        if piece.start and member.checkpoints is not None:
+            return member.checkpoints[piece.start // self.log.checkpoint].copy()
+        states = [member.initial[name] for name in STATES[self.plan.kernels[rank]]]
+        return np.concatenate(states, axis=1, dtype=self.plan.dtype)
+
+    def turn_to(self, piece: _Piece, tapes: list[NDArray | None], sources: bool) -> None:
+        """Make room for a piece; what is known of D at its end comes from the piece behind it."""
+        n_lanes, later = self.log.n_lanes, self.D
+        self.fresh = not later
+        # Lanes that end early leave the rest of D unwritten.
+        make = np.empty if (piece.lengths == piece.n_steps).all() else np.zeros
+        self.piece, self.tapes, self.sources = piece, tapes, sources
+        self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
+        if piece.n_done:
+            for mine, known in zip(self.D, later, strict=True):
+                mine[-piece.n_done :] = known[: piece.n_done]
+
+    def give(self, core: Backward, rank: int) -> None:
         """Hand the arrays of one population to the core."""
-        population, events = self.plan.populations[rank], self.events[rank]
+        population, events, piece = self.plan.populations[rank], self.events_of(rank, self.piece), self.piece
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
         if population.kernel == "source":
             return
-        if (
-            population.kernel == "delta_source" and sources
-        ):  # its stimulus and what it had sent get a gradient
-            self.dline[population.name] = np.zeros(
-                (self.log.n_steps, self.log.n_lanes, population.n_units), self.plan.dtype
-            )
-            core.give_line(rank, self.dline[population.name])
+        steps = slice(piece.start, piece.start + piece.n_steps)
+        if population.kernel == "delta_source" and self.sources:
+            # Its stimulus and what it had sent get a gradient.
+            shape = piece.n_steps, self.log.n_lanes, population.n_units
+            line = self.inputs.get(population.name)
+            core.give_line(rank, np.zeros(shape, self.plan.dtype) if line is None else line[steps])
+        losses = {kind: loss[steps] for kind, loss in self.losses.get(population.name, {}).items()}
+        sent = self.log[population.name].events
+        if "y" in losses and population.sends == "changes" and sent is not None:  # one number per event
+            rows = sent.ptr[[steps.start * sent.n_lanes, steps.stop * sent.n_lanes]]
+            losses["y"] = self.losses[population.name]["y"][slice(*rows)]
         core.give_arrays(
             rank,
-            tape,
-            stacked_states(self.plan, rank, self.log[population.name]),
+            self.tapes[rank],
+            self.states_before(rank, piece),
             losses.get("state"),
             losses.get("y"),
             losses.get("o"),
@@ -346,8 +398,20 @@ class _Work:
                 if projection.target is population and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
 
+    def collect(self, macs: tuple[NDArray, NDArray], macs_weight: list[int], inputs: bool) -> None:
+        """Add up what a piece gave."""
+        self.macs["macs_state"] += macs[0].sum(axis=0)
+        self.macs["macs_recompute"] += macs[1].sum(axis=0)
+        self.macs["macs_weight"] += np.asarray(macs_weight, np.int64)
+        if inputs:
+            for population in self.plan.sources:
+                if population.kernel == "source":
+                    self._add_input_gradient(population.name)
+
+    # -- the whole -----------------------------------------------------------------------------------------
+
     def parameters(self) -> dict[str, NDArray]:
-        """Gradients of biases and thresholds: sums over lanes, in order of lane."""
+        """Gradients by parameter name; those of biases and thresholds are sums over lanes, in order of lane."""
         found = {}
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
@@ -359,10 +423,11 @@ class _Work:
             by_lane = self.dthreshold[rank]
             if by_lane is not None:
                 found[f"{population.name}.threshold"] = by_lane.sum(axis=0)
-        return found
+        weights = zip(self.plan.projections, self.dweights, strict=True)
+        return found | {p.weight.name: gradient for p, gradient in weights}
 
     def counters(self) -> dict[str, Any]:
-        """Backward-active units and their share of all, per population with thresholds.
+        """MACs, and backward-active units and their share of all, per population with thresholds.
 
         Those of delta units are the ones that sent an event, for a source only if ``inputs`` or ``initial``
         gradients were asked for.
@@ -372,22 +437,23 @@ class _Work:
         for p, count in zip(self.plan.populations, self.active.sum(axis=1).tolist(), strict=True):
             if "threshold" in p.parameters:
                 active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)
-        return {"backward_active": active, "beta": beta}
+        names = [p.name for p in self.plan.projections]
+        macs = {key: dict(zip(names, counts.tolist(), strict=True)) for key, counts in self.macs.items()}
+        return {"backward_active": active, "beta": beta} | macs
 
-    def input_gradient(self, name: str, n_steps: int) -> NDArray:
-        """dL/dx of a source, dense: D times the transposed weights of each of its projections."""
-        if name in self.dline:
-            return self.dline[name]
-        population = self.plan.network[name]
-        gradient = np.zeros((n_steps, self.log.n_lanes, population.n_units), self.plan.dtype)
+    def _add_input_gradient(self, name: str) -> None:
+        """dL/dx of a source, dense: D of the piece times the transposed weights of each of its projections."""
+        piece = self.piece
         for index, projection in enumerate(self.plan.projections):
-            if projection.source is population:
+            if projection.source.name == name:
                 delay = projection.delay_steps
-                gradient[: max(n_steps - delay, 0)] += self._transposed(index, slice(delay, None))
-        return gradient
+                first = max(piece.start - delay, 0)  # of the steps whose events arrive in this piece
+                if first + delay < piece.stop:
+                    arrivals = slice(first + delay - piece.start, piece.stop - piece.start)
+                    self.inputs[name][first : piece.stop - delay] += self._transposed(index, arrivals)
 
-    def initial_gradient(self, rank: int, tapes: list[NDArray | None]) -> dict[str, NDArray]:
-        """dL/d(states before the window), and dL/dy of the events before it."""
+    def initial_gradient(self, rank: int) -> dict[str, NDArray]:
+        """dL/d(states before the window), and dL/dy of the events before it; after the first piece."""
         population, history = self.plan.populations[rank], self.plan.history[rank]
         n, names = population.n_units, STATES[self.plan.kernels[rank]]
         found = {name: self.carry[rank][:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
@@ -401,11 +467,11 @@ class _Work:
                 for ago in range(1, projection.delay_steps + 1):
                     arrival = projection.delay_steps - ago
                     if arrival < self.log.n_steps:
-                        dy[-ago] += self._transposed(index, slice(arrival, arrival + 1), tapes)[0]
+                        dy[-ago] += self._transposed(index, slice(arrival, arrival + 1))[0]
         return found | {"y": dy}
 
-    def _transposed(self, index: int, steps: slice, tapes: list[NDArray | None] | None = None) -> NDArray:
-        """D of a projection's target at some steps times the projection's weights, transposed."""
+    def _transposed(self, index: int, steps: slice) -> NDArray:
+        """D of a projection's target at some steps of the piece times the projection's weights, transposed."""
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]
@@ -413,15 +479,15 @@ class _Work:
         blocks = [D[..., place * n : (place + 1) * n] for place in places]
         weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
         if target.kernel == "egru_paper" and projection.port == "recurrent":
-            gate = self._reset_gate(target.name, steps, tapes)
+            gate = self._reset_gate(target.name, steps)
             by_block = [_product(block, weight[:, k * n : (k + 1) * n]) for k, block in enumerate(blocks)]
             return by_block[0] + by_block[1] + gate * by_block[2]
         return _product(np.concatenate(blocks, axis=-1), weight)
 
-    def _reset_gate(self, name: str, steps: slice, tapes: list[NDArray | None] | None) -> NDArray:
+    def _reset_gate(self, name: str, steps: slice) -> NDArray:
         """r of all units of a population in the paper's form, from the tape's input part and the events."""
         rank = self.plan.rank[name]
-        events, tape = self.events[rank], tapes[rank] if tapes is not None else None
+        events, tape = self.events_of(rank, self.piece), self.tapes[rank]
         assert events is not None
         assert tape is not None
         total = tape[steps, :, 3].copy()
@@ -442,7 +508,7 @@ class _Work:
     def _senders(self, rank: int, events: Events) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Units whose events arrive at each (step, lane) of the window through any recurrent projection."""
         population, lanes, history = self.plan.populations[rank], self.log.n_lanes, self.plan.history[rank]
-        cells = self.log.n_steps * lanes
+        cells = self.piece.n_steps * lanes
         keys = [np.zeros(0, np.int64)]
         for projection in self.plan.projections:
             if projection.target is population and projection.port == "recurrent":

@@ -50,6 +50,8 @@ class PopulationLog:
         EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); DeltaGRU: ``r z n q h``; DeltaLSTM: ``i
         f g o c h``; readouts: ``v``; units opened from a file that holds their states: ``c`` or ``h`` alone,
         which is not enough to replay from.
+    checkpoints : ndarray of float, shape (ceil(n_steps / checkpoint), n_lanes, n_state), or None
+        All states before every `EventLog.checkpoint` steps, as the core holds them; not kept in files.
     thresholds : ndarray of float, shape (n_units,), or None
         Live, like all parameters of a log that was not read from a file.
     lengths : ndarray of int64, shape (n_lanes,), or None
@@ -66,6 +68,7 @@ class PopulationLog:
     initial: dict[str, NDArray] = field(default_factory=dict)
     tape: NDArray | None = None
     tape_fields: tuple[str, ...] = ()
+    checkpoints: NDArray | None = None
     thresholds: NDArray | None = None
     lengths: NDArray[np.int64] | None = None
 
@@ -213,6 +216,8 @@ class EventLog:
         these are the network's live arrays, which an optimiser writes into: save a log before that.
     provenance : dict
         As made by `evsim.provenance.provenance`.
+    checkpoint : int or None
+        Steps from one checkpoint to the next.
 
     Raises
     ------
@@ -231,6 +236,7 @@ class EventLog:
     network: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, NDArray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    checkpoint: int | None = None
 
     def __post_init__(self) -> None:
         if self.n_lanes < 1 or self.n_steps < 0 or self.start_step < 0 or not self.dt > 0:

@@ -17,7 +17,7 @@ from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events, as_floats
 from evsim.memory import keep_freed_memory
 from evsim.network import Network
-from evsim.plan import STATES, TAPES, Plan
+from evsim.plan import SOURCES, STATES, TAPES, Plan
 from evsim.population import Population
 from evsim.threads import usable_threads
 
@@ -75,6 +75,7 @@ class Simulation:
         carry: bool = False,
         lengths: ArrayLike | None = None,
         tape: bool = True,
+        checkpoint: int | None = None,
     ) -> EventLog:
         """Run and return the log of what happened.
 
@@ -95,19 +96,29 @@ class Simulation:
             nothing.
         tape : bool
             Record what `Adjoint` needs (5 or 6 numbers per unit, lane and step).  Without it, a replay
-            computes it again from the events.
+            computes it again, all at once.
+        checkpoint : int, optional
+            Record no tape but the states before every so many steps (1 to 7 numbers per unit and lane): a
+            replay computes the tape of one such stretch at a time.  A third more time for far less memory;
+            the square root of the number of steps is a good choice.
 
         Raises
         ------
         StimulusError
             Data that do not fit the network or each other.
         """
+        if checkpoint is not None and not (isinstance(checkpoint, (int, np.integer)) and checkpoint > 0):
+            raise StimulusError("run", f"checkpoint {checkpoint!r}", "give a number of steps, at least 1")
         given, steps, n_steps = self._prepare(stimulus, duration, lengths, carry)
         n_lanes, lane_steps = len(steps), int(steps.sum())
-        logs = self._blank(n_steps, n_lanes, lane_steps == n_steps * n_lanes, tape, given)
+        full = lane_steps == n_steps * n_lanes
+        logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
         for rank, log in enumerate(logs.values()):
             log.initial = self._initial(rank)
-        macs = self._forward(logs, given, steps, n_steps)
+            if checkpoint is not None and self.plan.kernels[rank] not in SOURCES:
+                count = (n_steps + checkpoint - 1) // checkpoint
+                log.checkpoints = np.zeros((count, n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
+        macs = self._forward(logs, given, steps, n_steps, checkpoint)
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
             logs,
@@ -120,6 +131,7 @@ class Simulation:
             network=self.plan.description,
             parameters=self.plan.parameters,
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
+            checkpoint=checkpoint,
         )
 
     def step(self, stimulus: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, NDArray]:
@@ -264,6 +276,7 @@ class Simulation:
         given: dict[str, Events | NDArray],
         lengths: NDArray[np.int64],
         n_steps: int,
+        checkpoint: int | None = None,
     ) -> NDArray[np.int64]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         core = Forward(self.plan.table, lengths, n_steps)
@@ -279,6 +292,8 @@ class Simulation:
                 core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
                 if stimulus is not None:
                     core.give_line(rank, stimulus)
+                if checkpoint is not None and population.kernel not in SOURCES:
+                    core.give_checkpoints(rank, checkpoint, logs[population.name].checkpoints)
         try:
             macs = core.go(self.threads, self._teams and len(lengths) < self.threads)
         except MemoryError:
