@@ -25,11 +25,21 @@ LOCALS = {
     "int32_t": "const int32_t {a} = kind;",
     "double": "const double {a} = uniform(0.1, 0.9);",
     "const FixedFormat *": "const FixedFormat *{a} = &fixed;",
+    "const SparseRows *": "const SparseRows *{a} = sparse(n, kind & 1);",
+    "const int64_t *": "const int64_t *{a} = bounds(n, {place});",
+    "int64_t *": "int64_t *{a} = bounds(n, 0);",
     "const int32_t *": "const int32_t *{a} = indices(room);",
     "int32_t *": "int32_t *{a} = indices(room);",
+    "const uint32_t *": "const uint32_t *{a} = words(room);",
     "const REAL *": "const REAL *{a} = NAME(numbers)(room, -2, 2);",
     "REAL *": "REAL *{a} = NAME(numbers)(room, 0.05, 1.95);",
 }
+#: What a kernel leaves in these is a result; in an int64_t * it is nothing but scratch.
+RESULTS = {"REAL *": "NAME(mix)", "int32_t *": "mix_indices"}
+#: These are made once.
+KEPT = {"const FixedFormat *", "const SparseRows *"}
+#: Arguments that stand for a choice: what they choose is tried in turn.
+CHOICES = {"int32_t", "const SparseRows *"}
 
 START = """\
 #include "kernel_table.h"
@@ -37,7 +47,8 @@ START = """\
 #include <stdio.h>
 #include <stdlib.h>
 
-static const int64_t sizes[] = {1, 5, 16, 37, 67};
+#define MOST 67
+static const int64_t sizes[] = {1, 5, 16, 37, MOST, 230}; /* the last for lists of events only */
 static uint64_t seed, hash;
 
 static double uniform(double low, double high)
@@ -58,6 +69,41 @@ static int32_t *indices(int64_t room)
     for (int64_t i = 0; i < room; i++)
         made[i] = (int32_t)i;
     return made;
+}
+
+/* Begins and ends of lists of events. */
+static int64_t *bounds(int64_t n, int end)
+{
+    int64_t *made = malloc(n * sizeof *made);
+    for (int64_t i = 0; i < n; i++)
+        made[i] = end ? n - i / 3 : i / 2;
+    return made;
+}
+
+/* Weights in bfloat16 between 0.5 and 2, or in int8. */
+static uint32_t *words(int64_t room)
+{
+    uint32_t *made = malloc(room * sizeof *made);
+    for (int64_t i = 0; i < room; i++)
+        made[i] = ((uint32_t)uniform(0, 16777216) * 257 & 0x80ff80ffu) | 0x3f003f00u;
+    return made;
+}
+
+/* Rows 0 to n of n columns each, from empty to full. */
+static const SparseRows *sparse(int64_t n, int wide)
+{
+    static int64_t ptr[MOST + 2];
+    static uint16_t narrow_column[(MOST + 1) * MOST];
+    static int32_t wide_column[(MOST + 1) * MOST];
+    static SparseRows made;
+    for (int64_t row = 0; row <= n; row++) {
+        const int64_t length = row * 5 % (n + 1);
+        ptr[row + 1] = ptr[row] + length;
+        for (int64_t i = 0; i < length; i++)
+            narrow_column[ptr[row] + i] = wide_column[ptr[row] + i] = (int32_t)(i * n / length);
+    }
+    made = (SparseRows){ptr, wide ? (const void *)wide_column : narrow_column, wide, 1, 1};
+    return &made;
 }
 
 static void mix_indices(const int32_t *x, int64_t room) { mix(x, room * sizeof *x); }
@@ -98,7 +144,7 @@ int main(void)
 
 CALL = """\
     hash = 14695981039346656037ULL;
-    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+    for (int s = 0; s < {n_sizes}; s++)
         for (int32_t kind = 0; kind < {kinds}; kind++) {{
             const int64_t n = sizes[s], room = {room};
             seed = {number} + s;
@@ -122,20 +168,20 @@ def kernels() -> list[tuple[str, str, list[str]]]:
 def call(number: int, name: str, result: str, types: list[str], kind: str) -> str:
     """C that runs one kernel on all sizes, and prints the hash."""
     names = [f"a{i}" for i in range(len(types))]
-    written = [(a, t) for a, t in zip(names, types, strict=True) if t in ("REAL *", "int32_t *")]
-    mixed = [f"{'NAME(mix)' if t == 'REAL *' else 'mix_indices'}({a}, room);" for a, t in written]
-    pointers = [a for a, t in zip(names, types, strict=True) if t.endswith("*") and "Fixed" not in t]
+    arguments = list(zip(names, types, strict=True))
+    mixed = [f"{RESULTS[t]}({a}, room);" for a, t in arguments if t in RESULTS]
     return CALL.format(
         number=1000 * number,
-        room="n * n" if "const int32_t *" in types else "6 * n",  # rows; or the largest tape
         name=name,
         type=kind,
-        kinds=3 if "int32_t" in types else 1,
-        locals=" ".join(LOCALS[t].format(a=a) for a, t in zip(names, types, strict=True)),
+        room="n * n + 8 * n" if any("int" in t and "*" in t for t in types) else "6 * n",  # rows, or a tape
+        n_sizes=6 if "const int64_t *" in types else 5,
+        kinds=3 if CHOICES.intersection(types) else 1,
+        locals=" ".join(LOCALS[t].format(a=a, place=types[: int(a[1:])].count(t)) for a, t in arguments),
         result="" if result == "void" else f"const {result} found = ",
         arguments=", ".join(names),
         mixed=" ".join([*mixed, *(["mix(&found, sizeof found);"] if result != "void" else [])]),
-        freed=" ".join(f"free((void *){a});" for a in pointers),
+        freed=" ".join(f"free((void *){a});" for a, t in arguments if t.endswith("*") and t not in KEPT),
     )
 
 
@@ -145,7 +191,9 @@ def source() -> str:
     for real, kind, struct in (("float", "f32", "KernelsFloat"), ("double", "f64", "KernelsDouble")):
         parts += [f"#define REAL {real}\n#define NAME(name) name##_{kind}\n", FOR_ONE_TYPE]
         parts += [f"static void run_{kind}(const char *name, const {struct} *kernels)\n{{\n"]
-        parts += [call(number, *kernel, kind) for number, kernel in enumerate(kernels())]
+        parts += [
+            call(i, *kernel, kind) for i, kernel in enumerate(kernels()) if LOCALS.keys() >= set(kernel[2])
+        ]
         parts += ["}\n#undef REAL\n#undef NAME\n"]
     return "\n".join([*parts, MAIN])
 

