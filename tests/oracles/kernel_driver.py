@@ -27,6 +27,10 @@ LOCALS = {
     "const FixedFormat *": "const FixedFormat *{a} = &fixed;",
     "const int32_t *": "const int32_t *{a} = indices(room);",
     "int32_t *": "int32_t *{a} = indices(room);",
+    "const int64_t *": "const int64_t *{a} = equal(n, (\"{a}\"[1] - '1') * n);",  # where lists begin; end
+    "int64_t *": "int64_t *{a} = equal(n, 0);",
+    "const uint32_t *": "const uint32_t *{a} = words(room + 64);",  # more than there are columns
+    "const SparseRows *": "const SparseRows *{a} = sparse(n);",
     "const REAL *": "const REAL *{a} = NAME(numbers)(room, -2, 2);",
     "REAL *": "REAL *{a} = NAME(numbers)(room, 0.05, 1.95);",
 }
@@ -57,6 +61,41 @@ static int32_t *indices(int64_t room)
     int32_t *made = malloc(room * sizeof *made);
     for (int64_t i = 0; i < room; i++)
         made[i] = (int32_t)i;
+    return made;
+}
+
+static int64_t *equal(int64_t room, int64_t value)
+{
+    int64_t *made = malloc(room * sizeof *made);
+    for (int64_t i = 0; i < room; i++)
+        made[i] = value;
+    return made;
+}
+
+/* Pairs of bfloat16 from 0.5 to 2, or fours of int8. */
+static uint32_t *words(int64_t room)
+{
+    uint32_t *made = malloc(room * sizeof *made);
+    for (int64_t i = 0; i < room; i++)
+        made[i] = 0x3f003f00u | (uint32_t)uniform(0, 0x10000) * 0x8001u;
+    return made;
+}
+
+/* Every second column of n from column u on, row n is row 0; columns of either width. */
+static SparseRows *sparse(int64_t n)
+{
+    const int64_t items = (n + 1) / 2;
+    SparseRows *made = malloc(sizeof *made + 2 * (n + 1) * sizeof(int64_t) + n * items * 6); /* freed as one */
+    int64_t *ptr = (int64_t *)(made + 1);
+    int32_t *wide = (int32_t *)(ptr + 2 * (n + 1));
+    uint16_t *column = (uint16_t *)(wide + n * items);
+    for (int64_t u = 0; u <= n; u++) {
+        ptr[2 * u] = u % n * items;
+        ptr[2 * u + 1] = ptr[2 * u] + items;
+        for (int64_t j = 0; u < n && j < items; j++)
+            wide[u * items + j] = column[u * items + j] = (uint16_t)((u + 2 * j) % n);
+    }
+    *made = (SparseRows){ptr, n & 4 ? (void *)wide : (void *)column, n & 4 ? 1 : 0, 2, 1};
     return made;
 }
 
