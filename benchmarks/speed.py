@@ -19,6 +19,7 @@ backward-active.  Calls that would last many seconds are shorter.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from timing import CLOCKS, Task, Times, bandwidth, break_even, compare, describe
 
 #: The activity of the tables with aims.
 ACTIVITY = 0.1
+MODES = ("forward", "training")
 #: Dense layers in float32: the peers that the aims are about.
 DENSE = ("nn.GRU", "nn.LSTM", "JAX EGRU")
 #: Shown beside them.
@@ -105,10 +107,10 @@ def measure(layer: Layer, mode: str, lanes: int, options: argparse.Namespace) ->
     }
     if with_aim and options.others:
         peers["torch EGRU"] = TorchEGRU(layer, level.eps)
-        peers["GRU bf16"] = TorchLayer(torch.nn.GRU, units, torch.bfloat16)
         if training:
             peers["JAX plain"] = JaxEGRU(layer, level.eps, plain=True)
         else:
+            peers["GRU bf16"] = TorchLayer(torch.nn.GRU, units, torch.bfloat16)
             peers["GRU int8"] = TorchInt8(units)
     activity = dict.fromkeys(peers, ACTIVITY) | dict(zip(events, options.activities, strict=True))
     steps = {}
@@ -283,7 +285,7 @@ def draw_picture(cells: list[Cell], options: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    modes = [mode for mode in ("forward", "training") if any(cell.mode == mode for cell in cells)]
+    modes = [mode for mode in MODES if any(cell.mode == mode for cell in cells)]
     few, many = min(options.lanes), max(options.lanes)
     figure, axes = plt.subplots(
         len(modes), 3, figsize=(13, 4.2 * len(modes)), squeeze=False, layout="constrained"
@@ -325,9 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument(
-        "--modes", nargs="+", default=["forward", "training"], choices=["forward", "training"]
-    )
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--activities", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.3, 1.0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), help="processor time for one thread, else wall time")
@@ -349,6 +349,7 @@ def main() -> None:
         layer = Layer(units)
         for mode in options.modes:
             for lanes in options.lanes:
+                print(f"... {units} units, {mode}, {_lanes(lanes)}", file=sys.stderr, flush=True)
                 cells.append(measure(layer, mode, lanes, options))
     cells.sort(key=lambda cell: (cell.mode, cell.lanes, cell.units))
     if ACTIVITY in options.activities:
