@@ -52,7 +52,7 @@ clean: ## remove all that was built or installed here
 	@rm -rf $(VENV) build dist *.egg-info cython_core/*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each contains the one before, but for Brian2 in the last; pip and setup.py skip what is there and up to date.
+# Each contains the one before (the last: but for Brian2); pip and setup.py skip what is there and up to date.
 
 $(VENV)/installed-base: $(VENV)/created $(BUILD_FILES)
 	@echo "evsim: installing dependencies, compiling the core"

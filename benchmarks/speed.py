@@ -65,7 +65,7 @@ AIMS = {
     ("training", 32, 1024): (1.3, 1.3),
 }
 #: Dense multiply-accumulates (times activity, for events) of the longest call.
-LONGEST_CALL = 4e9
+LONGEST_CALL = 1e9
 
 
 @dataclass
@@ -105,7 +105,7 @@ def measure(layer: Layer, mode: str, lanes: int, options: argparse.Namespace) ->
         "nn.LSTM": TorchLayer(torch.nn.LSTM, units),
         "JAX EGRU": JaxEGRU(layer, level.eps),
     }
-    if with_aim and options.others:
+    if with_aim and lanes == 1 and options.others:
         peers["torch EGRU"] = TorchEGRU(layer, level.eps)
         if training:
             peers["JAX plain"] = JaxEGRU(layer, level.eps, plain=True)
@@ -117,7 +117,7 @@ def measure(layer: Layer, mode: str, lanes: int, options: argparse.Namespace) ->
     for name, share in activity.items():
         macs = 6 * units**2 * lanes * (3 if training else 1) * (share if name in events else 1)
         same = with_aim and (name in peers or share <= ACTIVITY)  # the aims are about calls of equal length
-        steps[name] = options.steps if same else int(np.clip(LONGEST_CALL / macs, 4, options.steps))
+        steps[name] = options.steps if same else int(np.clip(LONGEST_CALL / macs, 2, options.steps))
     rng = np.random.default_rng(1)
     g = rng.standard_normal((options.steps, lanes, units), dtype=np.float32)
     tasks = {
@@ -299,12 +299,13 @@ def draw_picture(cells: list[Cell], options: argparse.Namespace) -> None:
             ours = np.array([cell.times[f"evsim {a:g}"] for a in cell.alpha])
             dense, style = cell.times[cell.dense], {"color": colours[cell.units]}
             if cell.lanes == few:
-                row[0].loglog(alpha, 1e6 * ours, "o-", label=f"evsim, {cell.units} units", **style)
+                row[0].loglog(alpha, 1e6 * ours, "o-", **style)
                 row[0].axhline(1e6 * dense, linestyle="--", linewidth=1, **style)
                 row[1].loglog(alpha, dense / ours, "o-", label=f"{cell.units} units", **style)
             if cell.lanes == many:
                 row[2].loglog(alpha, dense / ours, "o-", label=f"{cell.units} units", **style)
         row[0].set(title=f"{mode}, {_lanes(few)}", ylabel="time per step of all lanes (us)")
+        row[0].plot([], [], "ko-", label="evsim")
         row[0].plot([], [], "k--", linewidth=1, label="fastest dense peer, float32")
         for axis, lanes in zip(row[1:], (few, many), strict=True):
             axis.axhline(1, color="black", linewidth=1)
@@ -312,10 +313,10 @@ def draw_picture(cells: list[Cell], options: argparse.Namespace) -> None:
         for axis in row:
             axis.set_xlabel("activity: events per unit and step")
             axis.grid(alpha=0.3)
-            axis.legend(fontsize="small")
+            axis.legend(fontsize="small", loc="lower right" if axis is row[0] else "best")
     figure.suptitle(f"EGRU layer, input as wide as the layer, {options.threads} thread(s)")
     options.plot.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.plot, dpi=110)
+    figure.savefig(options.plot, dpi=80)
 
 
 def _lanes(number: int) -> str:
@@ -332,9 +333,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), help="processor time for one thread, else wall time")
     parser.add_argument("--steps", type=int, default=64, help="per call: a call has a fixed cost")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each line, as far as 3 rounds allow")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each line, as far as 3 rounds allow")
     parser.add_argument(
-        "--no-others", dest="others", action="store_false", help="leave out what is not float32"
+        "--no-others",
+        dest="others",
+        action="store_false",
+        help="leave out the peers that no aim is about (one lane)",
     )
     parser.add_argument("--no-more", dest="more", action="store_false", help="leave out the last table")
     parser.add_argument("--plot", type=Path, help="a PNG to draw")
