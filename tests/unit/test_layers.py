@@ -16,6 +16,7 @@ LEVELS = (
     (
         "evsim.events",
         "evsim.loss",
+        "evsim.memory",
         "evsim.narrow",
         "evsim.parameter",
         "evsim.provenance",
