@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import evsim.adjoint
 import evsim.plan
 from evsim.adjoint import Adjoint
 from evsim.eventlog import EventLog
@@ -108,6 +109,23 @@ def test_checkpoints_change_no_gradient(recipe, every):
     if max(one.plan.history) == 0 or every >= log1.n_steps:  # nothing is run twice again
         assert pieces.counters["macs_rerun"] == log1.counters["macs"]
     assert not any(whole.counters["macs_rerun"].values())
+
+
+@given(recipes(), st.integers(1, 2000))
+@settings(max_examples=30)
+def test_long_replays_go_piece_by_piece(recipe, piece_bytes):
+    one, log = run(recipe)
+    losses = recipe.losses()
+    whole = replay(one, log, losses, inputs=True, initial=True)
+    with patch.object(evsim.adjoint, "PIECE_BYTES", piece_bytes):
+        pieces = replay(one, log, losses, inputs=True, initial=True)
+    tolerance = 1e-12 if one.plan.dtype == np.float64 else 1e-4
+    assert_close(pieces, whole, tolerance)
+    assert_close(pieces.inputs, whole.inputs, tolerance)
+    for name in whole.initial:
+        assert_close(pieces.initial[name], whole.initial[name], tolerance)
+    for key in ("backward_active", "macs_state", "macs_weight"):
+        assert pieces.counters[key] == whole.counters[key]
 
 
 # -- order -------------------------------------------------------------------------------------------------
