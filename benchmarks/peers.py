@@ -129,8 +129,8 @@ class Layer:
 class Evsim:
     """A layer at one level of activity; making events from the dense input is part of its time."""
 
-    def __init__(self, layer: Layer, activity: float, threads: int = 1):
-        self.layer, self.level = layer, layer.level(activity)
+    def __init__(self, layer: Layer, activity: float, threads: int = 1, checkpoint: int | None = None):
+        self.layer, self.level, self.checkpoint = layer, layer.level(activity), checkpoint
         self.simulation = Simulation(layer.plan, threads)
         self.adjoint = Adjoint(layer.plan, gamma=GAMMA, eps=self.level.eps, threads=threads)
         self.log: Any = None
@@ -148,7 +148,7 @@ class Evsim:
 
     def train(self, x: NDArray, g: NDArray) -> Any:
         """A run and its replay."""
-        self.log = self.simulation.run(x, carry=True)
+        self.log = self.simulation.run(x, carry=True, checkpoint=self.checkpoint)
         gradients = self.adjoint.replay(self.log, {"hidden.y": g})
         self.beta = gradients.counters["beta"]["hidden"]
         return gradients

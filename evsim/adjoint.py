@@ -22,7 +22,7 @@ from evsim.threads import usable_threads
 PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
 
 #: A replay takes so many steps at a time that their gradients at the accumulators are about so large.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 8 << 20
 
 
 @dataclass(eq=False)
@@ -370,15 +370,16 @@ class _Work:
 
     def turn_to(self, piece: _Piece, tapes: list[NDArray | None], sources: bool) -> None:
         """Make room for a piece; what is known of D at its end comes from the piece behind it."""
-        n_lanes, later = self.log.n_lanes, self.D
-        self.fresh = not later
+        n_lanes, self.fresh = self.log.n_lanes, not self.D
+        known = [later[: piece.n_done].copy() for later in self.D]
+        self.D.clear()
         # Lanes that end early leave the rest of D unwritten.
         make = np.empty if min(piece.lengths.tolist()) == piece.n_steps else np.zeros
         self.piece, self.tapes, self.sources = piece, tapes, sources
         self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
         if piece.n_done:
-            for mine, known in zip(self.D, later, strict=True):
-                mine[-piece.n_done :] = known[: piece.n_done]
+            for mine, steps in zip(self.D, known, strict=True):
+                mine[-piece.n_done :] = steps
 
     def give(self, core: Backward, rank: int) -> None:
         """Hand the arrays of one population to the core."""
