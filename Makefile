@@ -34,8 +34,12 @@ test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTor
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
 
-bench: $(VENV)/installed-peers ## measure speed, beside PyTorch in the same run
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and JAX in the same run: 10 to 15 minutes
+	@$(BIN)/python benchmarks/speed.py --plot benchmarks/images/speed.png
+	@$(BIN)/python benchmarks/speed.py --threads 2 --units 256 1024 --activities 0.1 0.3 --no-more
+	@$(BIN)/python benchmarks/scaling.py
+	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/delta_training.py
 
 # Type checkers read folders, not editable installs: links under build/ show them the installed layout.
 lint: $(VENV)/installed-dev ## check style and types
@@ -51,7 +55,7 @@ clean: ## remove all that was built or installed here
 	@rm -rf $(VENV) build dist *.egg-info cython_core/*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each of the three contains the one before; pip and setup.py skip what is there and up to date.
+# Each contains the one before (the last: but for Brian2); pip and setup.py skip what is there and up to date.
 
 $(VENV)/installed-base: $(VENV)/created $(BUILD_FILES)
 	@echo "evsim: installing dependencies, compiling the core"
@@ -66,6 +70,11 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
 	@echo "evsim: installing test tools, Brian2 and PyTorch (large), compiling the core"
 	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch]" -c $(PEERS)
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
+
+$(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)
+	@echo "evsim: installing PyTorch and JAX (large), compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,bench]" -c $(PEERS)
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 # A .venv that was moved, or whose Python has gone, is made again.

@@ -16,7 +16,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from evsim.core.buffers cimport address
+from evsim.core.buffers cimport address, sums
 from evsim.core.fanout cimport gather, outer, outer_many
 from evsim.core.kernels cimport (
     backward_active,
@@ -571,7 +571,7 @@ cdef class Backward:
         self.replay.by_event[projection] = self._real(product, max(window.ptr[cells], 1))
 
     def go(self, int n_threads, bint teams):
-        """Walk all lanes back; returns MACs of (dL/dy, recomputed gates), each int64 (*, n_projections)."""
+        """Walk all lanes back; returns the MACs of each projection for dL/dy, and for recomputed gates."""
         cdef int64_t lane
         cdef int failed = 0
         cdef Replay *replay = &self.replay
@@ -598,7 +598,8 @@ cdef class Backward:
                     failed += not replay_team(replay, lane, 1, &narrow)
         if failed:
             raise MemoryError("backward: no memory for a lane")
-        return counts
+        return (sums(replay.macs_state, rows, replay.n_projections),
+                sums(replay.macs_recompute, rows, replay.n_projections))
 
     def weights(self, dweights, bint fresh, int n_threads):
         """Write the gradient of each projection's weights into one of ``dweights``, or add to it.
@@ -619,7 +620,6 @@ cdef class Backward:
         cdef double wide = 0
         if rows == NULL:
             raise MemoryError("backward: no memory for the weight rows")
-        counts = []
         try:
             for j in range(replay.n_projections):
                 p = &replay.projections[j]
@@ -627,14 +627,15 @@ cdef class Backward:
                 by_unit, arrival, value = self._by_unit(j)
                 rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
                 chunks = (n + rows[j].chunk - 1) // rows[j].chunk
-                counts.append(np.zeros(chunks, np.int64))
                 self.keep += [by_unit, arrival]
                 rows[j].ptr = <const int64_t *> address(by_unit, n + 2, c"l")
                 rows[j].arrival = <const int32_t *> address(arrival, arrival.size, c"i")
                 rows[j].value = self._real(value, value.size)
                 rows[j].dweight = self._real(dweights[j], n * p.n_blocks * p.block if p.block_ptr == 0
                                              else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
-                rows[j].macs = <int64_t *> address(counts[j], chunks, c"l")
+                rows[j].macs = <int64_t *> calloc(chunks, sizeof(int64_t))
+                if rows[j].macs == NULL:
+                    raise MemoryError("backward: no memory for the weight rows")
                 rows[j].first_chunk = n_chunks
                 n_chunks += chunks
                 work += rows[j].ptr[n] * p.n_blocks * p.block
@@ -649,11 +650,14 @@ cdef class Backward:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
                     failed += not write_rows(replay, rows, chunk, fresh, &narrow)
+            if failed:
+                raise MemoryError("backward: no memory for a weight row")
+            return [sums(rows[j].macs, rows[j + 1].first_chunk - rows[j].first_chunk, 1)[0]
+                    for j in range(replay.n_projections)]
         finally:
+            for j in range(replay.n_projections):
+                free(rows[j].macs)
             free(rows)
-        if failed:
-            raise MemoryError("backward: no memory for a weight row")
-        return [int(count.sum()) for count in counts]
 
     cdef _by_unit(self, int projection):
         """Events of a projection that arrive within the window, by unit: pointer, arrival bucket, value."""

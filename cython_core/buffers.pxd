@@ -1,5 +1,7 @@
 """Addresses of NumPy arrays, with all that must hold checked: cheaper than a memoryview or ``ctypes``."""
 
+from libc.stdint cimport int64_t
+
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
 
 
@@ -22,3 +24,17 @@ cdef inline void *address(object array, Py_ssize_t size, char kind) except? NULL
     if not fits:
         raise ValueError("core: an array does not fit")
     return first
+
+
+cdef inline list sums(const int64_t *table, int64_t rows, int64_t columns):
+    """Column by column, as Python integers."""
+    cdef int64_t row
+    cdef int64_t column
+    cdef int64_t total
+    found = []
+    for column in range(columns):
+        total = 0
+        for row in range(rows):
+            total += table[row * columns + column]
+        found.append(total)
+    return found

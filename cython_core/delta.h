@@ -12,11 +12,14 @@ TARGET int32_t FN(send_changes)(int64_t n, const REAL *restrict line, const REAL
     int32_t count = 0;
     for (int64_t i = 0; i < n; i++) {
         const REAL d = line[i] - sent[i];
-        const int moved = ((d < 0 ? -d : d) >= threshold[i]) & (d != 0);
+        value[i] = (d < 0 ? -d : d) >= threshold[i] ? d : (REAL)0;
+        sent[i] += value[i];
+    }
+    for (int64_t i = 0; i < n; i++) { /* a change of 0 is no event */
+        const REAL d = value[i];
         unit[count] = (int32_t)i;
         value[count] = d;
-        sent[i] += moved ? d : (REAL)0;
-        count += moved;
+        count += d != 0;
     }
     return count;
 }

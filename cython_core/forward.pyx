@@ -15,7 +15,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from evsim.core.buffers cimport address
+from evsim.core.buffers cimport address, sums
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
 from evsim.core.fanout cimport deliver_many, deliver_share
 from evsim.core.kernels cimport (
@@ -483,7 +483,7 @@ cdef class Forward:
     def go(self, int n_threads, bint teams):
         """Run all lanes, one after the other by a ``teams``, or side by side.
 
-        Returns the MACs of each projection, int64 (B, n_projections).
+        Returns the MACs of each projection.
         """
         cdef int64_t lane
         cdef int failed = 0
@@ -507,11 +507,7 @@ cdef class Forward:
                     failed += not run_team(run, lane, 1, &narrow)
         if failed:
             raise MemoryError("forward: no memory for events")
-        cdef int64_t cells = n_lanes * self.run.n_projections
-        macs = np.empty((n_lanes, self.run.n_projections), np.int64)
-        if cells:
-            memcpy(address(macs, cells, c"l"), self.run.macs, cells * sizeof(int64_t))
-        return macs
+        return sums(run.macs, n_lanes, run.n_projections)
 
     def collect(self, int population):
         """The events a population sent in the window, by (step, lane, unit): ptr (T * B + 1,), unit, value."""

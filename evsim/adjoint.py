@@ -261,7 +261,7 @@ class Adjoint:
                     tape = np.zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
                 core.give_arrays(rank, bases[rank], work.states_before(rank, piece), tape)
             tapes.append(tape)
-        work.macs["macs_rerun"] += core.go(self.threads, self._teams and len(piece.lengths) < self.threads).sum(0)
+        work.count("macs_rerun", core.go(self.threads, self._teams and len(piece.lengths) < self.threads))
         for rank, population in enumerate(self.plan.populations):
             events, history = work.events_of(rank, piece), self.plan.history[rank]
             if events is not None and population.kernel not in SOURCES:
@@ -295,7 +295,10 @@ class _Piece:
 
 def _pieces(log: EventLog, history: int) -> Iterator[_Piece]:
     """The stretches between checkpoints, last one first; the whole log if there are none."""
-    every = log.checkpoint or max(log.n_steps, 1)
+    every = log.checkpoint
+    if every is None:
+        yield _Piece(0, log.n_steps, 0, log.lengths)
+        return
     for start in range((max(log.n_steps, 1) - 1) // every * every, -1, -every):
         stop = min(start + every, log.n_steps)
         end = min(stop + history, log.n_steps)
@@ -308,7 +311,7 @@ class _Work:
     def __init__(self, plan: Plan, log: EventLog, losses: dict[str, dict[str, NDArray]], inputs: bool):
         self.plan, self.log, self.losses = plan, log, losses
         n_lanes = log.n_lanes
-        self.lane_steps = int(log.lengths.sum())
+        self.lane_steps = sum(log.lengths.tolist())
         self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
         # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
         self.dbias = [
@@ -321,7 +324,7 @@ class _Work:
         self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
         self.dweights = [np.empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
         self.macs = {
-            name: np.zeros(len(plan.projections), np.int64)
+            name: [0] * len(plan.projections)
             for name in ("macs_state", "macs_weight", "macs_recompute", "macs_rerun")
         }
         self.inputs: dict[str, NDArray] = {}
@@ -354,7 +357,7 @@ class _Work:
         n_lanes, later = self.log.n_lanes, self.D
         self.fresh = not later
         # Lanes that end early leave the rest of D unwritten.
-        make = np.empty if (piece.lengths == piece.n_steps).all() else np.zeros
+        make = np.empty if min(piece.lengths.tolist()) == piece.n_steps else np.zeros
         self.piece, self.tapes, self.sources = piece, tapes, sources
         self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
         if piece.n_done:
@@ -398,11 +401,15 @@ class _Work:
                 if projection.target is population and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
 
-    def collect(self, macs: tuple[NDArray, NDArray], macs_weight: list[int], inputs: bool) -> None:
+    def count(self, name: str, macs: list[int]) -> None:
+        """Add to the MACs of each projection."""
+        self.macs[name] = [before + more for before, more in zip(self.macs[name], macs, strict=True)]
+
+    def collect(self, macs: tuple[list[int], list[int]], macs_weight: list[int], inputs: bool) -> None:
         """Add up what a piece gave."""
-        self.macs["macs_state"] += macs[0].sum(axis=0)
-        self.macs["macs_recompute"] += macs[1].sum(axis=0)
-        self.macs["macs_weight"] += np.asarray(macs_weight, np.int64)
+        self.count("macs_state", macs[0])
+        self.count("macs_recompute", macs[1])
+        self.count("macs_weight", macs_weight)
         if inputs:
             for population in self.plan.sources:
                 if population.kernel == "source":
@@ -416,13 +423,13 @@ class _Work:
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
                 continue
-            total, n = self.dbias[rank].sum(axis=0), population.n_units
+            total, n = _over_lanes(self.dbias[rank]), population.n_units
             found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size]
             if "recurrent_bias" in population.parameters:
                 found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
             by_lane = self.dthreshold[rank]
             if by_lane is not None:
-                found[f"{population.name}.threshold"] = by_lane.sum(axis=0)
+                found[f"{population.name}.threshold"] = _over_lanes(by_lane)
         weights = zip(self.plan.projections, self.dweights, strict=True)
         return found | {p.weight.name: gradient for p, gradient in weights}
 
@@ -434,11 +441,11 @@ class _Work:
         """
         active, beta = {}, {}
         lane_steps = max(self.lane_steps, 1)
-        for p, count in zip(self.plan.populations, self.active.sum(axis=1).tolist(), strict=True):
+        for p, counts in zip(self.plan.populations, self.active.tolist(), strict=True):
             if "threshold" in p.parameters:
-                active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)
+                active[p.name], beta[p.name] = sum(counts), sum(counts) / (lane_steps * p.n_units)
         names = [p.name for p in self.plan.projections]
-        macs = {key: dict(zip(names, counts.tolist(), strict=True)) for key, counts in self.macs.items()}
+        macs = {key: dict(zip(names, counts, strict=True)) for key, counts in self.macs.items()}
         return {"backward_active": active, "beta": beta} | macs
 
     def _add_input_gradient(self, name: str) -> None:
@@ -519,6 +526,11 @@ class _Work:
         ptr = np.zeros(cells + 1, np.int64)
         np.cumsum(np.bincount(key // population.n_units, minlength=cells), out=ptr[1:])
         return ptr, (key % population.n_units).astype(np.int32)
+
+
+def _over_lanes(array: NDArray) -> NDArray:
+    """Sum over the first axis, in order; of one lane, that lane."""
+    return array[0] if len(array) == 1 else array.sum(axis=0)
 
 
 def _product(left: NDArray, weight: Any) -> NDArray:

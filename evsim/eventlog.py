@@ -243,11 +243,8 @@ class EventLog:
             sizes = f"{self.n_lanes} lanes x {self.n_steps} steps of {self.dt} ms from step {self.start_step}"
             raise LogError("log", sizes, "a log has lanes, and steps counted from 0 up")
         self.lengths = np.ascontiguousarray(self.lengths, np.int64)
-        if (
-            self.lengths.shape != (self.n_lanes,)
-            or self.lengths.min() < 0
-            or self.lengths.max() > self.n_steps
-        ):
+        steps = self.lengths.tolist()
+        if self.lengths.shape != (self.n_lanes,) or min(steps) < 0 or max(steps) > self.n_steps:
             raise LogError(
                 "log",
                 f"lengths {np.array2string(self.lengths, threshold=8)}",

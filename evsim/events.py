@@ -247,6 +247,8 @@ class Events:
             )
         if not self.n_steps:
             return later
+        if self.n_steps == 0:
+            return later
         n_steps, mine = self.n_steps + later.n_steps, len(self)
         ptr = np.concatenate([self.ptr, later.ptr[1:] + mine if mine else later.ptr[1:]])
         if not mine:

@@ -44,7 +44,7 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
             f"target {classes.flat[wrong]} is outside 0..{n_classes - 1}",
             "or -1 to ignore a step",
         )
-    counted = max(np.count_nonzero(wanted >= 0), 1)
+    counted = max(int(np.count_nonzero(wanted >= 0)), 1)
     np.exp(gradient, out=gradient)
     return (differentiate(gradient, wanted, n_classes, counted) - at_target) / counted, gradient
 

@@ -209,7 +209,7 @@ class Plan:
         row["offset"][: len(places)] = [place * n for place in places]
         row["weight"] = self._address(projection.weight.values)
         if projection.indptr is not None and projection.indices is not None:
-            # Rows are cut into their blocks: column b * n + i of a row is column i of its block b and leads to
+            # Rows are cut into blocks: column b * n + i of a row is column i of its block b, and leads to
             # accumulator places[b] * n + i.  The values stay where they are.
             block = projection.indices // n + projection.n_blocks * np.repeat(
                 np.arange(projection.shape[0]), np.diff(projection.indptr)

@@ -110,7 +110,7 @@ class Simulation:
         if checkpoint is not None and not (isinstance(checkpoint, (int, np.integer)) and checkpoint > 0):
             raise StimulusError("run", f"checkpoint {checkpoint!r}", "give a number of steps, at least 1")
         given, steps, n_steps = self._prepare(stimulus, duration, lengths, carry)
-        n_lanes, lane_steps = len(steps), int(steps.sum())
+        n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
         logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
         for rank, log in enumerate(logs.values()):
@@ -277,7 +277,7 @@ class Simulation:
         lengths: NDArray[np.int64],
         n_steps: int,
         checkpoint: int | None = None,
-    ) -> NDArray[np.int64]:
+    ) -> list[int]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
@@ -307,15 +307,15 @@ class Simulation:
                 self._in_flight[rank] = Events(
                     population.n_units, len(lengths), carried.n_steps, *core.in_flight(rank)
                 )
-        return macs.sum(axis=0)
+        return macs
 
     def _counters(
-        self, logs: dict[str, PopulationLog], lane_steps: int, macs: NDArray[np.int64]
+        self, logs: dict[str, PopulationLog], lane_steps: int, macs: list[int]
     ) -> dict[str, Any]:
         return {
             "lane_steps": lane_steps,
             "events": {name: log.n_events for name, log in logs.items() if log.events is not None},
-            "macs": dict(zip([p.name for p in self.plan.projections], macs.tolist(), strict=True)),
+            "macs": dict(zip([p.name for p in self.plan.projections], macs, strict=True)),
             "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
         }
 

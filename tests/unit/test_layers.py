@@ -13,7 +13,16 @@ FOLDERS = {"evsim": "evsim", "models": "evsim.models", "protocols": "evsim.proto
 LEVELS = (
     ("evsim.errors",),
     ("evsim.core.*",),
-    ("evsim.events", "evsim.loss", "evsim.parameter", "evsim.provenance", "evsim.threads", "evsim.data.*"),
+    (
+        "evsim.events",
+        "evsim.loss",
+        "evsim.memory",
+        "evsim.narrow",
+        "evsim.parameter",
+        "evsim.provenance",
+        "evsim.threads",
+        "evsim.data.*",
+    ),
     ("evsim.hdf5", "evsim.optimizer", "evsim.population", "evsim.projection", "evsim.selection"),
     ("evsim.network", "evsim.models.*"),
     (
