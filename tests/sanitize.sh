@@ -15,7 +15,7 @@ tests=("$@")
 [ $# -gt 0 ] || tests=(
     tests/properties/test_{event_queue,instruction_sets,simulation,windows}.py tests/gradients/test_replay.py
     tests/unit/test_{kernels,sparse_rows,narrow_rows,dense,loss,events,counters,delta,fixed_point}.py
-    tests/unit/test_{calibration,optimizer,memory,bad_input}.py
+    tests/unit/test_{calibration,optimizer,bad_input}.py
 )
 
 # A copy of the sources, so that nothing of this build is ever taken for one of the ordinary kind.
