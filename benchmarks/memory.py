@@ -100,7 +100,11 @@ def main() -> None:
     full, checkpoints = found["evsim, full tape"], found["evsim, checkpoints"]
     for text, value, aim in (
         ("full tape / nn.GRU, memory", full[0] / found["torch nn.GRU"][0], AIM_TAPE),
-        (f"checkpoint every {CHECKPOINT} steps / full tape, memory", checkpoints[0] / full[0], AIM_CHECKPOINTS),
+        (
+            f"checkpoint every {CHECKPOINT} steps / full tape, memory",
+            checkpoints[0] / full[0],
+            AIM_CHECKPOINTS,
+        ),
         (f"checkpoint every {CHECKPOINT} steps / full tape, time", checkpoints[1] / full[1], AIM_TIME),
     ):
         print(f"{text}: {value:.2f}, aim at most {aim:g}: {'yes' if value <= aim else 'NO'}")
