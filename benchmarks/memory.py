@@ -3,8 +3,8 @@
 Motivation: a full tape of every step is what makes long sequences large.  Each contestant runs in a process
 of its own: it is made and warmed up with a short sequence, then the peak of its resident memory during one
 forward and backward over the long one is compared with what it held just before, when input and upstream
-gradient were there already.  Times are processor time, the shortest of three further steps.  Gradients are as in
-speed.py; Linux only.
+gradient were there already.  Times are processor time, the shortest of three further steps.  Gradients
+are as in speed.py; Linux only.
 
     python benchmarks/memory.py [--units 512] [--lanes 8] [--steps 1024]
 """
@@ -22,7 +22,7 @@ NAMES = ("evsim, full tape", "evsim, checkpoints", "torch nn.GRU", "torch nn.LST
 ACTIVITY = 0.1
 #: Steps from one checkpoint to the next.
 CHECKPOINT = 48
-#: Aims: the full tape's share of the peak of torch.nn.GRU; the checkpoints' share of the full tape's peak, and time.
+#: Aims, at most: the full tape's peak / that of torch.nn.GRU; checkpoints / full tape, in memory and in time.
 AIM_TAPE, AIM_CHECKPOINTS, AIM_TIME = 0.6, 0.25, 1.4
 
 
@@ -101,11 +101,11 @@ def main() -> None:
     for text, value, aim in (
         ("full tape / nn.GRU, memory", full[0] / found["torch nn.GRU"][0], AIM_TAPE),
         (
-            f"checkpoint every {CHECKPOINT} steps / full tape, memory",
+            f"every {CHECKPOINT} steps / full tape, memory",
             checkpoints[0] / full[0],
             AIM_CHECKPOINTS,
         ),
-        (f"checkpoint every {CHECKPOINT} steps / full tape, time", checkpoints[1] / full[1], AIM_TIME),
+        (f"every {CHECKPOINT} steps / full tape, time", checkpoints[1] / full[1], AIM_TIME),
     ):
         print(f"{text}: {value:.2f}, aim at most {aim:g}: {'yes' if value <= aim else 'NO'}")
 

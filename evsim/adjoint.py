@@ -435,7 +435,7 @@ class _Work:
     # -- the whole -----------------------------------------------------------------------------------------
 
     def parameters(self) -> dict[str, NDArray]:
-        """Gradients by parameter name; those of biases and thresholds are sums over lanes, in order of lane."""
+        """Gradients by name; those of biases and thresholds are sums over lanes, in order of lane."""
         found = {}
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
@@ -466,7 +466,7 @@ class _Work:
         return {"backward_active": active, "beta": beta} | macs
 
     def _add_input_gradient(self, name: str) -> None:
-        """dL/dx of a source, dense: D of the piece times the transposed weights of each of its projections."""
+        """dL/dx of a source, dense: D of the piece times the transposed weights of its projections."""
         piece = self.piece
         for index, projection in enumerate(self.plan.projections):
             if projection.source.name == name:
@@ -495,7 +495,7 @@ class _Work:
         return found | {"y": dy}
 
     def _transposed(self, index: int, steps: slice) -> NDArray:
-        """D of a projection's target at some steps of the piece times the projection's weights, transposed."""
+        """D of a projection's target at some steps of the piece times its weights, transposed."""
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]
