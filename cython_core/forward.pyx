@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address, sums
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
-from evsim.core.fanout cimport deliver_many, deliver_share
+from evsim.core.fanout cimport deliver_many, deliver_share, shared_out
 from evsim.core.kernels cimport (
     add_rows,
     delta_gru_advance,
@@ -177,11 +177,11 @@ cdef void receive_outside(
             bucket = queue_peek(queue, start + step - projection.delay)
             begin[step] = bucket[0]
             end[step] = bucket[1]
-        if projection.block_ptr != 0:
+        if not shared_out(projection):
             wait(team)      # as below
         macs = deliver_many(projection, team, run.populations[projection.source].n, count, begin, end,
                             queue.unit, <const real *> queue.value, received, n_in, end + run.stretch)
-        if projection.block_ptr != 0:
+        if not shared_out(projection):
             wait(team)
         if team.member == 0:
             run.macs[lane * run.n_projections + j] += macs
@@ -234,11 +234,11 @@ cdef void receive_inside(
             continue
         queue = &run.slot[projection.source].queue[lane]
         bucket = queue_peek(queue, step - projection.delay)
-        if projection.block_ptr != 0:
-            wait(team)      # sparse rows are not shared out, and the order of projections is kept
+        if not shared_out(projection):
+            wait(team)      # such rows are not shared out, and the order of projections is kept
         macs = deliver_share(projection, team, bucket[1] - bucket[0], queue.unit + bucket[0],
                              <const real *> queue.value + bucket[0], into)
-        if projection.block_ptr != 0:
+        if not shared_out(projection):
             wait(team)
         if team.member == 0:
             run.macs[lane * run.n_projections + j] += macs
