@@ -111,6 +111,12 @@ class Adjoint:
                 f"the network is in {plan.network.fixed_point!r}, which has no gradient",
                 "train the network it was made from, and quantize that",
             )
+        if plan.network.narrow is not None:
+            raise GradientError(
+                "adjoint",
+                f"the network has {plan.network.narrow} weights, which have no gradient",
+                "train the network it was made from, and narrow that",
+            )
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
         self.threads = usable_threads(threads)
@@ -175,7 +181,7 @@ class Adjoint:
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
         if log.network is not mine:
-            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point"):
+            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):
                 if log.network.get(part) != mine.get(part):
                     raise GradientError(
                         "log",

@@ -15,7 +15,7 @@ from evsim.adjoint import Adjoint
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.simulation import Simulation
-from oracles.random_networks import Link, Recipe, bits, facts, long_delays, recipes
+from oracles.random_networks import Layer, Link, Recipe, bits, facts, long_delays, recipes
 
 UNITS = ("EGRU", "DeltaGRU", "DeltaLSTM")
 SURROGATE = {"pseudo_derivative": "triangle", "gamma": 0.7, "eps": 2.0}
@@ -85,6 +85,21 @@ def test_a_team_of_threads_that_shares_a_lane(recipe, size):
     second = replay(team, log2, losses, threads=size)
     assert bits(first) == bits(second)
     assert first.counters == second.counters
+
+
+def test_a_team_and_projections_to_two_ports():
+    """Their columns, shared out differently, meet in the same accumulators."""
+    layers = (Layer("cue", "source", 40), Layer("one", "evnn", 512), Layer("two", "evnn", 512))
+    ends = (("cue", "one", 0), ("one", "one", 1), ("one", "two", 0), ("two", "one", 1))
+    links = tuple(Link(*end, index=index) for index, end in enumerate(ends))
+    recipe = Recipe(layers, links, n_steps=60, n_lanes=1, dtype="float32")
+    with patch.object(evsim.plan, "HEAVY", 0):
+        one, expected = run(recipe, threads=1)
+        gradients = bits(replay(one, expected, recipe.losses(), threads=1))
+        for _ in range(4):
+            team, log = run(recipe, threads=2)
+            assert facts(log) == facts(expected)
+            assert bits(replay(team, log, recipe.losses(), threads=2)) == gradients
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------
