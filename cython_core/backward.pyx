@@ -14,7 +14,7 @@ import numpy as np
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from evsim.core.buffers cimport address, sums
 from evsim.core.fanout cimport gather, outer, outer_many
@@ -596,10 +596,12 @@ cdef class Backward:
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
             if self.plan.double_precision:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
                     failed += not replay_team(replay, lane, 1, &wide)
             else:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
                     failed += not replay_team(replay, lane, 1, &narrow)
         if failed:
             raise MemoryError("backward: no memory for a lane")

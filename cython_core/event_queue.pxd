@@ -1,8 +1,8 @@
 """The event queue of a clocked run: what one population sends in one lane, a bucket a step.
 
-An event sent at step t must reach each of its targets ``delay`` steps later.  Instead of one copy per delay, the
-queue keeps its buckets and a projection with delay d peeks at the one of d steps ago.  Nothing is thrown away:
-what the buckets hold in the end is the log.
+An event sent at step t must reach each of its targets ``delay`` steps later.  Instead of one copy per delay,
+the queue keeps its buckets and a projection with delay d peeks at the one of d steps ago.  Nothing is thrown
+away: what the buckets hold in the end is the log.
 """
 
 from libc.stdint cimport int32_t, int64_t

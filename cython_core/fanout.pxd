@@ -150,31 +150,32 @@ cdef inline int64_t deliver_share(
 
 
 cdef inline int64_t deliver_many(
-    const ProjectionRow *p, const Team *team, int64_t n_rows, int64_t n_lists, const int64_t *begin, const int64_t *end,
-    const int32_t *unit, const real *value, real *accumulators, int64_t stride, int64_t *next
+    const ProjectionRow *p, const Team *team, int64_t n_rows,
+    int64_t n_lists, const int64_t *begin, const int64_t *end, const int32_t *unit, const real *value,
+    real *accumulators, int64_t stride, int64_t *next      # scratch (n_lists)
 ) noexcept nogil:
-    """`deliver_share` for many lists of events, begin[l]:end[l] to accumulators + l * stride; scratch (n_lists)."""
+    """`deliver_share` for many lists: events begin[i]:end[i] to accumulators + i * stride."""
     cdef int64_t macs = 0
     cdef int64_t low
     cdef int64_t high
-    cdef int64_t l
+    cdef int64_t i
     cdef int32_t first = 0
     cdef int32_t stop
     if not shared_out(p):
-        for l in range(n_lists if team.member == 0 else 0):
-            macs += deliver(p, 0, p.n_blocks, end[l] - begin[l], unit + begin[l], value + begin[l],
-                            accumulators + l * stride)
+        for i in range(n_lists if team.member == 0 else 0):
+            macs += deliver(p, 0, p.n_blocks, end[i] - begin[i], unit + begin[i], value + begin[i],
+                            accumulators + i * stride)
         return macs
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
         low = share(team, (stop - first) * p.block, False)
         high = share(team, (stop - first) * p.block, True)
-        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block + low, n_rows,
-                      p.n_blocks * p.block, high - low, False, accumulators + p.offset[first] + low, stride,
-                      next)
+        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block + low,
+                      n_rows, p.n_blocks * p.block, high - low, False, accumulators + p.offset[first] + low,
+                      stride, next)
         first = stop
-    for l in range(n_lists):
-        macs += (end[l] - begin[l]) * p.n_blocks * p.block
+    for i in range(n_lists):
+        macs += (end[i] - begin[i]) * p.n_blocks * p.block
     return macs
 
 
@@ -272,7 +273,7 @@ cdef inline int64_t outer_many(
     const ProjectionRow *p, int64_t n_units, const int64_t *ptr, const int32_t *arrival, const real *value,
     const real *D, int64_t n_cells, int64_t n_in, real *dweight, bint fresh, int64_t *next
 ) noexcept nogil:
-    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; ``fresh`` rows are written."""
+    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; writes ``fresh`` rows."""
     cdef int64_t width = p.n_blocks * p.block
     cdef int32_t first = 0
     cdef int32_t stop

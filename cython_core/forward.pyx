@@ -32,12 +32,10 @@ from evsim.core.layout cimport (
     DELTA_ENCODER,
     DELTA_GRU,
     DELTA_LSTM,
-    DELTA_READOUT,
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
     READOUT,
-    SOURCE,
     FixedFormat,
     PlanTable,
     PopulationRow,
@@ -50,7 +48,7 @@ from evsim.core.paper_form cimport receive_gated
 from evsim.core.team cimport Team, wait
 
 cdef enum:
-    STRETCH_BYTES = 4194304     # what a component receives in one stretch of time, at most, but a step at least
+    STRETCH_BYTES = 4194304     # what a component receives in a stretch of time, at most, but a step at least
 
 # One population's share of a run; addresses are 0 where there is nothing.
 cdef struct Slot:
@@ -295,7 +293,9 @@ cdef bint advance(
     return True
 
 
-cdef void save_states(const Run *run, int first, int stop, int64_t lane, int64_t step, real *tag) noexcept nogil:
+cdef void save_states(
+    const Run *run, int first, int stop, int64_t lane, int64_t step, real *tag
+) noexcept nogil:
     """The checkpoint before a step, if there is to be one."""
     cdef int64_t n
     cdef int p
@@ -336,7 +336,9 @@ cdef void run_component(
             return
 
 
-cdef void run_lane(const Run *run, int64_t lane, Scratch *scratch, const Team *team, real *tag) noexcept nogil:
+cdef void run_lane(
+    const Run *run, int64_t lane, Scratch *scratch, const Team *team, real *tag
+) noexcept nogil:
     """All steps of one lane.  ``tag`` only carries the float type."""
     cdef int64_t start = 0
     cdef int64_t count
@@ -438,6 +440,7 @@ cdef class Forward:
         cdef int64_t lane
         cdef int64_t step
         cdef int64_t first
+        cdef int64_t room
         cdef int64_t count
         if slot.queue != NULL:
             raise ValueError("forward: events are given twice")
@@ -458,9 +461,10 @@ cdef class Forward:
                 first = pointer[step * lanes + lane]
                 count = pointer[step * lanes + lane + 1] - first
                 if count:
-                    memcpy(queue.unit + queue_peek(queue, queue.now)[0], units + first, count * sizeof(int32_t))
-                    memcpy(<char *> queue.value + queue_peek(queue, queue.now)[0] * self.itemsize,
-                           values + first * self.itemsize, count * self.itemsize)
+                    room = queue_peek(queue, queue.now)[0]
+                    memcpy(queue.unit + room, units + first, count * sizeof(int32_t))
+                    memcpy(<char *> queue.value + room * self.itemsize, values + first * self.itemsize,
+                           count * self.itemsize)
                 queue_push(queue, <int32_t> count)
 
     def give_line(self, int population, line):
@@ -506,17 +510,19 @@ cdef class Forward:
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
             if double_precision:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
                     failed += not run_team(run, lane, 1, &wide)
             else:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
                     failed += not run_team(run, lane, 1, &narrow)
         if failed:
             raise MemoryError("forward: no memory for events")
         return sums(run.macs, n_lanes, run.n_projections)
 
     def collect(self, int population):
-        """The events a population sent in the window, by (step, lane, unit): ptr (T * B + 1,), unit, value."""
+        """What a population sent in the window, by (step, lane, unit): ptr (T * B + 1,), unit, value."""
         return self._buckets(population, self.n_steps, False)
 
     def in_flight(self, int population):
@@ -559,5 +565,6 @@ cdef class Forward:
                         i = lengths[lane] - n_steps + step if from_end else step
                         bucket = queue_peek(&queue[lane], i)
                         memcpy(&unit[first], queue[lane].unit + bucket[0], count * sizeof(int32_t))
-                        memcpy(&value[first * size], <char *> queue[lane].value + bucket[0] * size, count * size)
+                        memcpy(&value[first * size], <char *> queue[lane].value + bucket[0] * size,
+                               count * size)
         return pointers, units, values

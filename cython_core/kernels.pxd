@@ -86,8 +86,8 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const int32_t *, const double *, const double *, int64_t, int64_t,
             double *) noexcept nogil
         void (*add_rows_many)(
-            int64_t, const int64_t *, const int64_t *, const int32_t *, const double *, const double *, int64_t,
-            int64_t, int64_t, int32_t, double *, int64_t, int64_t *) noexcept nogil
+            int64_t, const int64_t *, const int64_t *, const int32_t *, const double *, const double *,
+            int64_t, int64_t, int64_t, int32_t, double *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil

@@ -21,7 +21,7 @@ cdef inline void wait(const Team *team) noexcept nogil:
 
 
 cdef inline int64_t share(const Team *team, int64_t n, bint upto) noexcept nogil:
-    """Where this member's share of n things begins, or (upto) ends; at multiples of 16, a line of the cache."""
+    """Where this member's share of n things begins, or (upto) ends; at multiples of 16."""
     cdef int64_t member = team.member + upto
     if member == team.size:
         return n
