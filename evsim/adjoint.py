@@ -369,7 +369,7 @@ class _Work:
     def states_before(self, rank: int, piece: _Piece) -> NDArray:
         """The states before a piece as the core holds them, shape (n_lanes, n_state); a copy."""
         member = self.log[self.plan.populations[rank].name]
-        if piece.start and member.checkpoints is not None:
+        if piece.start and member.checkpoints is not None and self.log.checkpoint is not None:
             return member.checkpoints[piece.start // self.log.checkpoint].copy()
         states = [member.initial[name] for name in STATES[self.plan.kernels[rank]]]
         return np.concatenate(states, axis=1, dtype=self.plan.dtype)

@@ -292,8 +292,9 @@ class Simulation:
                 core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
                 if stimulus is not None:
                     core.give_line(rank, stimulus)
-                if checkpoint is not None and population.kernel not in SOURCES:
-                    core.give_checkpoints(rank, checkpoint, logs[population.name].checkpoints)
+                checkpoints = logs[population.name].checkpoints
+                if checkpoint is not None and checkpoints is not None:
+                    core.give_checkpoints(rank, checkpoint, checkpoints)
         try:
             macs = core.go(self.threads, self._teams and len(lengths) < self.threads)
         except MemoryError:
