@@ -14,13 +14,8 @@ site=$work/site
 tests=("$@")
 [ $# -gt 0 ] || tests=(
     tests/properties/test_{event_queue,instruction_sets,simulation,windows}.py tests/gradients/test_replay.py
-<<<<<<< HEAD
-    tests/unit/test_{kernels,sparse_rows,narrow_rows,dense,loss,events,counters,delta,fixed_point}.py
-    tests/unit/test_{calibration,optimizer,bad_input}.py
-=======
     tests/unit/test_{kernels,sparse_rows,narrow_rows,narrow,dense,loss,events,counters,delta,fixed_point}.py
-    tests/unit/test_{calibration,optimizer,memory,bad_input}.py
->>>>>>> b713c9d7118ac871666042ab3ac71fb750c3da33
+    tests/unit/test_{calibration,optimizer,bad_input}.py
 )
 
 # A copy of the sources, so that nothing of this build is ever taken for one of the ordinary kind.
