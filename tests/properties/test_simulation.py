@@ -6,14 +6,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import evsim.adjoint
 import evsim.plan
 from evsim.adjoint import Adjoint
+from evsim.errors import StimulusError
 from evsim.eventlog import EventLog
 from evsim.events import Events
+from evsim.models import EventSource
+from evsim.network import Network
 from evsim.simulation import Simulation
 from oracles.random_networks import Layer, Link, Recipe, bits, facts, long_delays, recipes
 
@@ -124,6 +128,18 @@ def test_checkpoints_change_no_gradient(recipe, every):
     if max(one.plan.history) == 0 or every >= log1.n_steps:  # nothing is run twice again
         assert pieces.counters["macs_rerun"] == log1.counters["macs"]
     assert not any(whole.counters["macs_rerun"].values())
+
+
+@pytest.mark.parametrize("every", [0, -3, 2.5, "all"])
+def test_checkpoints_are_a_number_of_steps(every):
+    with pytest.raises(StimulusError, match="give a number of steps, at least 1"):
+        Simulation(one_source()).run(np.zeros((3, 1, 1)), checkpoint=every)
+
+
+def one_source():
+    net = Network()
+    net.add(EventSource(1, "cue"))
+    return net
 
 
 @given(recipes(), st.integers(1, 2000))
