@@ -1,9 +1,10 @@
-"""Peak memory of one training step of a long sequence, beside torch's layers and a dense EGRU in torch.
+"""Peak memory and time of one training step of a long sequence, beside torch's layers and a dense EGRU.
 
 Motivation: a full tape of every step is what makes long sequences large.  Each contestant runs in a process
 of its own: it is made and warmed up with a short sequence, then the peak of its resident memory during one
 forward and backward over the long one is compared with what it held just before, when input and upstream
-gradient were there already.  Gradients are as in speed.py; Linux only.
+gradient were there already.  Times are processor time, the shortest of three further steps.  Gradients
+are as in speed.py; Linux only.
 
     python benchmarks/memory.py [--units 512] [--lanes 8] [--steps 1024]
 """
@@ -17,23 +18,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: Contestants by name; those that evsim does not have yet are left out of the table.
 NAMES = ("evsim, full tape", "evsim, checkpoints", "torch nn.GRU", "torch nn.LSTM", "torch EGRU")
 ACTIVITY = 0.1
-#: Aim: at most this share of the peak of torch.nn.GRU.
-AIM = 0.6
+#: Steps from one checkpoint to the next.
+CHECKPOINT = 48
+#: Aims, at most: the full tape's peak / that of torch.nn.GRU; checkpoints / full tape, in memory and in time.
+AIM_TAPE, AIM_CHECKPOINTS, AIM_TIME = 0.6, 0.25, 1.4
 
 
-def grown(name: str, units: int, lanes: int, steps: int) -> float | None:
-    """Bytes by which the peak of this process exceeds what it held before; None: there is no such mode."""
+def grown(name: str, units: int, lanes: int, steps: int) -> tuple[float, float]:
+    """Bytes by which the peak of this process exceeds what it held before, and seconds."""
+    import time
+
     import numpy as np
     from peers import stimulus
     from timing import pin
 
     pin(1)
     contestant = make(name, units)
-    if contestant is None:
-        return None
     rng = np.random.default_rng(0)
     for length in (8, steps):
         x = contestant.take(stimulus(rng, units, ACTIVITY, length, lanes))
@@ -41,7 +43,12 @@ def grown(name: str, units: int, lanes: int, steps: int) -> float | None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = status("VmRSS")
         contestant.train(x, g)
-    return status("VmHWM") - before
+    peak, seconds = status("VmHWM") - before, []
+    for _ in range(3):
+        start = time.process_time()
+        contestant.train(x, g)
+        seconds.append(time.process_time() - start)
+    return peak, min(seconds)
 
 
 def make(name: str, units: int) -> Any:
@@ -53,10 +60,10 @@ def make(name: str, units: int) -> Any:
         return TorchLayer(torch.nn.GRU, units)
     if name == "torch nn.LSTM":
         return TorchLayer(torch.nn.LSTM, units)
-    if name == "evsim, checkpoints":
-        return None  # evsim has none yet
     layer = Layer(units)
-    return Evsim(layer, ACTIVITY) if name.startswith("evsim") else TorchEGRU(layer, layer.level(ACTIVITY).eps)
+    if name == "torch EGRU":
+        return TorchEGRU(layer, layer.level(ACTIVITY).eps)
+    return Evsim(layer, ACTIVITY, checkpoint=CHECKPOINT if "checkpoints" in name else None)
 
 
 def status(key: str) -> float:
@@ -84,14 +91,23 @@ def main() -> None:
     numbers = options.steps * options.lanes * options.units
     print(f"{options.units} units, {options.lanes} lanes, {options.steps} steps, activity {ACTIVITY:g}:")
     print("growth of peak memory in one training step; that in numbers of 4 bytes per unit, lane and step;")
-    print("share of nn.GRU's")
-    for name, peak in found.items():
-        if peak is None:
-            print(f"{name:20}        -")
-            continue
-        share = peak / found["torch nn.GRU"]
-        aim = f"  aim {AIM:.0%}: {'yes' if share <= AIM else 'NO'}" if name.startswith("evsim") else ""
-        print(f"{name:20} {peak / 1e6:8.1f} MB {peak / 4 / numbers:6.1f} {share:8.0%}{aim}")
+    print("share of nn.GRU's; us per step")
+    for name, (peak, seconds) in found.items():
+        print(
+            f"{name:20} {peak / 1e6:8.1f} MB {peak / 4 / numbers:6.1f} {peak / found['torch nn.GRU'][0]:8.0%}"
+            f" {1e6 * seconds / options.steps:10.0f}"
+        )
+    full, checkpoints = found["evsim, full tape"], found["evsim, checkpoints"]
+    for text, value, aim in (
+        ("full tape / nn.GRU, memory", full[0] / found["torch nn.GRU"][0], AIM_TAPE),
+        (
+            f"every {CHECKPOINT} steps / full tape, memory",
+            checkpoints[0] / full[0],
+            AIM_CHECKPOINTS,
+        ),
+        (f"every {CHECKPOINT} steps / full tape, time", checkpoints[1] / full[1], AIM_TIME),
+    ):
+        print(f"{text}: {value:.2f}, aim at most {aim:g}: {'yes' if value <= aim else 'NO'}")
 
 
 if __name__ == "__main__":

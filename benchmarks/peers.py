@@ -10,6 +10,7 @@ none at the input.  All carry their state from call to call, cut off from what c
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from timing import quiet_warnings
 
-from evsim import Adjoint, Network, Simulation
+from evsim import Adjoint, Network, Simulation, narrow
 from evsim.models import EGRU, DeltaLSTM, EventSource
 
 #: Height of the pseudo-derivative, a triangle.
@@ -81,16 +82,32 @@ class Layer:
         self.levels: dict[float, Level] = {}
         self._rng = np.random.default_rng(seed)
 
+    def narrow(self, weights: str) -> Layer:
+        """The same layer with narrow weights, which can only run forward; it finds levels of its own."""
+        other = copy.copy(self)
+        other.net = narrow(self.net, weights)
+        other.hidden = other.net["hidden"]
+        other.projections = list(other.net.projections.values())
+        other.plan, other.levels = Simulation(other.net).plan, {}
+        return other
+
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights, with the structure of sparse ones."""
-        arrays = [(p.weight.values, p.indices, p.indptr) for p in self.projections]
+        """Bytes of the weights that the core reads, with the structure of sparse ones."""
+        arrays = [
+            (p.weight.values if p.narrow is None else p.narrow, p.indices, p.indptr) for p in self.projections
+        ]
         return sum(a.nbytes for group in arrays for a in group if a is not None)
 
     @property
+    def bytes_per_weight(self) -> int:
+        """Bytes of a dense weight."""
+        return {None: 4, "bfloat16": 2, "int8": 1}[self.net.narrow]
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of one dense row, which one event touches (float32)."""
-        return 3 * self.units * 4
+        """Bytes of one dense row, which one event touches."""
+        return 3 * self.units * self.bytes_per_weight
 
     def level(self, activity: float) -> Level:
         """Find, once, the threshold and the width for an activity; the layer is set to it.
@@ -129,10 +146,12 @@ class Layer:
 class Evsim:
     """A layer at one level of activity; making events from the dense input is part of its time."""
 
-    def __init__(self, layer: Layer, activity: float, threads: int = 1):
-        self.layer, self.level = layer, layer.level(activity)
+    def __init__(self, layer: Layer, activity: float, threads: int = 1, checkpoint: int | None = None):
+        self.layer, self.level, self.checkpoint = layer, layer.level(activity), checkpoint
         self.simulation = Simulation(layer.plan, threads)
-        self.adjoint = Adjoint(layer.plan, gamma=GAMMA, eps=self.level.eps, threads=threads)
+        self.adjoint: Any = None
+        if layer.net.narrow is None:
+            self.adjoint = Adjoint(layer.plan, gamma=GAMMA, eps=self.level.eps, threads=threads)
         self.log: Any = None
         self.beta = np.nan
 
@@ -148,7 +167,7 @@ class Evsim:
 
     def train(self, x: NDArray, g: NDArray) -> Any:
         """A run and its replay."""
-        self.log = self.simulation.run(x, carry=True)
+        self.log = self.simulation.run(x, carry=True, checkpoint=self.checkpoint)
         gradients = self.adjoint.replay(self.log, {"hidden.y": g})
         self.beta = gradients.counters["beta"]["hidden"]
         return gradients
@@ -161,7 +180,7 @@ class Evsim:
     @property
     def bytes(self) -> int:
         """Bytes of the rows touched by the last call's forward run, of both projections."""
-        return sum(self.log.counters["macs"].values()) * 4
+        return sum(self.log.counters["macs"].values()) * self.layer.bytes_per_weight
 
 
 class EvsimDelta:
@@ -196,9 +215,9 @@ class EvsimDelta:
         return sum(self.log.counters["macs"].values()) / sum(self.log.counters["dense_macs"].values())
 
 
-def int8_layer(layer: Layer) -> Layer | None:
-    """The same layer with weights of 8 bits, once evsim has them; None: it has not."""
-    return None
+def int8_layer(layer: Layer) -> Layer:
+    """The same layer with weights of 8 bits."""
+    return layer.narrow("int8")
 
 
 def stimulus(rng: np.random.Generator, units: int, activity: float, steps: int, lanes: int) -> NDArray:

@@ -10,6 +10,7 @@ class Backward:
         lengths: NDArray[np.int64],
         n_steps: int,
         n_done: int,
+        continued: bool,
         pseudo_kind: int,
         gamma: float,
         eps: float,

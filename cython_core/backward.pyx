@@ -68,6 +68,7 @@ cdef struct Replay:
     int64_t n_lanes
     int64_t n_cells             # steps * lanes
     int64_t n_open              # steps to replay; of those behind them D is known
+    bint continued              # the tape begins before the window
     const int64_t *lengths
     int32_t pseudo_kind
     double gamma
@@ -192,7 +193,7 @@ cdef void replay_egru(
             dc[i] += loss[i]
     if slot.loss_event != NULL:
         d_event = <const real *> slot.loss_event + at * n
-    if step == 0:
+    if step == 0 and not replay.continued:
         c_before = <const real *> slot.initial + lane * pop.n_state
     elif pop.kind == EGRU_PAPER:
         c_before = a_before
@@ -259,6 +260,7 @@ cdef void replay_delta(
     cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
     cdef const real *before = tape - replay.n_lanes * pop.n_tape
     cdef const real *initial = <const real *> slot.initial + lane * pop.n_state
+    cdef const real *earlier = before + 4 * n if step or replay.continued else initial + 4 * n
     cdef const real *loss
     cdef real *carry = <real *> slot.carry + lane * pop.n_state
     cdef real *D = <real *> slot.window.D + at * pop.n_in
@@ -289,9 +291,9 @@ cdef void replay_delta(
         for i in range(n):
             dh[i] += loss[i]
     if pop.kind == DELTA_GRU:
-        delta_gru_vjp(n, tape, initial + 4 * n if step == 0 else before + 4 * n, dh, carry, D)
+        delta_gru_vjp(n, tape, earlier, dh, carry, D)
     else:
-        delta_lstm_vjp(n, tape, initial + 4 * n if step == 0 else before + 4 * n, carry + 4 * n, dh, carry, D)
+        delta_lstm_vjp(n, tape, earlier, carry + 4 * n, dh, carry, D)
 
 
 cdef int64_t most_units(const Replay *replay) noexcept nogil:
@@ -468,6 +470,8 @@ cdef class Backward:
     n_done : int
         So many steps at the end have been replayed: their D is given, and the carry is the gradient of the
         states before them.  Everything else is added to.
+    continued : bool
+        The tapes are parts of longer ones and begin before the window: the states before it are read there.
     pseudo_kind : int
         0 triangle, 1 rectangle, 2 fast sigmoid.
     gamma, eps : float
@@ -479,8 +483,8 @@ cdef class Backward:
     cdef int64_t n_steps
     cdef char kind
 
-    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int64_t n_done, int pseudo_kind,
-                  double gamma, double eps):
+    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int64_t n_done, bint continued,
+                  int pseudo_kind, double gamma, double eps):
         self.plan = plan
         self.n_steps = n_steps
         self.kind = c"d" if plan.double_precision else c"f"
@@ -492,6 +496,7 @@ cdef class Backward:
         self.replay.n_lanes = lengths.size
         self.replay.n_cells = lengths.size * n_steps
         self.replay.n_open = n_steps - n_done
+        self.replay.continued = continued
         self.replay.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma

@@ -3,10 +3,13 @@
 Each returns its MACs.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t
+from libc.string cimport memcpy
 
 from evsim.core.kernels cimport (
     SparseRows,
+    add_bf16_rows,
+    add_int8_rows,
     add_outer_sparse,
     add_rows,
     add_rows_many,
@@ -16,6 +19,15 @@ from evsim.core.kernels cimport (
 )
 from evsim.core.layout cimport ProjectionRow, real
 from evsim.core.team cimport Team, share
+
+
+cdef enum:
+    STRIP_WORDS = 8     # of a strip of narrow weights, see narrow_rows.h
+
+
+cdef inline bint shared_out(const ProjectionRow *p) noexcept nogil:
+    """Whether the members of a team share the columns; sparse and narrow rows are left to member 0."""
+    return p.block_ptr == 0 and p.narrow == 0
 
 
 cdef inline int32_t contiguous(const ProjectionRow *p, int32_t first, int32_t stop) noexcept nogil:
@@ -44,6 +56,55 @@ cdef inline int64_t unit_at(const ProjectionRow *p, int32_t k, int64_t j) noexce
     return (<const uint16_t *> p.column)[j] - p.offset[k]
 
 
+cdef inline int64_t strip_columns(const ProjectionRow *p) noexcept nogil:
+    return STRIP_WORDS * 32 // p.narrow
+
+
+cdef inline int64_t block_words(const ProjectionRow *p) noexcept nogil:
+    """Words of one block of a narrow row: whole strips."""
+    cdef int64_t columns = strip_columns(p)
+    return (p.block + columns - 1) // columns * STRIP_WORDS
+
+
+cdef inline int64_t deliver_narrow(
+    const ProjectionRow *p, int32_t first, int32_t stop,
+    int64_t n, const int32_t *unit, const real *value, real *accumulators
+) noexcept nogil:
+    """`deliver` of weights in bfloat16 or int8.  Blocks that are filled up to whole strips go one by one."""
+    cdef const uint32_t *rows
+    cdef int64_t words = block_words(p)
+    cdef int64_t macs = 0
+    cdef int64_t length
+    cdef int32_t end
+    while first < stop:
+        end = contiguous(p, first, stop) if p.block % strip_columns(p) == 0 else first + 1
+        rows = <const uint32_t *> p.weight + first * words
+        length = (end - first) * p.block
+        if p.narrow == 16:
+            add_bf16_rows(n, unit, value, rows, p.n_blocks * words, length, accumulators + p.offset[first])
+        else:
+            add_int8_rows(n, unit, value, <const real *> p.scale, rows, p.n_blocks * words, length,
+                          accumulators + p.offset[first])
+        macs += n * length
+        first = end
+    return macs
+
+
+cdef inline double narrow_at(const ProjectionRow *p, int64_t unit, int32_t k, int64_t i) noexcept nogil:
+    """One weight of block k in bfloat16 or int8, without the factor of its row."""
+    cdef int64_t columns = strip_columns(p)
+    cdef int64_t place = i % columns
+    cdef int64_t strip = (unit * p.n_blocks + k) * block_words(p) + i // columns * STRIP_WORDS
+    cdef uint32_t bits = (<const uint32_t *> p.weight)[strip + place % STRIP_WORDS]
+    cdef float number
+    bits >>= p.narrow * (place // STRIP_WORDS)
+    if p.narrow == 8:
+        return <int8_t> bits
+    bits <<= 16
+    memcpy(&number, &bits, sizeof(float))
+    return number
+
+
 cdef inline int64_t deliver(
     const ProjectionRow *p, int32_t first, int32_t stop,
     int64_t n, const int32_t *unit, const real *value, real *accumulators
@@ -56,6 +117,8 @@ cdef inline int64_t deliver(
     if p.block_ptr != 0:
         rows = stored(p, first, stop)
         return add_sparse_rows(&rows, n, unit, value, weight, accumulators)
+    if p.narrow != 0:
+        return deliver_narrow(p, first, stop, n, unit, value, accumulators)
     while first < stop:
         end = contiguous(p, first, stop)
         add_rows(n, unit, value, weight + first * p.block, p.n_blocks * p.block,
@@ -74,7 +137,7 @@ cdef inline int64_t deliver_share(
     cdef int32_t stop
     cdef int64_t low
     cdef int64_t high
-    if team.size == 1 or p.block_ptr != 0:
+    if team.size == 1 or not shared_out(p):
         return deliver(p, 0, p.n_blocks, n, unit, value, accumulators) if team.member == 0 else 0
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
@@ -97,7 +160,7 @@ cdef inline int64_t deliver_many(
     cdef int64_t l
     cdef int32_t first = 0
     cdef int32_t stop
-    if p.block_ptr != 0:
+    if not shared_out(p):
         for l in range(n_lists if team.member == 0 else 0):
             macs += deliver(p, 0, p.n_blocks, end[l] - begin[l], unit + begin[l], value + begin[l],
                             accumulators + l * stride)
@@ -124,6 +187,7 @@ cdef inline int64_t deliver_to(
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
     cdef real *target = accumulators + p.offset[k]
     cdef const real *row
+    cdef real factor
     cdef int64_t macs = 0
     cdef int64_t block
     cdef int64_t e
@@ -131,7 +195,12 @@ cdef inline int64_t deliver_to(
     cdef int64_t j
     for e in range(n):
         block = <int64_t> unit[e] * p.n_blocks + k
-        if ptr == NULL:
+        if p.narrow != 0:
+            factor = value[e] if p.scale == 0 else value[e] * (<const real *> p.scale)[unit[e]]
+            for i in range(n_targets):
+                target[targets[i]] += factor * <real> narrow_at(p, unit[e], k, targets[i])
+            macs += n_targets
+        elif ptr == NULL:
             row = weight + block * p.block
             for i in range(n_targets):
                 target[targets[i]] += value[e] * row[targets[i]]

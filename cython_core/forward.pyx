@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address, sums
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
-from evsim.core.fanout cimport deliver_many, deliver_share
+from evsim.core.fanout cimport deliver_many, deliver_share, shared_out
 from evsim.core.kernels cimport (
     add_rows,
     delta_gru_advance,
@@ -160,6 +160,7 @@ cdef void receive_outside(
     cdef int64_t *end = begin + run.stretch
     cdef int64_t step
     cdef int64_t macs
+    cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
     cdef int j
     if team.member == 0:
         if not holds(pop.kind):
@@ -177,11 +178,12 @@ cdef void receive_outside(
             bucket = queue_peek(queue, start + step - projection.delay)
             begin[step] = bucket[0]
             end[step] = bucket[1]
-        if projection.block_ptr != 0:
+        if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
             wait(team)      # as below
+        last = projection.recurrent
         macs = deliver_many(projection, team, run.populations[projection.source].n, count, begin, end,
                             queue.unit, <const real *> queue.value, received, n_in, end + run.stretch)
-        if projection.block_ptr != 0:
+        if not shared_out(projection):
             wait(team)
         if team.member == 0:
             run.macs[lane * run.n_projections + j] += macs
@@ -226,6 +228,7 @@ cdef void receive_inside(
     cdef const Queue *queue
     cdef const int64_t *bucket
     cdef int64_t macs
+    cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
     cdef int j
     for j in range(pop.in_first, pop.in_stop):
         projection = &run.projections[j]
@@ -234,11 +237,14 @@ cdef void receive_inside(
             continue
         queue = &run.slot[projection.source].queue[lane]
         bucket = queue_peek(queue, step - projection.delay)
-        if projection.block_ptr != 0:
-            wait(team)      # sparse rows are not shared out, and the order of projections is kept
+        # The order of projections is kept: where rows are not shared out, and from port to port, whose blocks
+        # are shared out differently.
+        if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
+            wait(team)
+        last = projection.recurrent
         macs = deliver_share(projection, team, bucket[1] - bucket[0], queue.unit + bucket[0],
                              <const real *> queue.value + bucket[0], into)
-        if projection.block_ptr != 0:
+        if not shared_out(projection):
             wait(team)
         if team.member == 0:
             run.macs[lane * run.n_projections + j] += macs

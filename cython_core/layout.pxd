@@ -64,9 +64,11 @@ cdef struct ProjectionRow:
     int32_t block       # columns of a block = units of the target
     int32_t offset[MAX_BLOCKS]  # accumulator where each block begins
     int32_t wide        # of CSR: whether columns are int32, not uint16
-    uint64_t weight     # real[rows, n_blocks * block], or the stored values of CSR
+    int32_t narrow      # bits of a dense weight: 16 of bfloat16, 8 of int8; 0: they are real
+    uint64_t weight     # real[rows, n_blocks * block], the stored values of CSR, or strips (narrow_rows.h)
     uint64_t block_ptr  # int64[rows * n_blocks + 1] of CSR: where each block of each row begins
     uint64_t column     # uint16 or int32[nnz] of CSR: the accumulator of each stored value
+    uint64_t scale      # real[rows] of int8: the factor of each row
 
 
 cdef class PlanTable:

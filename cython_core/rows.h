@@ -84,7 +84,7 @@ TARGET void FN(add_rows_many)(
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += end[l] - begin[l];
-    if (n_events < BLOCK_REUSE * n_rows) {
+    if (n_events < BLOCK_REUSE * n_rows || n_rows == 0) {
         for (int64_t l = 0; l < n_lists; l++) {
             if (fresh)
                 memset(target + l * target_stride, 0, length * sizeof(REAL));

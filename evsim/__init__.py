@@ -30,6 +30,7 @@ from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
 from evsim.loss import binary_cross_entropy, cross_entropy, mean_squared_error
+from evsim.narrow_weights import narrow
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
 from evsim.parameter import Parameter
@@ -66,5 +67,6 @@ __all__ = [
     "cross_entropy",
     "fit",
     "mean_squared_error",
+    "narrow",
     "quantize",
 ]

@@ -21,6 +21,9 @@ from evsim.threads import usable_threads
 #: dH/dv at v = a - threshold, by name, in the order of the core.
 PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
 
+#: A replay takes so many steps at a time that their gradients at the accumulators are about so large.
+PIECE_BYTES = 8 << 20
+
 
 @dataclass(eq=False)
 class Gradients(Mapping[str, NDArray]):
@@ -108,6 +111,12 @@ class Adjoint:
                 f"the network is in {plan.network.fixed_point!r}, which has no gradient",
                 "train the network it was made from, and quantize that",
             )
+        if plan.network.narrow is not None:
+            raise GradientError(
+                "adjoint",
+                f"the network has {plan.network.narrow} weights, which have no gradient",
+                "train the network it was made from, and narrow that",
+            )
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
         self.threads = usable_threads(threads)
@@ -141,13 +150,19 @@ class Adjoint:
         """
         self._check(log)
         work = _Work(self.plan, log, self._losses(log, losses), inputs)
-        for piece in _pieces(log, max(self.plan.history)):
-            work.turn_to(piece, self._tapes(work, piece), inputs or initial)
+        tapes = self._tapes(work)
+        for piece in _pieces(log, self.plan):
+            if tapes is None:
+                work.turn_to(piece, self._run_again(work, piece), inputs or initial)
+            else:
+                steps = slice(piece.start, piece.start + piece.n_steps)
+                work.turn_to(piece, [t if t is None else t[steps] for t in tapes], inputs or initial)
             core = Backward(
                 self.plan.table,
                 piece.lengths,
                 piece.n_steps,
                 piece.n_done,
+                piece.start > 0 and tapes is not None,
                 PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
                 self.gamma,
                 self.eps,
@@ -166,7 +181,7 @@ class Adjoint:
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
         if log.network is not mine:
-            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point"):
+            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):
                 if log.network.get(part) != mine.get(part):
                     raise GradientError(
                         "log",
@@ -233,17 +248,19 @@ class Adjoint:
             raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
         return parts
 
-    def _tapes(self, work: _Work, piece: _Piece) -> list[NDArray | None]:
-        """The tape of every population in a piece of the log: the log's, or made again from its events."""
-        members = [work.log[p.name] for p in self.plan.populations]
+    def _tapes(self, work: _Work) -> list[NDArray | None] | None:
+        """The tape of every population: the log's, or made again; None where checkpoints save the memory."""
+        log = work.log
+        members = [log[p.name] for p in self.plan.populations]
         whole = all(
             not TAPES[kernel] or (member.tape is not None and member.tape_fields == TAPES[kernel])
             for member, kernel in zip(members, self.plan.kernels, strict=True)
         )
-        if not whole:
-            return self._run_again(work, piece)
-        steps = slice(piece.start, piece.start + piece.n_steps)
-        return [None if member.tape is None else member.tape[steps] for member in members]
+        if whole:
+            return [member.tape for member in members]
+        if log.checkpoint is None:
+            return self._run_again(work, _Piece(0, log.n_steps, 0, log.lengths))
+        return None
 
     def _run_again(self, work: _Work, piece: _Piece) -> list[NDArray | None]:
         core = Forward(self.plan.table, piece.lengths, piece.n_steps)
@@ -293,13 +310,18 @@ class _Piece:
         return self.start + self.n_steps - self.n_done
 
 
-def _pieces(log: EventLog, history: int) -> Iterator[_Piece]:
-    """The stretches between checkpoints, last one first; the whole log if there are none."""
-    every = log.checkpoint
+def _pieces(log: EventLog, plan: Plan) -> Iterator[_Piece]:
+    """The stretches between checkpoints, last one first, or as long as their D is not too large."""
+    history, every = max(plan.history), log.checkpoint
     if every is None:
+        step_bytes = log.n_lanes * plan.dtype.itemsize * sum(n_in for n_in, _ in plan.sizes)
+        every = max(PIECE_BYTES // max(step_bytes, 1), history, 1)
+        if log.n_steps <= 2 * every:
+            every = max(log.n_steps, 1)
+    if every >= log.n_steps:
         yield _Piece(0, log.n_steps, 0, log.lengths)
         return
-    for start in range((max(log.n_steps, 1) - 1) // every * every, -1, -every):
+    for start in range((log.n_steps - 1) // every * every, -1, -every):
         stop = min(start + every, log.n_steps)
         end = min(stop + history, log.n_steps)
         yield _Piece(start, end - start, end - stop, np.clip(log.lengths - start, 0, end - start))
@@ -354,15 +376,16 @@ class _Work:
 
     def turn_to(self, piece: _Piece, tapes: list[NDArray | None], sources: bool) -> None:
         """Make room for a piece; what is known of D at its end comes from the piece behind it."""
-        n_lanes, later = self.log.n_lanes, self.D
-        self.fresh = not later
+        n_lanes, self.fresh = self.log.n_lanes, not self.D
+        known = [later[: piece.n_done].copy() for later in self.D]
+        self.D.clear()
         # Lanes that end early leave the rest of D unwritten.
         make = np.empty if min(piece.lengths.tolist()) == piece.n_steps else np.zeros
         self.piece, self.tapes, self.sources = piece, tapes, sources
         self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
         if piece.n_done:
-            for mine, known in zip(self.D, later, strict=True):
-                mine[-piece.n_done :] = known[: piece.n_done]
+            for mine, steps in zip(self.D, known, strict=True):
+                mine[-piece.n_done :] = steps
 
     def give(self, core: Backward, rank: int) -> None:
         """Hand the arrays of one population to the core."""
@@ -418,7 +441,7 @@ class _Work:
     # -- the whole -----------------------------------------------------------------------------------------
 
     def parameters(self) -> dict[str, NDArray]:
-        """Gradients by parameter name; those of biases and thresholds are sums over lanes, in order of lane."""
+        """Gradients by name; those of biases and thresholds are sums over lanes, in order of lane."""
         found = {}
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
@@ -449,7 +472,7 @@ class _Work:
         return {"backward_active": active, "beta": beta} | macs
 
     def _add_input_gradient(self, name: str) -> None:
-        """dL/dx of a source, dense: D of the piece times the transposed weights of each of its projections."""
+        """dL/dx of a source, dense: D of the piece times the transposed weights of its projections."""
         piece = self.piece
         for index, projection in enumerate(self.plan.projections):
             if projection.source.name == name:
@@ -478,7 +501,7 @@ class _Work:
         return found | {"y": dy}
 
     def _transposed(self, index: int, steps: slice) -> NDArray:
-        """D of a projection's target at some steps of the piece times the projection's weights, transposed."""
+        """D of a projection's target at some steps of the piece times its weights, transposed."""
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]

@@ -238,6 +238,8 @@ def quantize(network: Network, fixed_point: FixedPoint | None = None) -> Network
         raise NetworkError("quantize", f"{fixed_point!r} holds no formats", "give a FixedPoint")
     if network.fixed_point is not None:
         raise NetworkError("network", f"is in {network.fixed_point!r}", "quantize the one it was made from")
+    if network.narrow is not None:
+        raise NetworkError("network", f"has {network.narrow} weights", "quantize the one it was made from")
     _check_units(network)
     for population in network.populations.values():
         _check_sums(network, population, fixed_point)

@@ -40,6 +40,8 @@ class Network:
         In the order of addition.
     fixed_point : FixedPoint or None
         The formats it runs in, if `quantize` made it.
+    narrow : str or None
+        The format of its dense weights, if `evsim.narrow` made it.
     """
 
     def __init__(self, dt: float = 1.0, seed: int = 0, dtype: str = "float32"):
@@ -61,6 +63,7 @@ class Network:
         self.populations: dict[str, Population] = {}
         self.projections: dict[str, Projection] = {}
         self.fixed_point: FixedPoint | None = None
+        self.narrow: str | None = None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{p.name}:{type(p).__name__}({p.n_units})" for p in self.populations.values())
@@ -183,11 +186,16 @@ class Network:
         Parameters
         ----------
         dtype : {"float32", "float64"}, optional
-            Its float type; by default that of this network, which one in fixed point keeps.
+            Its float type; by default that of this network, which one in fixed point or with narrow weights
+            keeps.
         """
         twin = Network(self.dt, self.seed, str(self.dtype) if dtype is None else dtype)
         if self.fixed_point is not None and twin.dtype != self.dtype:
             raise NetworkError("network", f"in fixed point cannot become {dtype}", "leave out dtype")
+        if self.narrow is not None and twin.dtype != self.dtype:
+            raise NetworkError(
+                "network", f"with {self.narrow} weights cannot become {dtype}", "leave out dtype"
+            )
         for name, population in self.populations.items():
             own = twin.populations[name] = copy.copy(population)
             own.parameters = {key: p.copy(twin.dtype) for key, p in population.parameters.items()}
@@ -196,7 +204,7 @@ class Network:
         for name, projection in self.projections.items():
             ends = twin[projection.source.name], twin[projection.target.name]
             twin.projections[name] = projection.copy(*ends, twin.dtype)
-        twin.fixed_point = self.fixed_point
+        twin.fixed_point, twin.narrow = self.fixed_point, self.narrow
         return twin
 
     def describe(self) -> dict:
@@ -206,6 +214,7 @@ class Network:
             "seed": self.seed,
             "dtype": str(self.dtype),
             "fixed_point": None if self.fixed_point is None else self.fixed_point.describe(),
+            "narrow": self.narrow,
             "populations": {name: p.describe() for name, p in self.populations.items()},
             "projections": {name: p.describe() for name, p in self.projections.items()},
         }
@@ -222,6 +231,12 @@ class Network:
                 "network",
                 f"is in {self.fixed_point!r}, nothing can be added",
                 "change the network it was made from, and quantize that again",
+            )
+        if self.narrow is not None:
+            raise NetworkError(
+                "network",
+                f"has {self.narrow} weights, nothing can be added",
+                "change the network it was made from, and narrow that again",
             )
 
     def _member(self, population: Population | str) -> Population:

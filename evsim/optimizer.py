@@ -41,6 +41,13 @@ class Optimizer(ABC):
         if clip is not None and not clip > 0:
             raise ParameterError("optimizer", f"clip is {clip!r}", "give a positive norm, or None")
         self.parameters = {name: p for name, p in parameters.items() if p.trainable}
+        for name, parameter in self.parameters.items():
+            if parameter.read_only:
+                raise ParameterError(
+                    "optimizer",
+                    f"parameter '{name}' is read-only, as dense weights of a narrowed network are",
+                    "train the network it was made from, and narrow that",
+                )
         self.lr, self.clip, self.n_steps = float(lr), clip, 0
         self._kept = {
             slot: {name: np.zeros_like(p.values) for name, p in self.parameters.items()}

@@ -27,6 +27,8 @@ class Parameter:
         Whether optimisers move it.
     rounded : callable or None
         What becomes of the values that are assigned: in fixed point they are rounded.
+    read_only : bool
+        Whether ``values`` are never to change, as those of which a narrowed network holds another copy.
     """
 
     name: str
@@ -35,12 +37,21 @@ class Parameter:
     upper: float = np.inf
     trainable: bool = True
     rounded: Callable[[NDArray], NDArray] | None = None
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         self.check(self.values)
+        if self.read_only:
+            self.values.setflags(write=False)
 
     def assign(self, values: ArrayLike) -> None:
         """Write ``values`` (broadcast to the shape) into the array, after checking them."""
+        if self.read_only:
+            raise ParameterError(
+                f"parameter '{self.name}'",
+                "is read-only, as dense weights of a narrowed network are",
+                "change the network it was made from, and narrow that again",
+            )
         new = np.asarray(values, dtype=self.values.dtype)
         try:
             new = np.broadcast_to(new, self.values.shape)

@@ -65,7 +65,8 @@ class Plan:
     Parameters
     ----------
     network : Network
-        Later changes of parameter *values* are seen; populations or projections added later are not.
+        Later changes of parameter *values* are seen; populations or projections added later are not.  Narrow
+        weights cannot change.
 
     Attributes
     ----------
@@ -85,8 +86,8 @@ class Plan:
     history : list of int
         Longest outgoing delay of each population, in steps.
     heavy : bool
-        Whether some recurrent projection is dense and so large (`HEAVY` weights) that several threads that
-        share one lane, and wait for each other in every step, are faster than one.
+        Whether some recurrent projection is dense, not narrow, and so large (`HEAVY` weights) that several
+        threads that share one lane, and wait for each other in every step, are faster than one.
     table : PlanTable
     """
 
@@ -110,7 +111,10 @@ class Plan:
         ]
         component = dict(zip(self.populations, self.components, strict=True))
         self.heavy = any(
-            not p.is_sparse and p.n_weights >= HEAVY and component[p.source] == component[p.target]
+            not p.is_sparse
+            and p.narrow is None
+            and p.n_weights >= HEAVY
+            and component[p.source] == component[p.target]
             for p in self.projections
         )
         self.kernels = [population.kernel for population in self.populations]
@@ -207,7 +211,12 @@ class Plan:
         row["delay"], row["recurrent"] = projection.delay_steps, projection.port == "recurrent"
         row["n_blocks"], row["block"] = projection.n_blocks, n
         row["offset"][: len(places)] = [place * n for place in places]
-        row["weight"] = self._address(projection.weight.values)
+        if projection.narrow is None:
+            row["weight"] = self._address(projection.weight.values)
+        else:
+            row["narrow"], row["weight"] = projection.narrow.bits, self._address(projection.narrow.words)
+            if projection.narrow.scale is not None:
+                row["scale"] = self._address(projection.narrow.scale)
         if projection.indptr is not None and projection.indices is not None:
             # Rows are cut into blocks: column b * n + i of a row is column i of its block b, and leads to
             # accumulator places[b] * n + i.  The values stay where they are.

@@ -17,6 +17,8 @@ from evsim.population import Population
 if TYPE_CHECKING:
     import scipy.sparse
 
+    from evsim.narrow_weights import NarrowRows
+
 #: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array (which
 #: is not named here, because SciPy takes longer to import than all else), or a function of (generator,
 #: shape).
@@ -76,6 +78,9 @@ class Projection:
         Dense: shape (rows, columns).  CSR: the stored values, in row order, shape (nnz,).
     indptr, indices : ndarray of int64 and int32, or None
         The CSR structure; None when dense.
+    narrow : NarrowRows or None
+        What the core reads instead of ``weight`` in a network that `evsim.narrow` made; never changes, so
+        copies share it.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Projection:
         self.indices: NDArray[np.int32] | None = None
         self._initial, self._density = weight, density
         self.weight: Parameter
+        self.narrow: NarrowRows | None = None
 
     def __repr__(self) -> str:
         form = "dense" if self.indptr is None else f"CSR, {self.n_weights} weights"
@@ -204,7 +210,7 @@ class Projection:
             "delay_steps": self.delay_steps,
             "shape": list(self.shape),
             "weights": self.n_weights,
-            "format": "csr" if self.is_sparse else "dense",
+            "format": "csr" if self.is_sparse else "dense" if self.narrow is None else self.narrow.kind,
         } | (
             {}
             if self.indptr is None or self.indices is None

@@ -309,9 +309,7 @@ class Simulation:
                 )
         return macs
 
-    def _counters(
-        self, logs: dict[str, PopulationLog], lane_steps: int, macs: list[int]
-    ) -> dict[str, Any]:
+    def _counters(self, logs: dict[str, PopulationLog], lane_steps: int, macs: list[int]) -> dict[str, Any]:
         return {
             "lane_steps": lane_steps,
             "events": {name: log.n_events for name, log in logs.items() if log.events is not None},

@@ -197,9 +197,16 @@ class Trainer:
             tick()
         return tally
 
-    def evaluate(self, trials: Iterable[Trial]) -> Tally:
-        """One pass over trials without learning, in a simulation of its own."""
-        tally, simulation = Tally(), Simulation(self.simulation.plan, self.simulation.threads)
+    def evaluate(self, trials: Iterable[Trial], network: Network | None = None) -> Tally:
+        """One pass over trials without learning, in a simulation of its own.
+
+        Parameters
+        ----------
+        network : Network, optional
+            Another one with such populations, such as a narrowed copy; by default the one that is trained.
+        """
+        runs = self.simulation.plan if network is None else network
+        tally, simulation = Tally(), Simulation(runs, self.simulation.threads)
         for trial in trials:
             start = time.perf_counter()
             log, value, _ = self._present(simulation, trial, tape=False)

@@ -22,6 +22,7 @@ from evsim.fixed_point import FixedPoint, quantize
 from evsim.models.delta import DeltaEncoder, DeltaGRU, DeltaLSTM
 from evsim.models.readout import DeltaReadout
 from evsim.models.source import EventSource
+from evsim.narrow_weights import FORMATS, narrow
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.population import Population
@@ -133,7 +134,7 @@ def run(
     All are trained with one recipe.  For each threshold: accuracy, events, operations (MACs) of the three
     passes of a training step, and its wall time.  The dense network is the one with threshold 0; what the
     thresholds do to it when they are applied only after training is shown beside, and what is left of each
-    network in fixed point.
+    network with weights of 16 and 8 bits, and in fixed point.
     """
     check_counts(
         "keyword_spotting", units=units, layers=layers, seeds=seeds, epochs=epochs, lanes=lanes, bands=bands
@@ -184,6 +185,8 @@ def run(
         if 0.0 in thetas:
             after = [_after_training(folder, task, network, theta, number) for number in numbers]
             row["after_training"] = float(np.mean(after))
+        tests = [_narrowed(folder, task, network, theta, number) for number in numbers]
+        row["narrow"] = {key: float(np.mean([test[key] for test in tests])) for key in tests[0]}
         tests = [_in_fixed_point(folder, task, network, theta, number, formats) for number in numbers]
         row["fixed_point"] = {key: float(np.mean([test[key] for test in tests])) for key in tests[0]}
     summary = {
@@ -429,6 +432,14 @@ def _after_training(
     return accuracy(Simulation(network), task.check("test"))
 
 
+def _narrowed(
+    folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int
+) -> dict[str, float]:
+    """Accuracy on the test words with narrow weights."""
+    _load(folder, network, theta, seed)
+    return {kind: accuracy(Simulation(narrow(network, kind)), task.check("test")) for kind in FORMATS}
+
+
 def _in_fixed_point(
     folder: RunFolder, task: KeywordSpotting, network: Network, theta: float, seed: int, formats: FixedPoint
 ) -> dict[str, float]:
@@ -510,6 +521,12 @@ def _print(folder: RunFolder, summary: dict[str, Any], lanes: int) -> None:
         "set after: of the dense network (threshold 0), given it after training;\n"
         "the rest: in the last epoch of training"
     )
+    small = plain_table("thres-\nhold", "accuracy\nfloat32", *(f"\n{kind}" for kind in FORMATS))
+    for row in summary["rows"]:
+        tests = (row["accuracy"], *(row["narrow"][kind] for kind in FORMATS))
+        small.add_row(f"{row['theta']:g}", *(f"{test:.1%}" for test in tests))
+    folder.console.print("\nWith narrow weights, on the test words")
+    folder.console.print(small)
     fixed = plain_table(
         "thres-\nhold", "accuracy\nfloat", "\nfixed", "silent units\nfloat", "\nfixed", "weights\ncut"
     )

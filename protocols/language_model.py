@@ -17,6 +17,7 @@ from evsim.eventlog import EventLog
 from evsim.models.egru import EGRU
 from evsim.models.readout import LinearReadout
 from evsim.models.source import EventSource
+from evsim.narrow_weights import FORMATS, narrow
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.population import Population
@@ -88,7 +89,8 @@ def run(
     """Train an EGRU language model and compare it with n-grams.
 
     Bits per token on text that was not learned from are compared with those of n-grams, and the operations
-    (MACs) that the events ask for with those of a dense network of the same size.
+    (MACs) that the events ask for with those of a dense network of the same size.  The trained network is
+    also tested with weights of 16 and 8 bits.
     """
     check_counts(
         "language_model",
@@ -132,6 +134,7 @@ def run(
         "perplexity": math.exp(
             min(checked.mean_loss, 700.0)
         ),  # a diverged network's has no floating-point number
+        "narrow_bits": {kind: _narrow_bits(trainer, task, kind) for kind in FORMATS},
         "ngram_bits": _ngrams(task.corpus),
         "alpha": checked.activity(_layers(network)),
         "beta": history.training.backward_activity() if history.training.targets else None,
@@ -205,6 +208,11 @@ def _ngrams(corpus: Corpus) -> dict[str, float]:
     }
 
 
+def _narrow_bits(trainer: Trainer, task: LanguageModel, kind: str) -> float:
+    """Bits per token on the held-out text with narrow weights."""
+    return trainer.evaluate(task.check(), narrow(trainer.network, kind)).mean_loss / math.log(2)
+
+
 def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder) -> EventLog:
     """Log and draw the network reading the start of the held-out text."""
     stretch = next(_trials(task.corpus.valid, 1, LOGGED_STEPS))
@@ -233,6 +241,8 @@ def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> N
     table = plain_table("", "evsim", "to compare with", words=("", "to compare with"))
     grams = ", ".join(f"{n}-gram {bits:.3f}" for n, bits in summary["ngram_bits"].items())
     table.add_row(f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", grams)
+    for kind, bits in summary["narrow_bits"].items():
+        table.add_row(f"  with {kind} weights", f"{bits:.3f}", f"in float32 {summary['bits_per_token']:.3f}")
     if "test_bits_per_token" in summary:
         table.add_row(f"bits per {unit}, test text", f"{summary['test_bits_per_token']:.3f}", "")
     table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 when dense")

@@ -1,4 +1,4 @@
-"""The event queue, seen from outside: an event arrives exactly its delay later, in this window or a later one."""
+"""The event queue, seen from outside: an event arrives exactly its delay later, in this window or another."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -84,7 +84,7 @@ def test_events_in_flight_are_those_of_each_lane_when_lanes_end_early(lengths, d
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**16))
 @settings(max_examples=25)
 def test_a_queue_grows_without_losing_events(n_steps, lanes, seed):
-    """Every unit fires at every step, more events than there is room for at first; none is lost or changed."""
+    """Every unit fires at every step, more than there is room for at first; none is lost or changed."""
     net = Network(dtype="float64")
     net.add(EventSource(1, name="cue"))
     net.add(EGRU(50, name="hidden", threshold=0.0))

@@ -15,6 +15,7 @@ from evsim.data.formants import synthetic_words
 from evsim.errors import DataError, ProtocolError
 from evsim.eventlog import EventLog
 from evsim.fixed_point import FixedPoint, quantize
+from evsim.narrow_weights import narrow
 from evsim.optimizer import SGD
 from evsim.protocol import RunFolder, Trial
 from evsim.protocols import keyword_spotting
@@ -448,6 +449,14 @@ class TestKeywordSpottingRun:
         for name in ("mel", "layer1", "layer2", "output"):
             assert log[name].events.equal(word[name].events)
             assert log[name].n_events > 0
+
+    def test_narrow_weights(self, spotted, task):
+        """The trained networks once more, with weights of 16 and 8 bits."""
+        for row in read(spotted / "summary.json")["rows"]:
+            network = trained(spotted, task, row["theta"])
+            assert set(row["narrow"]) == {"bfloat16", "int8"}
+            for kind, found in row["narrow"].items():
+                assert found == accuracy_by_hand(narrow(network, kind), task, "test")
 
     def test_fixed_point(self, spotted, task):
         """The trained networks once more, with rounded numbers: Q2.6 ends at 2 - 1/64."""

@@ -13,6 +13,7 @@ from evsim.checkpoint import Checkpoint
 from evsim.data.text import Corpus, load_corpus
 from evsim.errors import ProtocolError
 from evsim.eventlog import EventLog
+from evsim.narrow_weights import narrow
 from evsim.optimizer import SGD
 from evsim.protocol import Protocol, RunFolder, Trial, load, names
 from evsim.protocols import DelayedCopy, LanguageModel, delayed_copy, language_model
@@ -312,6 +313,10 @@ class TestLanguageModelRun:
             bits_per_token(network, task.corpus.valid), rel=1e-5
         )
         assert summary["perplexity"] == pytest.approx(2 ** summary["bits_per_token"], rel=1e-9)
+        assert set(summary["narrow_bits"]) == {"bfloat16", "int8"}
+        for kind, found in summary["narrow_bits"].items():
+            expected = bits_per_token(narrow(network, kind), task.corpus.valid)
+            assert found == pytest.approx(expected, rel=1e-5)
         assert set(summary["ngram_bits"]) == {"3", "5"}
         assert 0 < summary["alpha"] < 1
         assert 0 < summary["beta"] <= 1

@@ -17,7 +17,6 @@ LEVELS = (
         "evsim.events",
         "evsim.loss",
         "evsim.memory",
-        "evsim.narrow",
         "evsim.parameter",
         "evsim.provenance",
         "evsim.threads",
@@ -27,6 +26,7 @@ LEVELS = (
     ("evsim.network", "evsim.models.*"),
     (
         "evsim.fixed_point",
+        "evsim.narrow_weights",
         "evsim.plan",
         "evsim.raster",
         "evsim.comparison",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evsim.core import kernels
-from evsim.narrow import from_bfloat16, strips, to_bfloat16, to_int8
+from evsim.narrow_weights import from_bfloat16, strips, to_bfloat16, to_int8
 
 
 def on_each_path(run):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evsim.errors import NetworkError
-from evsim.models import DeltaEncoder, DeltaLSTM, DeltaReadout, EGRU, EventSource, LeakyReadout
+from evsim.models import EGRU, DeltaEncoder, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.plan import Plan
 from evsim.simulation import Simulation
