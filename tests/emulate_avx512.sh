@@ -82,7 +82,10 @@ sound: waveoutdrv=dummy
 display_library: term
 MACHINE
 echo c >start # for a Bochs with a debugger: go on
-TERM=xterm timeout 900 script -qfc "bochs -q -f bochsrc -rc start" /dev/null >screen </dev/null || true
+# `script` is the terminal that Bochs asks for; it may miss Bochs's end.
+TERM=xterm timeout 900 script -qfc "bochs -q -f bochsrc -rc start" /dev/null >screen </dev/null &
+while kill -0 $! 2>/dev/null && ! grep -qs 'Power down' serial; do sleep 2; done
+kill $! 2>/dev/null || true
 
 failed=0
 for path in avx512 avx2 baseline; do
