@@ -1,9 +1,9 @@
 """The loop over time, backwards: adjoint event replay.
 
 Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
-fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D)
-are known, each weight row is written by its own unit, over that unit's events.  Rows of units that sent
-nothing are not touched.
+fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) of
+a piece of time are known, each weight row is written (first piece) or added to by its own unit, over that
+unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
 
 Lanes run in parallel backwards in time, or a team of threads shares a lane; units run in parallel for the
 weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
@@ -45,7 +45,7 @@ from evsim.core.layout cimport (
     sends_changes,
 )
 from evsim.core.paper_form cimport Window, gather_gated, outer_gated, reset_gate_gradient
-from evsim.core.team cimport Team, share, wait
+from evsim.core.team cimport Team, evsim_team_size, share, wait
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
 cdef struct Slot:
@@ -55,7 +55,7 @@ cdef struct Slot:
     void *loss_value        # of delta units: real[events of the window], for each event it sent
     void *loss_event
     void *dline             # real[T, B, n], OUT: gradient at the stimulus of a source that sends changes
-    void *carry             # real[B, n_state]: zero at first; OUT: gradient of the initial state
+    void *carry             # real[B, n_state]: zero at the end of a run; OUT: gradient of the initial state
     void *dbias             # real[B, n_in], OUT
     void *dthreshold        # real[B, n], OUT
     int64_t *active         # int64[B], OUT: backward-active units, summed over steps
@@ -385,7 +385,7 @@ cdef bint replay_team(const Replay *replay, int64_t lane, int n_threads, real *t
             replay_member(replay, lane, scratch, 0, 1, tag)
         else:
             with parallel(num_threads=n_threads):
-                replay_member(replay, lane, scratch, threadid(), n_threads, tag)
+                replay_member(replay, lane, scratch, threadid(), evsim_team_size(), tag)
     for member in range(n_threads):
         scratch_free(&scratch[member])
     free(compact)
@@ -485,6 +485,8 @@ cdef class Backward:
 
     def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int64_t n_done, bint continued,
                   int pseudo_kind, double gamma, double eps):
+        if lengths.size * n_steps > 0x7FFFFFFF:
+            raise ValueError(f"backward: {n_steps} steps of {lengths.size} lanes are too many at once")
         self.plan = plan
         self.n_steps = n_steps
         self.kind = c"d" if plan.double_precision else c"f"

@@ -45,7 +45,7 @@ from evsim.core.layout cimport (
     real,
 )
 from evsim.core.paper_form cimport receive_gated
-from evsim.core.team cimport Team, wait
+from evsim.core.team cimport Team, evsim_team_size, wait
 
 cdef enum:
     STRETCH_BYTES = 4194304     # what a component receives in a stretch of time, at most, but a step at least
@@ -372,7 +372,7 @@ cdef bint run_team(const Run *run, int64_t lane, int n_threads, real *tag) noexc
             run_member(run, lane, &scratch, 0, 1, tag)
         else:
             with parallel(num_threads=n_threads):
-                run_member(run, lane, &scratch, threadid(), n_threads, tag)
+                run_member(run, lane, &scratch, threadid(), evsim_team_size(), tag)
     scratch_free(&scratch)
     return scratch.good
 

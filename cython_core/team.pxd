@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t
 
 cdef extern from "team.h" nogil:
     void evsim_barrier()
+    int evsim_team_size()
 
 # One thread's place.  Whatever is not shared out is done by member 0 while the others wait.
 cdef struct Team:

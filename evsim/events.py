@@ -245,8 +245,6 @@ class Events:
             raise StimulusError(
                 "events", f"{self!r} cannot be followed by {later!r}", "units and lanes must agree"
             )
-        if not self.n_steps:
-            return later
         if self.n_steps == 0:
             return later
         n_steps, mine = self.n_steps + later.n_steps, len(self)

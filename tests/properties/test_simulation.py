@@ -1,5 +1,8 @@
 """What must not change a result: threads, order of description and of events, lanes, windows, tapes."""
 
+import os
+import subprocess
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +107,31 @@ def test_a_team_and_projections_to_two_ports():
             team, log = run(recipe, threads=2)
             assert facts(log) == facts(expected)
             assert bits(replay(team, log, recipe.losses(), threads=2)) == gradients
+
+
+def test_a_team_smaller_than_asked_for():
+    """OpenMP may start fewer threads than it was asked for."""
+    code = """
+import numpy as np, evsim, evsim.plan
+from evsim.models import EGRU, EventSource
+evsim.plan.HEAVY = 0
+net = evsim.Network(seed=0)
+net.add(EventSource(40, "cue"))
+net.add(EGRU(100, "hidden", threshold=0.05))
+net.connect("cue", "hidden")
+net.connect("hidden", "hidden")
+x = np.random.default_rng(0).normal(size=(20, 1, 40)).astype("float32")
+found = []
+for threads in (1, 4):
+    sim = evsim.Simulation(net, threads=threads)
+    log = sim.run(x)
+    gradients = evsim.Adjoint(sim.plan, threads=threads).replay(log, {"hidden.y": np.ones((20, 1, 100))})
+    found.append([log["hidden"].tape.tobytes(), *(gradients[name].tobytes() for name in gradients)])
+assert log["hidden"].n_events > 100
+assert found[0] == found[1]
+"""
+    environment = os.environ | {"OMP_THREAD_LIMIT": "2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------
