@@ -137,22 +137,26 @@ assert found[0] == found[1]
 # -- checkpoints -------------------------------------------------------------------------------------------
 
 
-@given(recipes(), st.integers(1, 20))
-@settings(max_examples=30)
-def test_checkpoints_change_no_gradient(recipe, every):
+def assert_same_replay(pieces, whole, dtype):
     """Sums over pieces are taken in another order; which units were active, and all counts, are the same."""
-    (one, log1), (two, log2) = run(recipe), run(recipe, checkpoint=every)
-    assert all(log2[name].tape is None for name in log2 if log2[name].events is not None)
-    losses = recipe.losses()
-    whole = replay(one, log1, losses, inputs=True, initial=True)
-    pieces = replay(two, log2, losses, inputs=True, initial=True)
-    tolerance = 1e-12 if one.plan.dtype == np.float64 else 1e-4
+    tolerance = 1e-12 if dtype == np.float64 else 1e-4
     assert_close(pieces, whole, tolerance)
     assert_close(pieces.inputs, whole.inputs, tolerance)
     for name in whole.initial:
         assert_close(pieces.initial[name], whole.initial[name], tolerance)
     for key in ("backward_active", "macs_state", "macs_weight"):
         assert pieces.counters[key] == whole.counters[key]
+
+
+@given(recipes(), st.integers(1, 20))
+@settings(max_examples=30)
+def test_checkpoints_change_no_gradient(recipe, every):
+    (one, log1), (two, log2) = run(recipe), run(recipe, checkpoint=every)
+    assert all(log2[name].tape is None for name in log2 if log2[name].events is not None)
+    losses = recipe.losses()
+    whole = replay(one, log1, losses, inputs=True, initial=True)
+    pieces = replay(two, log2, losses, inputs=True, initial=True)
+    assert_same_replay(pieces, whole, one.plan.dtype)
     if max(one.plan.history) == 0 or every >= log1.n_steps:  # nothing is run twice again
         assert pieces.counters["macs_rerun"] == log1.counters["macs"]
     assert not any(whole.counters["macs_rerun"].values())
@@ -178,13 +182,7 @@ def test_long_replays_go_piece_by_piece(recipe, piece_bytes):
     whole = replay(one, log, losses, inputs=True, initial=True)
     with patch.object(evsim.adjoint, "PIECE_BYTES", piece_bytes):
         pieces = replay(one, log, losses, inputs=True, initial=True)
-    tolerance = 1e-12 if one.plan.dtype == np.float64 else 1e-4
-    assert_close(pieces, whole, tolerance)
-    assert_close(pieces.inputs, whole.inputs, tolerance)
-    for name in whole.initial:
-        assert_close(pieces.initial[name], whole.initial[name], tolerance)
-    for key in ("backward_active", "macs_state", "macs_weight"):
-        assert pieces.counters[key] == whole.counters[key]
+    assert_same_replay(pieces, whole, one.plan.dtype)
 
 
 # -- order -------------------------------------------------------------------------------------------------
