@@ -267,7 +267,7 @@ cdef bint advance(
     cdef real *value = NULL
     cdef real one = 1
     cdef int32_t zero = 0
-    cdef int32_t count
+    cdef int32_t count = 0
 
     if decides(pop.kind):
         own = &slot.queue[lane]
