@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
         The window in ms: [start, start + duration).
     n_lanes : int
     samples : ndarray of float64, shape (n_samples,)
-        Increasing times in [start, start + duration] at which states were sampled; None is taken for no times.
+        Increasing times in [start, start + duration] of samples of states; None is taken for none.
     counters : dict
         Operation counts of the forward run.
     network : dict
@@ -183,6 +184,43 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
     def dt(self) -> None:
         """None: there are no steps."""
         return None
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the log as a SONATA HDF5 file and return its path.
+
+        It is written beside the target under a hidden name and renamed when whole, so that the name ``path``
+        never stands for half a log.  Everything is kept but `tape`.
+
+        Parameters
+        ----------
+        path : str or Path
+        overwrite : bool
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        LogError
+            The file exists, or cannot be written.
+        """
+        from evsim.sonata_continuous import write
+
+        self.complete_provenance()
+        return write(self, path, overwrite=overwrite)
+
+    @classmethod
+    def open(cls, path: str | Path) -> ContinuousLog:
+        """Read a file made by `save`; `EventLog.open` does that for logs of both kinds.
+
+        Raises
+        ------
+        LogError
+            The file is missing, foreign, damaged or inconsistent, or of a run in steps.
+        """
+        from evsim.sonata_continuous import read
+
+        content = read(path)
+        members = content.pop("populations")
+        return cls({name: ContinuousPopulationLog(**member) for name, member in members.items()}, **content)
 
     def equal(self, other: ContinuousLog) -> bool:
         """Whether two logs hold the same run: the same bits in all that a file keeps."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.events import Events
 from evsim.log import Log, PopulationRecord, same, same_arrays
-from evsim.provenance import provenance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -262,13 +262,12 @@ class EventLog(Log[PopulationLog]):
         """
         from evsim.sonata import write
 
-        if "evsim" not in self.provenance:
-            self.provenance = provenance(**self.provenance)
+        self.complete_provenance()
         return write(self, path, overwrite=overwrite, states=states)
 
     @classmethod
-    def open(cls, path: str | Path) -> EventLog:
-        """Read a file made by `save`.
+    def open(cls, path: str | Path) -> EventLog | ContinuousLog:
+        """Read a file made by `save`; that of a run in continuous time becomes a `ContinuousLog`.
 
         Raises
         ------
@@ -276,7 +275,10 @@ class EventLog(Log[PopulationLog]):
             The file is missing, foreign, damaged or inconsistent.
         """
         from evsim.sonata import read
+        from evsim.sonata_file import is_continuous
 
+        if is_continuous(path):
+            return ContinuousLog.open(path)
         content = read(path)
         members = {name: PopulationLog(**member) for name, member in content.pop("populations").items()}
         return cls(members, **content)

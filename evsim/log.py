@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evsim.errors import LogError
 from evsim.events import Events
-from evsim.provenance import to_json
+from evsim.provenance import provenance, to_json
 from evsim.timed_events import TimedEvents
 
 
@@ -85,6 +85,11 @@ class Log(Generic[Member]):
     def summary(self) -> list[dict]:
         """A row per population: type, size, events, activity, rates and extreme units (see `summary_row`)."""
         return [population.summary() for population in self.populations.values()]
+
+    def complete_provenance(self) -> None:
+        """Note versions, machine and time, unless a run has done so."""
+        if "evsim" not in self.provenance:
+            self.provenance = provenance(**self.provenance)
 
     def equal_about(self, other: Log) -> bool:
         """Whether parameters, counters, network and provenance are the same, to the last bit."""

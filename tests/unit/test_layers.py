@@ -31,7 +31,7 @@ LEVELS = (
         "evsim.projection",
         "evsim.selection",
     ),
-    ("evsim.network", "evsim.models.*"),
+    ("evsim.network", "evsim.sonata_file", "evsim.models.*"),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -41,6 +41,7 @@ LEVELS = (
         "evsim.comparison",
         "evsim.examples",
         "evsim.sonata",
+        "evsim.sonata_continuous",
     ),
     ("evsim.continuous_log",),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
