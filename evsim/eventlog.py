@@ -7,7 +7,6 @@ format.  Arrays are time-major: (step, lane, unit).  Times are in ms from the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.events import Events
-from evsim.provenance import provenance, to_json
+from evsim.log import Log, PopulationRecord, same, same_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, repr=False)
-class PopulationLog:
+class PopulationLog(PopulationRecord):
     """What one population did in the window of a run.
 
     Attributes
@@ -122,26 +122,6 @@ class PopulationLog:
         return (self._sent.step + self.start_step) * np.float64(self.dt)
 
     @property
-    def lane(self) -> NDArray[np.int64]:
-        """Lane of every event, shape (n_events,)."""
-        return self._sent.lane
-
-    @property
-    def unit(self) -> NDArray[np.int32]:
-        """Unit of every event, shape (n_events,)."""
-        return self._sent.unit
-
-    @property
-    def value(self) -> NDArray:
-        """Payload of every event, shape (n_events,), float32 or float64."""
-        return self._sent.value
-
-    @property
-    def n_events(self) -> int:
-        """Number of events; 0 for populations that send nothing."""
-        return 0 if self.events is None else len(self.events)
-
-    @property
     def lane_steps(self) -> int:
         """Steps summed over lanes."""
         if self.lengths is not None:
@@ -152,12 +132,6 @@ class PopulationLog:
     def activity(self) -> float:
         """Events / (units x lane-steps), the alpha of the EGRU papers."""
         return self.n_events / max(self.n_units * self.lane_steps, 1)
-
-    @property
-    def _sent(self) -> Events:
-        if self.events is None:
-            raise LogError(f"population '{self.name}'", f"a {self.kind} sends no events", "look at its state")
-        return self.events
 
     # -- pictures and comparison -------------------------------------------------------------------------
 
@@ -185,15 +159,15 @@ class PopulationLog:
             _facts(self) == _facts(other)
             and _same_events(self.events, other.events)
             and _same_events(self.carried, other.carried)
-            and _same_arrays(self.initial, other.initial)
-            and _same(self.thresholds, other.thresholds)
+            and same_arrays(self.initial, other.initial)
+            and same(self.thresholds, other.thresholds)
             and (mine == theirs if "v" in (mine, theirs) else True)
-            and (mine is None or theirs is None or _same(self.state, other.state))
+            and (mine is None or theirs is None or same(self.state, other.state))
         )
 
 
 @dataclass(eq=False, repr=False)
-class EventLog:
+class EventLog(Log[PopulationLog]):
     """Everything a run leaves behind, and everything `Adjoint` needs to replay it.
 
     Attributes
@@ -261,23 +235,6 @@ class EventLog:
         kinds = ", ".join(f"{p.name}:{p.kind}({p.n_units})" for p in self.populations.values())
         return f"EventLog({kinds}; {self.n_lanes} lanes x {self.n_steps} steps of {self.dt:g} ms)"
 
-    def __getitem__(self, name: str) -> PopulationLog:
-        try:
-            return self.populations[name]
-        except KeyError:
-            raise LogError("log", f"has no population '{name}'", f"it has {self.names}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.populations)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.populations
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the populations, in the order of the network."""
-        return list(self.populations)
-
     @property
     def duration(self) -> float:
         """Length of the window in ms."""
@@ -305,13 +262,12 @@ class EventLog:
         """
         from evsim.sonata import write
 
-        if "evsim" not in self.provenance:
-            self.provenance = provenance(**self.provenance)
+        self.complete_provenance()
         return write(self, path, overwrite=overwrite, states=states)
 
     @classmethod
-    def open(cls, path: str | Path) -> EventLog:
-        """Read a file made by `save`.
+    def open(cls, path: str | Path) -> EventLog | ContinuousLog:
+        """Read a file made by `save`; that of a run in continuous time becomes a `ContinuousLog`.
 
         Raises
         ------
@@ -319,14 +275,13 @@ class EventLog:
             The file is missing, foreign, damaged or inconsistent.
         """
         from evsim.sonata import read
+        from evsim.sonata_file import is_continuous
 
+        if is_continuous(path):
+            return ContinuousLog.open(path)
         content = read(path)
         members = {name: PopulationLog(**member) for name, member in content.pop("populations").items()}
         return cls(members, **content)
-
-    def summary(self) -> list[dict]:
-        """A row per population: type, size, events, activity, rates and extreme units (see `summary_row`)."""
-        return [population.summary() for population in self.populations.values()]
 
     def figure(self, **options: Any) -> Figure:
         """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""
@@ -343,15 +298,7 @@ class EventLog:
             and np.array_equal(self.lengths, other.lengths)
             and self.names == other.names
             and all(self[name].equal(other[name]) for name in self)
-            and _same_arrays(self.parameters, other.parameters)
-            and all(
-                to_json(mine, sort_keys=True) == to_json(theirs, sort_keys=True)
-                for mine, theirs in (
-                    (self.counters, other.counters),
-                    (self.network, other.network),
-                    (self.provenance, other.provenance),
-                )
-            )
+            and self.equal_about(other)
         )
 
 
@@ -359,21 +306,7 @@ def _facts(log: PopulationLog) -> tuple:
     return log.name, log.kind, log.n_units, log.dt, log.start_step
 
 
-def _same(mine: NDArray | None, theirs: NDArray | None) -> bool:
-    """Same dtype, shape and bits (so that NaN equals itself and -0 is not 0)."""
-    if mine is None or theirs is None:
-        return mine is theirs
-    if mine.dtype != theirs.dtype or mine.shape != theirs.shape:
-        return False
-    bits = f"u{mine.dtype.itemsize}"
-    return np.array_equal(np.asarray(mine, order="C").view(bits), np.asarray(theirs, order="C").view(bits))
-
-
-def _same_arrays(mine: Mapping[str, NDArray], theirs: Mapping[str, NDArray]) -> bool:
-    return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
-
-
 def _same_events(mine: Events | None, theirs: Events | None) -> bool:
     if mine is None or theirs is None:
         return mine is theirs
-    return mine.equal(theirs) and _same(mine.value, theirs.value)
+    return mine.equal(theirs) and same(mine.value, theirs.value)
