@@ -23,7 +23,6 @@ cdef struct UnitRow:
     int32_t n_slot      # and what the kernels keep beside it
     int32_t n_par
     int32_t main        # the state that is sampled
-    int32_t event_time  # whether the gradient goes through the times of its events, not their payloads
     int32_t own_gate    # EGRU: whether its events are gated by its own r
     int32_t out_first   # projections from it are rows out_first:out_stop
     int32_t out_stop
@@ -36,9 +35,8 @@ cdef struct FanRow:
     int32_t target
     int32_t n_blocks
     int32_t wide        # weights are float64, not float32
-    int32_t gated       # the last block takes the gated payload (EGRU's recurrent port)
-    int32_t post        # and is multiplied by the target's r
-    int32_t instant     # no target is reached later than at once
+    int32_t gated       # EGRU: the last block takes the payload times the sender's r
+    int32_t post        # EGRU: the last block is multiplied by the target's r
     int32_t slot[MAX_BLOCKS]    # state that each block is added to
     uint64_t weight     # the parameter's values
     uint64_t ptr        # int64[n_source + 1]: pairs of each row; 0: all units of the target, with one delay

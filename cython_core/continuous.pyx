@@ -18,13 +18,13 @@ FLOWS = {
 }
 
 UNITS = np.dtype(
-    [(name, "i4") for name in ("kind", "n", "stride", "n_state", "n_slot", "n_par", "main", "event_time")]
+    [(name, "i4") for name in ("kind", "n", "stride", "n_state", "n_slot", "n_par", "main")]
     + [(name, "i4") for name in ("own_gate", "out_first", "out_stop")]
     + [("first", "i8"), ("par", "u8"), ("constants", "u8")],
     align=True,
 )
 FANS = np.dtype(
-    [(name, "i4") for name in ("source", "target", "n_blocks", "wide", "gated", "post", "instant")]
+    [(name, "i4") for name in ("source", "target", "n_blocks", "wide", "gated", "post")]
     + [("slot", "i4", MAX_BLOCKS)]
     + [(name, "u8") for name in ("weight", "ptr", "unit", "where", "pair", "delay")],
     align=True,

@@ -326,6 +326,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
     cdef double x[MAX_SLOTS]
     cdef double lam[MAX_SLOTS]
     cdef double par[MAX_SLOTS]
+    cdef double to_par[MAX_SLOTS]
     cdef double dsums[2]
     cdef double B
     cdef double r
@@ -362,7 +363,10 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         x[0] = par[1]
         x[3] = lam[3] = 0
     else:
-        active.flow.kind[pop.kind].unfire(K, par, x, lam, event.value, run.at_value[at])
+        memset(to_par, 0, sizeof(to_par))
+        active.flow.kind[pop.kind].unfire(K, par, x, lam, event.value, run.at_value[at], to_par)
+        for k in range(pop.n_par):
+            dpar[k * pop.stride] += to_par[k]
     lane.latest[pop.first + unit] = lane.previous[number]
     for k in range(pop.n_slot):
         lane.x[k * 4] = x[k]

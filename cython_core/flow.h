@@ -23,9 +23,9 @@ typedef struct {
     /* adjoint of advance: x and lam at the end -> at the start; adds to dpar and dK */
     void (*retreat)(const double *K, int64_t m, int64_t stride, const double *h, const double *par, double *x,
                     double *lam, const double *dsums, double *dpar, double *dK);
-    /* one delta unit: x and lam after its event -> before it */
+    /* one delta unit: x and lam after its event -> before it; adds to dpar (stride 1) */
     void (*unfire)(const double *K, const double *par, double *x, double *lam, double payload,
-                   double dpayload);
+                   double dpayload, double *dpar);
 } Flow;
 
 enum { EGRU_FLOW, LIF_FLOW, GRU_FLOW, LSTM_FLOW, LEAKY_FLOW, SUM_FLOW, N_FLOWS };

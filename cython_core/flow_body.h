@@ -43,6 +43,6 @@ TARGET void FN(add_to_double)(int64_t n, const double *restrict from, double *re
 #define SILENT(kind)                                                                                          \
     {FN(kind##_advance), NULL, NULL, NULL, FN(kind##_rate), FN(kind##_retreat), NULL}
 #define FLOWS                                                                                                 \
-    {{CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru, FN(delta_gru_unfire)),                  \
-      CROSSING(delta_lstm, FN(delta_lstm_unfire)), SILENT(leaky_readout), SILENT(delta_readout)},             \
+    {{CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),                  \
+      CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},             \
      FN(least), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double)}

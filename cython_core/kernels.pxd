@@ -161,7 +161,7 @@ cdef extern from "kernel_table.h" nogil:
             const double *, int64_t, int64_t, const double *, const double *, double *, double *,
             const double *, double *, double *) noexcept nogil
         void (*unfire)(
-            const double *, const double *, double *, double *, double, double) noexcept nogil
+            const double *, const double *, double *, double *, double, double, double *) noexcept nogil
 
     enum:
         EGRU_FLOW
