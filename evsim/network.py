@@ -349,6 +349,12 @@ class Network:
 
 def _steps(where: str, delay: Delay, dt: float) -> int:
     """A delay in steps."""
+    if np.ndim(delay) > 0:
+        raise NetworkError(
+            where,
+            f"delays of shape {np.shape(delay)} are for continuous time only",
+            "give a number of ms, or make a Network with dt=None",
+        )
     if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):
         raise NetworkError(where, f"delay is {delay!r} ms", "give a number of ms, 0 or more")
     steps = round(delay / dt)

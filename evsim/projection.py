@@ -306,9 +306,9 @@ class Projection:
 
     def describe(self) -> dict:
         """Everything but the values, as JSON can hold it."""
-        timing = {"delay_steps": self.delay_steps}
+        timing: dict[str, Any] = {"delay_steps": self.delay_steps}
         if self.delay is not None:
-            timing = {"delays": self.delay.values.size}
+            timing = {"delays": list(self.delay.values.shape)}
         return {
             "source": self.source.name,
             "target": self.target.name,
