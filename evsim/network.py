@@ -349,10 +349,10 @@ class Network:
 
 def _steps(where: str, delay: Delay, dt: float) -> int:
     """A delay in steps."""
-    if np.ndim(delay) > 0:
+    if isinstance(delay, (list, tuple, np.ndarray)) or callable(delay) or hasattr(delay, "tocsr"):
         raise NetworkError(
             where,
-            f"delays of shape {np.shape(delay)} are for continuous time only",
+            "delays that differ from pair to pair are for continuous time only",
             "give a number of ms, or make a Network with dt=None",
         )
     if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):

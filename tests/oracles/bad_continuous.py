@@ -162,6 +162,9 @@ CASES = [
     ),
     Case("text as delay", NetworkError, lambda n: n.connect("cue", "answer", delay="1 ms"), ("'1 ms'",)),
     Case(
+        "ragged delays", NetworkError, lambda n: n.connect("cue", "answer", delay=[[1], [1, 2]]), ("[[1],",)
+    ),
+    Case(
         "delay of a pair",
         ParameterError,
         lambda n: n.connect("cue", "answer", delay=[[1, 2], [3, NAN], [5, 6]]),
@@ -213,7 +216,7 @@ CASES = [
         "delays of pairs in steps",
         NetworkError,
         lambda n: _in_steps().connect("cue", "answer", delay=[[1.0], [2.0]]),
-        ("cue->answer", "(2, 1)", "dt=None"),
+        ("cue->answer", "pair to pair", "dt=None"),
     ),
     # Cascades
     Case(
