@@ -349,6 +349,12 @@ class Network:
 
 def _steps(where: str, delay: Delay, dt: float) -> int:
     """A delay in steps."""
+    if isinstance(delay, (list, tuple, np.ndarray)) or callable(delay) or hasattr(delay, "tocsr"):
+        raise NetworkError(
+            where,
+            "delays that differ from pair to pair are for continuous time only",
+            "give a number of ms, or make a Network with dt=None",
+        )
     if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):
         raise NetworkError(where, f"delay is {delay!r} ms", "give a number of ms, 0 or more")
     steps = round(delay / dt)

@@ -224,7 +224,7 @@ class Projection:
     def _delays(self, dtype: np.dtype, rng: np.random.Generator) -> NDArray:
         """The delays that were given, in the shape of ``delay``."""
         delay: Any = self._initial_delay
-        if np.ndim(delay) == 0 and isinstance(delay, (int, float, np.generic)):
+        if isinstance(delay, (int, float, np.number)):  # then no need of pairs
             return np.array([delay], dtype=dtype)
         where, matrix = f"projection '{self.name}'", (self.source.n_units, self.target.n_units)
         pairs = self.pairs() if self.is_sparse else None
@@ -306,9 +306,9 @@ class Projection:
 
     def describe(self) -> dict:
         """Everything but the values, as JSON can hold it."""
-        timing = {"delay_steps": self.delay_steps}
+        timing: dict[str, Any] = {"delay_steps": self.delay_steps}
         if self.delay is not None:
-            timing = {"delays": self.delay.values.size}
+            timing = {"delays": list(self.delay.values.shape)}
         return {
             "source": self.source.name,
             "target": self.target.name,

@@ -90,7 +90,7 @@ class _DeltaUnits(Population):
         self._add("bias", self._bias, (4 * self.n_units,), dtype, rng)
         limits: dict[str, Any] = {"lower": 0.0}
         if self.continuous:
-            reason = "at 0 there is no end of events at one instant"
+            reason = "with 0 a unit sends without end at one instant"
             limits = {"lower": LOWEST_THRESHOLD, "reason": reason}
         self._add("threshold", self._threshold, (self.n_units,), dtype, rng, trainable=False, **limits)
         if self.continuous:

@@ -183,7 +183,7 @@ class EGRU(Population):
             self._add("recurrent_bias", 0.0, (3 * self.n_units,), dtype, rng)
         limits: dict[str, Any] = {"lower": 0.0, "upper": 1.0}
         if self.continuous:
-            reason = "at 0 there is no end of events at one instant, at 1 there never is one"
+            reason = "with 0 a unit sends without end at one instant, with 1 never"
             limits = {"lower": LOWEST_THRESHOLD, "upper": HIGHEST_THRESHOLD, "reason": reason}
         self._add(
             "threshold",

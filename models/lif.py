@@ -119,7 +119,7 @@ class LIF(Population):
             dtype,
             rng,
             lower=self.reset + THRESHOLD_ABOVE_RESET,
-            reason=f"it must be above the reset {self.reset:g}, or there is no end of events at one instant",
+            reason=f"at the reset, {self.reset:g}, or below, a unit sends without end at one instant",
             trainable=self._train_threshold,
         )
         for name, initial in self._time_constants.items():
