@@ -9,9 +9,50 @@ import numpy as np
 
 from oracles.continuous_description import Description, from_network
 from oracles.continuous_driver import Result
+from oracles.continuous_eventprop import eventprop
 from oracles.continuous_fast import FastDriver
+from oracles.continuous_ode import OdeDriver
 
-__all__ = ["Description", "Result", "central_differences", "from_network", "one_lane", "simulate_fast"]
+__all__ = [
+    "Description",
+    "Result",
+    "central_differences",
+    "eventprop",
+    "from_network",
+    "one_lane",
+    "simulate",
+    "simulate_fast",
+]
+
+
+def simulate(network, stimulus, duration, samples=(), initial=None, fixed_times=None, fixed=None, start=0.0):
+    """Run one lane of a network.
+
+    Parameters
+    ----------
+    network : Description
+    stimulus : dict of str to (time, unit, value)
+        External events by source, in any order; arrays, or what broadcasts.  Those outside of the window are
+        left out.
+    duration : float
+        The window is [start, start + duration), in ms.
+    samples : increasing times, in [start, start + duration]
+    initial : dict of str to dict of str to array, optional
+        States at the start by population and name, else those at rest.  Also ``"hold"`` of LIF units: for how
+        much longer v is held.  The h of an LSTM is not read: it follows from c and m_o.
+    fixed_times : list of (population, unit, time), optional
+        Units send at these times instead of when they cross their thresholds, in the order of the list where
+        times are equal, after the external events and arrivals of that instant.  Payloads are those of the
+        state then: h - sent, or c of an EGRU that transmits values.
+    fixed : set of str, optional
+        The populations for which that holds; the others send on their own.  Default: all that emit.
+    start : float
+
+    Returns
+    -------
+    Result
+    """
+    return OdeDriver(network, stimulus, duration, samples, initial, fixed_times, fixed, start).run()
 
 
 def simulate_fast(

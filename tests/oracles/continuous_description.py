@@ -174,7 +174,7 @@ class Description:
         return Description(dict(self.populations), dict(self.projections), own)
 
     def of(self, population):
-        """Parameters of a population: bias as (blocks, n_units), thresholds (n_units,), constants as floats."""
+        """Parameters of a population: bias (blocks, n_units), threshold (n_units,), constants as floats."""
         units = self.populations[population]
         found = {}
         for key, (_, per_unit) in units.traits.parameters.items():
@@ -185,7 +185,7 @@ class Description:
         return found
 
     def weights(self, projection):
-        """Weights (n_source, n_blocks, n_target), delays and whether there is a weight (n_source, n_target)."""
+        """Weights (n_source, n_blocks, n_target); delays, and whether there are any: (n_source, n_target)."""
         wires = self.projections[projection]
         n_sources = self.populations[wires.source].n_units
         stored = self.parameters[f"{projection}.weight"]

@@ -27,8 +27,8 @@ class Result:
     Attributes
     ----------
     time, unit, value, slope : array (n_events,)
-        Of all events of units, in the order in which they happened.  ``slope``: of the guard (c, v, |h - sent|
-        minus threshold) at the crossing; nan where there was no crossing (fixed times, jumps).
+        Of all events of units, in the order in which they happened.  ``slope``: at which c, v or |h - sent|
+        crosses the threshold, per ms; nan where there was no crossing (fixed times, jumps).
     population : list of str, one per event
     state, integral, square : dict of str to array (n_samples, n_units)
         By population: the main state just before each sample, its integral and that of its square since the
@@ -94,7 +94,7 @@ class Driver:
         self._rest(initial or {})
         self._wire()
         for source, (time, unit, value) in (stimulus or {}).items():
-            for t, k, v in zip(*np.broadcast_arrays(time, unit, value), strict=True):
+            for t, k, v in zip(*np.broadcast_arrays(np.atleast_1d(time), unit, value), strict=True):
                 if start <= t < self.end:
                     self._push(float(t), EXTERNAL, source, int(k), float(v))
         self.touched = {name: np.ones(self.units[name].n_units, bool) for name in self.moving}
@@ -195,7 +195,7 @@ class Driver:
     # ------------------------------------------------------------------ what happens
 
     def _send(self, name, unit, value, rho):
-        """An event leaves: what has no delay arrives now, the rest is queued.  ``rho``: gate of the sender."""
+        """An event leaves: what has no delay arrives now, the rest is queued.  ``rho``: sender's gate."""
         for wires, delay, to, weight in self.out[name][unit]:
             if delay == 0:
                 self._arrive(wires, to, weight, value, rho)
@@ -241,7 +241,7 @@ class Driver:
 
     def _cross(self, due):
         """Fire ``due`` [(name, unit)], and whatever that pushes over its threshold, in order."""
-        waiting = {unit: True for unit in due}
+        waiting = dict.fromkeys(due, True)
         while True:
             for name in self.emitting:
                 if name not in self.fixed:

@@ -4,6 +4,7 @@ Precise enough for central differences: event times to a few units in the last p
 1e-14.  The steps of the collocation depend on the gates, but its error is far below that of rounding.
 """
 
+from itertools import pairwise
 from math import exp, expm1, log
 
 import numpy as np
@@ -83,8 +84,8 @@ class Lif:
     def crossing(self, horizon):
         """When v reaches the threshold first, if it does within the horizon; else infinity.
 
-        (drive e^{t/tau_m})' has the sign of -(i_e/tau_e e^{-t/tau_e} + i_i/tau_i e^{-t/tau_i}), which changes at
-        most once; so drive has at most one zero on either side, and v is monotone between those.
+        (drive e^{t/tau_m})' has the sign of -(i_e/tau_e e^{-t/tau_e} + i_i/tau_i e^{-t/tau_i}), which changes
+        at most once; so drive has at most one zero on either side, and v is monotone between those.
         """
         edges = [0.0, horizon]
         e, i = self.i_e / self.tau_e, self.i_i / self.tau_i
@@ -94,7 +95,7 @@ class Lif:
             if 0 < turn < horizon:
                 edges.insert(1, turn)
         stops = []
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
+        for a, b in pairwise(edges):
             if self.drive(a) * self.drive(b) < 0:
                 stops.append(brentq(self.drive, a, b, xtol=1e-15, rtol=1e-15))
             stops.append(b)
