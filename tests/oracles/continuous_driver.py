@@ -133,6 +133,8 @@ class Driver:
         for key in sorted(self.net.projections):
             wires = self.net.projections[key]
             weight, delay, exists = self.net.weights(key)
+            if delay.min() < 0:
+                raise ValueError(f"{key}: delay {delay.min()} is negative (a difference around zero?)")
             for row in range(len(weight)):
                 for d in np.unique(delay[row][exists[row]]):
                     to = np.flatnonzero(exists[row] & (delay[row] == d))
