@@ -118,7 +118,10 @@ class ContinuousPlan:
             "  external events, by population and unit",
         ]
         lines += [f"    from '{p.name}'" for p in self.sources]
-        lines += ["  arrivals of delayed events, by sender", "  crossings of thresholds, by population and unit"]
+        lines += [
+            "  arrivals of delayed events, by sender",
+            "  crossings of thresholds, by population and unit",
+        ]
         for population in self.populations:
             if population.emits and population.kernel != "source":
                 lines.append(f"    of '{population.name}': log the event, reset, then what arrives at once")
