@@ -1,4 +1,4 @@
-"""The queues of continuous time as Python objects, so that each can be looked at alone; runs do without them."""
+"""The queues of continuous time as Python objects, to look at each alone; runs do without them."""
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
