@@ -108,11 +108,10 @@ class Case:
         }.get(self.kind, rng.normal(0, 2.0, (n, b * n)))
         weight *= fan * self.scale
         external = rng.normal(0, 1.2, (N_CUES, b * n)) + (2.0 if self.kind == "lif" else 0.0)
-        cue_delay = 0.3 if self.kind in ("delta_lstm", "egru") else 0.0
         if self.sparse:
             weight = thinned(rng, 1.4 * weight, b, 0.5)
             external = thinned(rng, external, b, 0.7, empty_row=False)
-        net.connect("cue", "hid", external, delay=cue_delay, train_delay=self.timed)
+        net.connect("cue", "hid", external, delay=0.3, train_delay=self.timed)
         net.connect("hid", "hid", weight, **self._delays(rng, weight))
         if self.kind == "lif":
             inhibition = -0.3 * rng.uniform(0, 1, (n, n)) * fan
