@@ -39,6 +39,7 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.log_comparison",
         "evsim.examples",
         "evsim.sonata",
         "evsim.sonata_continuous",
