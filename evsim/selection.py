@@ -181,10 +181,11 @@ class TimedSelection(Rows):
     def rates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Events per unit and second (Hz) in bins of a round width, and the edges of the bins in ms.
 
-        There are so few bins that most hold some events, were these spread evenly.
+        There are so few bins that most hold some events, were these spread evenly; none in a window too
+        short to be divided.
         """
         span = self.right - self.left
-        if not span > 0:
+        if span < 1e4 * np.spacing(self.right):
             return np.zeros(0), np.array([self.left])
         width = _round_up(span / min(max(len(self) / 5, 30), 400))
         edges = np.append(np.arange(self.left, self.right - 1e-6 * width, width), self.right)
