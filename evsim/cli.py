@@ -353,7 +353,10 @@ def raster(
     lane: Annotated[int, typer.Option(help="Lane to draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
 ) -> None:
-    """Draw the events of an event log, and the activity or rate below."""
+    """Draw the events of an event log, and the activity below.
+
+    Of a run in continuous time, the rate is drawn in place of the activity.
+    """
     from evsim.errors import LogError
     from evsim.eventlog import EventLog
 
