@@ -13,6 +13,7 @@
 #define REAL double
 #define REAL_IS_FLOAT 0
 #include "kernel_body.h"
+#include "flow_body.h"
 #undef REAL_IS_FLOAT
 #undef REAL
 #undef TYPE
@@ -29,6 +30,7 @@ static const KernelTable ISA = {
     {
 #include "kernel_list.h"
     },
+    FLOWS,
 #undef TYPE
 };
 #undef KERNEL

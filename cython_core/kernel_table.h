@@ -3,6 +3,7 @@
 #define EVSIM_KERNEL_TABLE_H
 
 #include "fixed_format.h"
+#include "flow.h"
 #include "sparse_format.h"
 
 #include <stdint.h>
@@ -24,6 +25,7 @@ typedef struct {
     const char *name; /* instruction set */
     KernelsFloat f32;
     KernelsDouble f64;
+    FlowTable flow; /* of double states */
 } KernelTable;
 
 /* The paths that this machine can run, best first; NULL behind the last. */

@@ -147,10 +147,48 @@ cdef extern from "kernel_table.h" nogil:
             double *) noexcept nogil
         double (*sum_of_squares)(int64_t, const double *) noexcept nogil
 
+    ctypedef struct Flow:
+        void (*advance)(
+            const double *, int64_t, int64_t, const double *, const double *, double *,
+            double *) noexcept nogil
+        void (*bound)(
+            const double *, int64_t, int64_t, const double *, double *, double *) noexcept nogil
+        int32_t (*locate)(const double *, const double *, const double *, double *) noexcept nogil
+        double (*fire)(const double *, const double *, double *) noexcept nogil
+        void (*rate)(
+            const double *, int64_t, int64_t, const double *, const double *, double *) noexcept nogil
+        void (*retreat)(
+            const double *, int64_t, int64_t, const double *, const double *, double *, double *,
+            const double *, double *, double *) noexcept nogil
+        void (*unfire)(
+            const double *, const double *, double *, double *, double, double, double *) noexcept nogil
+
+    enum:
+        EGRU_FLOW
+        LIF_FLOW
+        GRU_FLOW
+        LSTM_FLOW
+        LEAKY_FLOW
+        SUM_FLOW
+        N_FLOWS
+
+    ctypedef struct FlowTable:
+        Flow kind[6]
+        int64_t (*least)(int64_t, const double *, double *) noexcept nogil
+        void (*egru_receive)(
+            int64_t, int64_t, double *, const double *, double, double, int32_t) noexcept nogil
+        void (*egru_give_back)(
+            const double *, int64_t, int64_t, const double *, double *, double *, const double *, double,
+            double, int32_t, double *, double *, double *) noexcept nogil
+        void (*widen)(int64_t, const float *, double *) noexcept nogil
+        void (*add_to_float)(int64_t, const double *, float *) noexcept nogil
+        void (*add_to_double)(int64_t, const double *, double *) noexcept nogil
+
     ctypedef struct KernelTable:
         const char *name
         KernelsFloat f32
         KernelsDouble f64
+        FlowTable flow
 
     const KernelTable *evsim_kernel_table(const char *name)
 

@@ -212,8 +212,8 @@ class BrianTwin:
     def __init__(self, brian2: Any, network: Network, stimulus: Mapping[str, NDArray], n_steps: int):
         populations = _order(network)
         rank = {p.name: number for number, p in enumerate(populations)}
-        self.n_steps, self.dt = n_steps, network.dt
-        self.clock = brian2.Clock(dt=network.dt * brian2.ms, name="evsim_clock*")
+        self.n_steps, self.dt = n_steps, network.step
+        self.clock = brian2.Clock(dt=self.dt * brian2.ms, name="evsim_clock*")
         self.groups: dict[str, Any] = {}
         self.synapses: dict[str, Any] = {}
         self.spikes: dict[str, Any] = {}
@@ -533,7 +533,7 @@ def crosscheck(
     sources = [p for p in populations if isinstance(p, EventSource)]
     silent = {p.name: Events.empty(p.n_units, 1, n_steps, np.float64) for p in sources}
     start = time.perf_counter()
-    log = simulation.run({**silent, **stimulus}, n_steps * network.dt)
+    log = simulation.run({**silent, **stimulus}, n_steps * network.step)
     seconds = time.perf_counter() - start
     events = {p.name: e for p in populations if (e := log[p.name].events) is not None}
     states = {p.name: log[p.name].state for p in populations if EQUATIONS[p.kernel].state}

@@ -48,6 +48,10 @@ def calibrate(
     ParameterError
         A negative k, a population without such a threshold, or no steps to look at.  No threshold is changed.
     """
+    if network.continuous:
+        raise ParameterError(
+            "calibrate", "a network in continuous time has no steps to look at", "calibrate one with dt in ms"
+        )
     lines = {name: p for name, p in network.populations.items() if p.sends == "changes"}
     factors = dict(k) if isinstance(k, Mapping) else dict.fromkeys(lines, k)
     for name, factor in factors.items():

@@ -236,6 +236,8 @@ def quantize(network: Network, fixed_point: FixedPoint | None = None) -> Network
     fixed_point = FixedPoint() if fixed_point is None else fixed_point
     if not isinstance(fixed_point, FixedPoint):
         raise NetworkError("quantize", f"{fixed_point!r} holds no formats", "give a FixedPoint")
+    if network.continuous:
+        raise NetworkError("network", "in continuous time has no fixed point", "quantize one with dt in ms")
     if network.fixed_point is not None:
         raise NetworkError("network", f"is in {network.fixed_point!r}", "quantize the one it was made from")
     if network.narrow is not None:

@@ -89,6 +89,10 @@ def narrow(network: Network, weights: str) -> Network:
     """
     if weights not in FORMATS:
         raise NetworkError("narrow", f"unknown weights {weights!r}", f"use one of {FORMATS}")
+    if network.continuous:
+        raise NetworkError(
+            "network", f"in continuous time has no {weights} weights", "narrow one with dt in ms"
+        )
     if network.narrow is not None:
         raise NetworkError("network", f"has {network.narrow} weights", "narrow the one it was made from")
     if network.fixed_point is not None:

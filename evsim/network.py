@@ -6,28 +6,32 @@ import copy
 import math
 import re
 import zlib
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from evsim.errors import NetworkError
 from evsim.parameter import Parameter
 from evsim.population import Population
-from evsim.projection import Projection, Weight
+from evsim.projection import Delay, Projection, Weight
 
 if TYPE_CHECKING:
     from evsim.fixed_point import FixedPoint
 
 P = TypeVar("P", bound=Population)
 
+#: Shortest delay that keeps a cycle from being one without delay, in continuous time, in ms.
+SHORTEST_DELAY = 1e-3
+
 
 class Network:
-    """Named populations and projections on one time grid.
+    """Named populations and projections, on one time grid or in continuous time.
 
     Parameters
     ----------
-    dt : float
-        Length of a step in ms.
+    dt : float or None
+        Length of a step in ms.  None for continuous time: events happen when states reach thresholds.
     seed : int
         Seed of the initial weights.  Each population and projection draws from a stream of its own, chosen by
         its name, so that the order in which they are added does not matter.
@@ -36,6 +40,7 @@ class Network:
 
     Attributes
     ----------
+    dt : float or None
     populations, projections : dict of str to Population, Projection
         In the order of addition.
     fixed_point : FixedPoint or None
@@ -44,20 +49,16 @@ class Network:
         The format of its dense weights, if `evsim.narrow` made it.
     """
 
-    def __init__(self, dt: float = 1.0, seed: int = 0, dtype: str = "float32"):
-        if dt is None:
+    def __init__(self, dt: float | None = 1.0, seed: int = 0, dtype: str = "float32"):
+        if dt is not None and not (isinstance(dt, (int, float)) and math.isfinite(dt) and dt > 0):
             raise NetworkError(
-                "network",
-                "dt=None asks for continuous time, which this version does not offer",
-                "give dt in ms",
+                "network", f"dt is {dt!r}", "give a positive number of ms, or None for continuous time"
             )
-        if not (isinstance(dt, (int, float)) and math.isfinite(dt) and dt > 0):
-            raise NetworkError("network", f"dt is {dt!r}", "give a positive number of ms")
         if not _is_float(dtype):
             raise NetworkError("network", f"dtype is {dtype!r}", "use 'float32' or 'float64'")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise NetworkError("network", f"seed is {seed!r}", "give a non-negative integer")
-        self.dt = float(dt)
+        self.dt = None if dt is None else float(dt)
         self.seed = int(seed)
         self.dtype = np.dtype(dtype)
         self.populations: dict[str, Population] = {}
@@ -67,7 +68,8 @@ class Network:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{p.name}:{type(p).__name__}({p.n_units})" for p in self.populations.values())
-        return f"Network({parts}; {len(self.projections)} projections; dt={self.dt:g} ms, {self.dtype})"
+        time = "continuous time" if self.dt is None else f"dt={self.dt:g} ms"
+        return f"Network({parts}; {len(self.projections)} projections; {time}, {self.dtype})"
 
     def __getitem__(self, name: str) -> Population:
         try:
@@ -77,8 +79,36 @@ class Network:
                 "network", f"has no population '{name}'", f"it has {list(self.populations)}"
             ) from None
 
+    @property
+    def continuous(self) -> bool:
+        """Whether it is in continuous time."""
+        return self.dt is None
+
+    @property
+    def step(self) -> float:
+        """Length of a step in ms.
+
+        Raises
+        ------
+        NetworkError
+            It is in continuous time, and has none.
+        """
+        if self.dt is None:
+            raise NetworkError(
+                "network", "is in continuous time, where this does not exist", "use a network with dt in ms"
+            )
+        return self.dt
+
     def add(self, population: P) -> P:
-        """Add a population, make its parameters, and return it."""
+        """Add a population, make its parameters, and return it.
+
+        Raises
+        ------
+        NetworkError
+            A name that is taken, units that do not exist in this kind of time.
+        ParameterError
+            Values of parameters out of their range.
+        """
         if not isinstance(population, Population):
             raise NetworkError(
                 "network", f"cannot add {population!r}", "add a Population, such as EGRU(128, name='hidden')"
@@ -94,6 +124,7 @@ class Network:
             )
         if population.watches is not None:
             self._member(population.watches)
+        population.settle(self.continuous)
         try:
             population.build(self.dtype, self._rng(population.name))
         except Exception:
@@ -107,10 +138,11 @@ class Network:
         source: Population | str,
         target: Population | str,
         weight: Weight = "glorot",
-        delay: float | None = None,
+        delay: Delay | None = None,
         port: str | None = None,
         density: float = 1.0,
         name: str | None = None,
+        train_delay: bool = False,
     ) -> Projection:
         """Connect two populations.
 
@@ -121,19 +153,25 @@ class Network:
             See `Projection`.
         delay : float, optional
             ms, a multiple of dt.  By default 0, and dt for a population's projection to itself, also by
-            way of an encoder that watches it.
+            way of an encoder that watches it.  In continuous time any number of ms, or one for each pair of
+            units (see `Projection`), by default 0.
         port : str, optional
             Where the projection ends; by default the target's choice (``EGRU``: ``recurrent`` from itself,
-            ``input`` from others).
+            ``input`` from others; ``LIF``: ``excitatory``).
         density : float
             Fraction of weights kept with a named initialiser.
         name : str, optional
             By default ``"source->target"``.
+        train_delay : bool
+            Whether optimisers move the delay, in continuous time.
 
         Raises
         ------
         NetworkError
-            Unknown names, a delay off the grid, a cycle without delay.
+            Unknown names, a delay off the grid, a cycle without delay (in continuous time one that goes
+            through a `DeltaLSTM`, whose events could cause each other at one instant).
+        ParameterError
+            Weights or delays of another shape, not finite or out of range.
         """
         self._check_open()
         source, target = self._member(source), self._member(target)
@@ -159,26 +197,25 @@ class Network:
                 "connect delta units, encoders and readouts with each other, and the others with each other",
             )
         target.check_projection(where, source, port)
-        if delay is None:
-            delay = self.dt if target in (source, source.watches) else 0.0
-        steps = self._steps(where, delay)
-        if steps == 0 and (source is target or self._reaches_at_once(target, source)):
-            raise NetworkError(
-                where,
-                "closes a cycle without delay",
-                f"give delay={self.dt:g} or more to one projection of the cycle",
-            )
+        timing = self._timing(where, source, target, delay, train_delay)
         projection = Projection(
-            source, target, port=port, delay_steps=steps, weight=weight, density=density, name=name
+            source, target, port=port, weight=weight, density=density, name=name, **timing
         )
         projection.build(self.dtype, self._rng(name))
+        if self.continuous:
+            self._keep_delays(projection)
         self.projections[name] = projection
         return projection
 
     def parameters(self) -> dict[str, Parameter]:
-        """Every parameter by name, ``"hidden.bias"`` or ``"cue->hidden.weight"``; live, not copies."""
+        """Every parameter by name, ``"hidden.bias"`` or ``"cue->hidden.weight"``; live, not copies.
+
+        Delays, ``"cue->hidden.delay"``, are parameters in continuous time only.
+        """
         own = [p for population in self.populations.values() for p in population.parameters.values()]
-        return {p.name: p for p in own + [projection.weight for projection in self.projections.values()]}
+        for projection in self.projections.values():
+            own += [p for p in (projection.weight, projection.delay) if p is not None]
+        return {p.name: p for p in own}
 
     def copy(self, dtype: str | None = None) -> Network:
         """A network with the same names, structure and values that shares no array with this one.
@@ -245,33 +282,101 @@ class Network:
             raise NetworkError("network", f"{member!r} is not part of it", "add() it first")
         return member
 
-    def _steps(self, where: str, delay: float) -> int:
-        if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):
-            raise NetworkError(where, f"delay is {delay!r} ms", "give a number of ms, 0 or more")
-        steps = round(delay / self.dt)
-        if not math.isclose(steps * self.dt, delay, rel_tol=1e-9, abs_tol=1e-12):
-            near = max(steps, 1) * self.dt
+    def _timing(
+        self, where: str, source: Population, target: Population, delay: Delay | None, train_delay: bool
+    ) -> dict[str, Any]:
+        """The arguments of a projection that say how long its events take."""
+        if self.dt is None:
+            if train_delay and target.cascades:
+                raise NetworkError(
+                    where,
+                    f"{target!r} can send at the instant of an arrival, and has no gradient at its time",
+                    "leave out train_delay",
+                )
+            return {"delay_steps": 0, "delay": 0.0 if delay is None else delay, "train_delay": train_delay}
+        if train_delay:
+            raise NetworkError(
+                where, f"train_delay={train_delay!r} is for continuous time only", "leave it out"
+            )
+        if delay is None:
+            delay = self.dt if target in (source, source.watches) else 0.0
+        steps = _steps(where, delay, self.dt)
+        instant = (p for p in self.projections.values() if p.delay_steps == 0)
+        if steps == 0 and self._reaches(target, source, instant):
             raise NetworkError(
                 where,
-                f"delay {delay:g} ms is not a multiple of dt = {self.dt:g} ms",
-                f"use delay={near:g} or another dt",
+                "closes a cycle without delay",
+                f"give delay={self.dt:g} or more to one projection of the cycle",
             )
-        return steps
+        return {"delay_steps": steps}
 
-    def _reaches_at_once(self, start: Population, goal: Population) -> bool:
-        """Whether an event of ``start`` can arrive at ``goal`` within the same step."""
-        todo, seen = [start], set()
+    def _keep_delays(self, new: Projection) -> None:
+        """See to it that, with a new projection, no cycle through units that cascade can lose its delay.
+
+        Delays in such cycles get a lower bound: those that are long enough now.  One at least in each cycle
+        is, and stays so.
+        """
+        projections = [*self.projections.values(), new]
+        instant = [p for p in projections if _shortest(p) < SHORTEST_DELAY]
+        cascading = [population for population in self.populations.values() if population.cascades]
+
+        def through(projection: Projection, among: list[Projection]) -> Population | None:
+            """The first such units in a cycle of some projections and the given one."""
+            ends = projection.target, projection.source
+            reached = (u for u in cascading if self._reaches(ends[0], u, among))
+            return next((unit for unit in reached if self._reaches(unit, ends[1], among)), None)
+
+        if new in instant and (unit := through(new, instant)):
+            raise NetworkError(
+                f"projection '{new.name}'",
+                f"closes a cycle without delay through {unit!r}, in which events could cause each other at "
+                "one instant, without end",
+                f"give delay={SHORTEST_DELAY:g} ms or more to one projection of the cycle",
+            )
+        for projection in projections:
+            if projection not in instant and (unit := through(projection, projections)):
+                assert projection.delay is not None  # in continuous time they have one
+                projection.delay.lower = SHORTEST_DELAY
+                projection.delay.reason = f"a cycle through '{unit.name}' must not lose its delay"
+
+    def _reaches(self, start: Population, goal: Population, among: Iterable[Projection]) -> bool:
+        """Whether ``start`` is ``goal``, or leads to it by such projections (and encoders that watch)."""
+        todo, seen, links = [start], set(), list(among)
         while todo:
             here = todo.pop()
             if here is goal:
                 return True
             if here.name not in seen:
                 seen.add(here.name)
-                todo += [
-                    p.target for p in self.projections.values() if p.source is here and p.delay_steps == 0
-                ]
+                todo += [p.target for p in links if p.source is here]
                 todo += [p for p in self.populations.values() if p.watches is here]
         return False
+
+
+def _steps(where: str, delay: Delay, dt: float) -> int:
+    """A delay in steps."""
+    if isinstance(delay, (list, tuple, np.ndarray)) or callable(delay) or hasattr(delay, "tocsr"):
+        raise NetworkError(
+            where,
+            "delays that differ from pair to pair are for continuous time only",
+            "give a number of ms, or make a Network with dt=None",
+        )
+    if not (isinstance(delay, (int, float, np.number)) and math.isfinite(delay) and delay >= 0):
+        raise NetworkError(where, f"delay is {delay!r} ms", "give a number of ms, 0 or more")
+    steps = round(delay / dt)
+    if not math.isclose(steps * dt, delay, rel_tol=1e-9, abs_tol=1e-12):
+        near = max(steps, 1) * dt
+        raise NetworkError(
+            where,
+            f"delay {delay:g} ms is not a multiple of dt = {dt:g} ms",
+            f"use delay={near:g} or another dt",
+        )
+    return steps
+
+
+def _shortest(projection: Projection) -> float:
+    """The shortest delay of a projection in continuous time, in ms; infinite if it connects no units."""
+    return math.inf if projection.delay is None else float(projection.delay.values.min(initial=math.inf))
 
 
 def _is_float(dtype: object) -> bool:

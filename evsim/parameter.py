@@ -29,6 +29,8 @@ class Parameter:
         What becomes of the values that are assigned: in fixed point they are rounded.
     read_only : bool
         Whether ``values`` are never to change, as those of which a narrowed network holds another copy.
+    reason : str
+        Why the range ends where it does: said when a value is refused.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Parameter:
     trainable: bool = True
     rounded: Callable[[NDArray], NDArray] | None = None
     read_only: bool = False
+    reason: str = ""
 
     def __post_init__(self) -> None:
         self.check(self.values)
@@ -75,6 +78,7 @@ class Parameter:
             where = tuple(int(i[0]) for i in np.nonzero(wrong))
             raise ParameterError(
                 f"parameter '{self.name}'",
-                f"value {values[where]} at index {where} is outside [{self.lower:g}, {self.upper:g}]",
+                f"value {values[where]} at index {where} is outside [{self.lower:g}, {self.upper:g}]"
+                + (f" ({self.reason})" if self.reason else ""),
                 "give finite values in that range",
             )

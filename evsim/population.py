@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from evsim.errors import NetworkError, ParameterError
 from evsim.parameter import Parameter
 
+#: Shortest time constant in continuous time, in ms.
+SHORTEST_TIME_CONSTANT = 1e-3
+
 #: What an array of a parameter may be made from: a number, an array, or a function of (generator, shape).
 Initial = float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], ArrayLike]
 
@@ -21,10 +24,13 @@ class Population(ABC):
     """A named group of ``n_units`` units of one type.
 
     A population only describes; it has no running state.  Its parameter arrays exist once it was added to a
-    network, which gives the float type and the random numbers.
+    network, which gives the float type and the random numbers, and says whether time is continuous
+    (`settle`).
 
     Attributes
     ----------
+    continuous : bool
+        Whether it is in a network in continuous time; kernel, ports, states and losses may depend on it.
     kernel : str
         Which kernel of the core runs it (``evsim.plan`` says what each keeps).
     ports : mapping of str to tuple of str
@@ -33,16 +39,24 @@ class Population(ABC):
     emits : bool
         Whether its units send events.
     states : tuple of str
-        State variables that are carried from step to step, each of shape (lanes, n_units).
+        State variables that are carried from step to step, or from event to event, each of shape
+        (lanes, n_units).
     sends, takes : {"values", "changes", "any"}
         What its events mean, and what those it receives must mean: a value that holds for one step, or a
         change that is added to what was sent before.
     losses : tuple of str
-        What a loss may look at: ``""`` its state, ``"y"`` its event values, ``"o"`` whether it sent.
+        What a loss may look at: ``""`` its state, ``"y"`` its event values, ``"o"`` whether it sent; in
+        continuous time (``continuous_losses``) ``"time"`` its event times, ``"integral"`` and ``"square"``
+        those of its state.
     watches : Population or None
         A population whose state it reads within the same step.
+    cascades : bool
+        Whether, in continuous time, what arrives can make it send at the same instant.
+    only_continuous : mapping of str to object
+        Arguments that mean something in continuous time only, with what they are by default.
     """
 
+    continuous: bool = False
     kernel: str = ""
     ports: Mapping[str, tuple[str, ...]] = {}
     emits: ClassVar[bool] = True
@@ -50,7 +64,10 @@ class Population(ABC):
     sends: str = "values"
     takes: str = "values"
     losses: tuple[str, ...] = ()
+    continuous_losses: ClassVar[tuple[str, ...]] = ()
     watches: Population | None = None
+    cascades: ClassVar[bool] = False
+    only_continuous: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, n_units: int, name: str):
         if isinstance(n_units, bool) or not isinstance(n_units, (int, np.integer)) or n_units < 1:
@@ -64,9 +81,26 @@ class Population(ABC):
         self.n_units = int(n_units)
         self.name = name
         self.parameters: dict[str, Parameter] = {}
+        self._given: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n_units}, name={self.name!r})"
+
+    def settle(self, continuous: bool) -> None:
+        """Take on the form of clocked or of continuous time; called by the network, before `build`.
+
+        Raises
+        ------
+        NetworkError
+            It has no such form.
+        """
+        if not continuous:
+            for argument, default in self.only_continuous.items():
+                value = self._given[argument]
+                if not isinstance(value, (str, int, float)) or value != default:
+                    raise self._needs(True, f"{argument}={value!r}", f"leave out {argument}")
+        self.continuous = continuous
+        self.losses = self.continuous_losses if continuous else type(self).losses
 
     @abstractmethod
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
@@ -87,6 +121,12 @@ class Population(ABC):
         """Type and arguments, as JSON can hold them (parameter values not included)."""
         return {"type": type(self).__name__, "n_units": self.n_units}
 
+    def _needs(self, continuous: bool, what: str, remedy: str) -> NetworkError:
+        """The error that ``what`` of this population belongs to the other kind of time than the network."""
+        kind, network = ("continuous time", "dt=None") if continuous else ("steps", "dt in ms")
+        remedy = f"{remedy}, or make a Network with {network}"
+        return NetworkError(f"population '{self.name}'", f"{what} is for {kind} only", remedy)
+
     def _add(
         self,
         name: str,
@@ -105,3 +145,10 @@ class Population(ABC):
             )
         full: NDArray = np.ascontiguousarray(np.broadcast_to(array, shape)).copy()
         self.parameters[name] = Parameter(where, full, **options)
+
+    def _add_time_constant(
+        self, name: str, initial: Initial, dtype: np.dtype, rng: np.random.Generator, trainable: bool
+    ) -> None:
+        """Make a time constant in ms, shape (1,), that all units share."""
+        lower, reason = SHORTEST_TIME_CONSTANT, "a time constant in ms"
+        self._add(name, initial, (1,), dtype, rng, lower=lower, reason=reason, trainable=trainable)

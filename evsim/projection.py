@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,26 @@ if TYPE_CHECKING:
 #: is not named here, because SciPy takes longer to import than all else), or a function of (generator,
 #: shape).
 Weight = str | float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], Any] | Any
+#: What delays in continuous time may be made from, in ms; see `Projection`.
+Delay = float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], ArrayLike] | Any
+
+
+class Pairs(NamedTuple):
+    """The pairs of units that a projection connects, by source unit, then target unit.
+
+    Attributes
+    ----------
+    ptr : ndarray of int64, shape (n_source + 1,)
+        The pairs of source unit i are those from ptr[i] up to ptr[i + 1].
+    target : ndarray of int32, shape (n_pairs,)
+        Their target units, increasing for each source unit.
+    where : ndarray of int64, shape (n_pairs, n_blocks)
+        The place of the weight of each block in ``weight.values.ravel()``; -1 where there is none.
+    """
+
+    ptr: NDArray[np.int64]
+    target: NDArray[np.int32]
+    where: NDArray[np.int64]
 
 
 def glorot(rng: np.random.Generator, n_rows: int, n_columns: int) -> NDArray:
@@ -56,7 +76,7 @@ def _checksum(*arrays: NDArray) -> int:
 
 
 class Projection:
-    """Weights from ``source`` to a port of ``target``, one row per source unit.
+    """Weights from ``source`` to a port of ``target``, one row per source unit, and delays.
 
     Parameters
     ----------
@@ -64,16 +84,26 @@ class Projection:
     port : str
         One of ``target.ports``.
     delay_steps : int
-        Whole steps between an event and its arrival; 0 arrives within the same step.
+        Whole steps between an event and its arrival; 0 arrives within the same step.  0 in continuous time.
     weight : str, number, array, sparse array or callable
         Dense weights have shape (source.n_units, n_blocks * target.n_units), the blocks side by side in the
         order of ``target.ports[port]``.  A SciPy sparse array of that shape is stored as CSR.  Names are
         those of `INITIALISERS`, applied to each block.
     density : float
         Fraction of weights kept, at random, when an initialiser is named; below 1 they are stored as CSR.
+    delay : number, array, sparse array or callable (generator, shape) -> array, optional
+        In continuous time: ms between an event and its arrival, 0 or more.  One number, or one for each pair
+        of units, whatever the number of blocks: shape (source.n_units, target.n_units), which may be a SciPy
+        sparse array of just the pairs that sparse weights connect, or an array of shape (n_pairs,) in their
+        order (`pairs`).
+    train_delay : bool
+        Whether optimisers move it.
 
     Attributes
     ----------
+    delay : Parameter or None
+        Shape (1,), one for all; or one for each pair: (source.n_units, target.n_units), of sparse weights
+        (n_pairs,) in the order of `pairs`.  None in steps.
     weight : Parameter
         Dense: shape (rows, columns).  CSR: the stored values, in row order, shape (nnz,).
     indptr, indices : ndarray of int64 and int32, or None
@@ -93,6 +123,8 @@ class Projection:
         weight: Weight,
         density: float,
         name: str,
+        delay: Delay | None = None,
+        train_delay: bool = False,
     ):
         self.source, self.target, self.port, self.delay_steps, self.name = (
             source,
@@ -106,13 +138,21 @@ class Projection:
         self.indptr: NDArray[np.int64] | None = None
         self.indices: NDArray[np.int32] | None = None
         self._initial, self._density = weight, density
+        self._initial_delay, self._train_delay = delay, bool(train_delay)
         self.weight: Parameter
+        self.delay: Parameter | None = None
         self.narrow: NarrowRows | None = None
 
     def __repr__(self) -> str:
         form = "dense" if self.indptr is None else f"CSR, {self.n_weights} weights"
         rows, columns = self.shape
-        return f"Projection('{self.name}', {rows} x {columns}, {form}, delay {self.delay_steps} steps)"
+        return f"Projection('{self.name}', {rows} x {columns}, {form}, {self._delay_text()})"
+
+    def _delay_text(self) -> str:
+        if self.delay is None:
+            return f"delay {self.delay_steps} steps"
+        ends = np.unique([self.delay.values.min(initial=np.inf), self.delay.values.max(initial=0.0)])
+        return "delay " + " to ".join(f"{end:g}" for end in ends) + " ms"
 
     @property
     def is_sparse(self) -> bool:
@@ -124,8 +164,26 @@ class Projection:
         """Stored weights."""
         return self.weight.values.size
 
+    def pairs(self) -> Pairs:
+        """The pairs of units that have a weight in some block, and where their weights are."""
+        n_source, n_target, n_blocks = self.source.n_units, self.target.n_units, self.n_blocks
+        place = np.arange(self.n_weights)
+        if self.indptr is None or self.indices is None:
+            ptr, target = np.arange(n_source + 1) * n_target, np.arange(n_target, dtype=np.int32)
+            by_row = place.reshape(n_source, n_blocks, n_target).swapaxes(1, 2)
+            return Pairs(ptr, np.tile(target, n_source), by_row.reshape(-1, n_blocks))
+        if n_blocks == 1:
+            return Pairs(self.indptr, self.indices, place[:, None])
+        row = np.repeat(np.arange(n_source), np.diff(self.indptr))
+        block, column = np.divmod(self.indices, n_target)
+        pair, index = np.unique(row * n_target + column, return_inverse=True)
+        where = np.full((len(pair), n_blocks), -1)
+        where[index, block] = place
+        ptr = np.searchsorted(pair, np.arange(n_source + 1) * n_target)
+        return Pairs(ptr, (pair % n_target).astype(np.int32), where)
+
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Make the weight arrays; called once, by the network."""
+        """Make the arrays of weights and delays; called once, by the network."""
         weight: Any = self._initial
         if self._density != 1 and not isinstance(weight, str):
             raise NetworkError(
@@ -158,6 +216,50 @@ class Projection:
             self.indices = np.ascontiguousarray(csr.indices, dtype=np.int32)
             weight = csr.data
         self.weight = Parameter(f"{self.name}.weight", np.array(weight, dtype=dtype, order="C"))
+        if self._initial_delay is not None:
+            delay = np.array(self._delays(dtype, rng), dtype=dtype, order="C")
+            options: dict[str, Any] = {"lower": 0.0, "reason": "a delay in ms"}
+            self.delay = Parameter(f"{self.name}.delay", delay, trainable=self._train_delay, **options)
+
+    def _delays(self, dtype: np.dtype, rng: np.random.Generator) -> NDArray:
+        """The delays that were given, in the shape of ``delay``."""
+        delay: Any = self._initial_delay
+        if isinstance(delay, (int, float, np.number)):  # then no need of pairs
+            return np.array([delay], dtype=dtype)
+        where, matrix = f"projection '{self.name}'", (self.source.n_units, self.target.n_units)
+        pairs = self.pairs() if self.is_sparse else None
+        shape = matrix if pairs is None else pairs.target.shape
+        if callable(delay):
+            delay = delay(rng, shape)
+        if hasattr(delay, "tocsr"):
+            csr = delay.tocsr().astype(dtype)
+            csr.sum_duplicates()
+            csr.sort_indices()
+            if pairs is None:
+                raise NetworkError(where, "delays are sparse and weights are not", "give delay.toarray()")
+            same = np.array_equal(csr.indptr, pairs.ptr) and np.array_equal(csr.indices, pairs.target)
+            if csr.shape == matrix and not same:
+                raise NetworkError(
+                    where,
+                    f"delays are stored for {csr.nnz} pairs of units, but not for just those "
+                    f"{len(pairs.target)} that have weights",
+                    "give one for each pair that Projection.pairs() lists, also where it is 0",
+                )
+            delay = csr.data if csr.shape == matrix else csr
+        else:
+            try:
+                delay = np.asarray(delay, dtype=dtype)
+            except (TypeError, ValueError):
+                raise NetworkError(where, f"delay is {delay!r}", "give ms: a number or an array") from None
+        if delay.shape in ((), (1,)):
+            return delay.reshape(1)
+        if delay.shape == shape:
+            return delay
+        if delay.shape == matrix and pairs is not None:
+            return delay[np.repeat(np.arange(matrix[0]), np.diff(pairs.ptr)), pairs.target]
+        raise ParameterError(
+            where, f"delays have shape {delay.shape}", f"give a number, or one per pair of units: {matrix}"
+        )
 
     def _draw(self, name: str, rng: np.random.Generator) -> NDArray | scipy.sparse.csr_array:
         if name not in INITIALISERS:
@@ -183,6 +285,7 @@ class Projection:
         """The same between two other populations, with arrays of its own."""
         own = copy.copy(self)
         own.source, own.target, own.weight = source, target, self.weight.copy(dtype)
+        own.delay = None if self.delay is None else self.delay.copy(dtype)
         if self.indptr is not None and self.indices is not None:
             own.indptr, own.indices = self.indptr.copy(), self.indices.copy()
         return own
@@ -203,11 +306,14 @@ class Projection:
 
     def describe(self) -> dict:
         """Everything but the values, as JSON can hold it."""
+        timing: dict[str, Any] = {"delay_steps": self.delay_steps}
+        if self.delay is not None:
+            timing = {"delays": list(self.delay.values.shape)}
         return {
             "source": self.source.name,
             "target": self.target.name,
             "port": self.port,
-            "delay_steps": self.delay_steps,
+            **timing,
             "shape": list(self.shape),
             "weights": self.n_weights,
             "format": "csr" if self.is_sparse else "dense" if self.narrow is None else self.narrow.kind,

@@ -240,13 +240,13 @@ def _memories_vjp(back: Backward, unit: Population, dm: Mapping[str, NDArray]) -
 
 
 def _readout(run: Run, unit: LeakyReadout, t: int) -> dict[str, NDArray]:
-    k = unit.decay(run.network.dt)
+    k = unit.decay(run.network.step)
     drive = run.drive(unit, "input", t) + _values(unit, "bias")
     return {"v": k * run.before(unit.name, "v", t) + (1 - k) * drive}
 
 
 def _readout_vjp(back: Backward, unit: LeakyReadout, t: int) -> None:
-    k = unit.decay(back.run.network.dt)
+    k = unit.decay(back.run.network.step)
     dv = back.dstate[unit.name]["v"] + back.losses[unit.name][t]
     back.dstate[unit.name]["v"] = k * dv
     back.dparameter[f"{unit.name}.bias"] += (1 - k) * dv.sum(axis=0)

@@ -33,14 +33,31 @@ where q takes the recurrent events of the candidate and n those of the input.  `
 
 With threshold 0 they are the GRU and the LSTM of PyTorch.  The gradient is exact with the choice of what was
 sent held fixed: it reads and writes the weight rows of the events, and no others.
+
+In continuous time the gates keep their values from one arrival to the next, and the state moves towards where
+it was going step by step: steps of length tau would be those above.  `DeltaGRU` and `DeltaLSTM`::
+
+    tau dh/dt = (1 - z) (n - h)
+    tau dc/dt = i g - (1 - f) c,  h = o tanh(c)
+    at rest     m = 0,  c = 0,  h = 0,  sent = 0
+
+An event of value d = h - sent is sent when |d| reaches the threshold: it is plus or minus the threshold, but
+where h jumps.  That of a `DeltaGRU` never does; that of a `DeltaLSTM` does with its output gate, so that an
+arrival can cause an event at the same instant: no cycle that goes through one may be free of delay.  The
+gradient holds the times of events fixed and follows their values, as that of steps does, and tends to the
+gradient of the network without thresholds as they become small.
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from evsim.errors import NetworkError
 from evsim.population import Initial, Population
+
+#: Smallest threshold in continuous time.
+LOWEST_THRESHOLD = 1e-6
 
 
 class _DeltaUnits(Population):
@@ -49,15 +66,36 @@ class _DeltaUnits(Population):
     sends = "changes"
     takes = "changes"
     losses = ("", "y")
+    continuous_losses: ClassVar[tuple[str, ...]] = ("", "integral", "square")
+    only_continuous: ClassVar[Mapping[str, Any]] = {"tau": 20.0, "train_time_constants": False}
 
-    def __init__(self, n_units: int, name: str, threshold: Initial = 0.1, bias: Initial = 0.0):
+    def __init__(
+        self,
+        n_units: int,
+        name: str,
+        threshold: Initial = 0.1,
+        bias: Initial = 0.0,
+        tau: Initial = 20.0,
+        train_time_constants: bool = False,
+    ):
         super().__init__(n_units, name)
         self._threshold, self._bias = threshold, bias
+        self._given = {"tau": tau, "train_time_constants": bool(train_time_constants)}
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Make ``bias``, shape (4 n_units,), and ``threshold``, shape (n_units,), which is not trained."""
+        """Make ``bias``, shape (4 n_units,), and ``threshold``, shape (n_units,), which is not trained.
+
+        In continuous time ``tau``, shape (1,), too.
+        """
         self._add("bias", self._bias, (4 * self.n_units,), dtype, rng)
-        self._add("threshold", self._threshold, (self.n_units,), dtype, rng, lower=0.0, trainable=False)
+        limits: dict[str, Any] = {"lower": 0.0}
+        if self.continuous:
+            reason = "with 0 a unit sends without end at one instant"
+            limits = {"lower": LOWEST_THRESHOLD, "reason": reason}
+        self._add("threshold", self._threshold, (self.n_units,), dtype, rng, trainable=False, **limits)
+        if self.continuous:
+            trained = self._given["train_time_constants"]
+            self._add_time_constant("tau", self._given["tau"], dtype, rng, trained)
 
     def default_port(self, source: Population) -> str:
         """``recurrent`` from itself, also by way of a `DeltaEncoder`; ``input`` from others."""
@@ -72,9 +110,14 @@ class DeltaGRU(_DeltaUnits):
     n_units : int
     name : str
     threshold : number, array of shape (n_units,) or callable (generator, shape) -> array
-        Change of h, per unit, that makes an event; 0 or more.  `calibrate` sets it from data.
+        Change of h, per unit, that makes an event; 0 or more, in continuous time 1e-6 or more.  `calibrate`
+        sets it from data.
     bias : number, array of shape (4 n_units,) or callable
         Blocks (r, z, n, q).
+    tau : number, array of shape (1,) or callable
+        Time constant of h, in ms; in continuous time only.
+    train_time_constants : bool
+        Whether optimisers move it; in continuous time only.
     """
 
     kernel = "delta_gru"
@@ -90,21 +133,27 @@ class DeltaLSTM(_DeltaUnits):
     n_units : int
     name : str
     threshold : number, array of shape (n_units,) or callable (generator, shape) -> array
-        Change of h, per unit, that makes an event; 0 or more.  `calibrate` sets it from data.
+        Change of h, per unit, that makes an event; 0 or more, in continuous time 1e-6 or more.  `calibrate`
+        sets it from data.
     bias : number, array of shape (4 n_units,) or callable
         Blocks (i, f, g, o).
+    tau : number, array of shape (1,) or callable
+        Time constant of c, in ms; in continuous time only.
+    train_time_constants : bool
+        Whether optimisers move it; in continuous time only.
     """
 
     kernel = "delta_lstm"
     ports: Mapping[str, tuple[str, ...]] = {"input": ("i", "f", "g", "o"), "recurrent": ("i", "f", "g", "o")}
     states = ("m_i", "m_f", "m_g", "m_o", "c", "h", "sent")
+    cascades: ClassVar[bool] = True
 
 
 class DeltaEncoder(Population):
     """A second event stream of the same lines: the changes of h of a delta population, by another threshold.
 
     For targets that need finer or coarser events than the population itself sends.  With threshold 0 a
-    `DeltaReadout` behind it sees h as it is.
+    `DeltaReadout` behind it sees h as it is.  Not in continuous time.
 
     Parameters
     ----------
@@ -127,6 +176,12 @@ class DeltaEncoder(Population):
         super().__init__(watches.n_units, name)
         self.watches = watches
         self._threshold = threshold
+
+    def settle(self, continuous: bool) -> None:
+        """There is no continuous form."""
+        if continuous:
+            raise self._needs(False, repr(self), f"connect '{self.watches.name}' itself")
+        super().settle(continuous)
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
         """Make ``threshold``, shape (n_units,), which is not trained."""

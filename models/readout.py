@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,13 +15,20 @@ class LeakyReadout(Population):
 
         v_t = k v_{t-1} + (1 - k) (sum_i W_i y_i,t + b),    k = exp(-dt / tau)
 
+    In continuous time an event of payload y from unit i, when it arrives, makes a jump of its weights::
+
+        tau dv/dt = b - v,    v += W_i y,    at rest v = b
+
     Parameters
     ----------
     n_units : int
     name : str
     tau : float
-        Time constant in ms; 0 integrates nothing (see `LinearReadout`).
+        Time constant in ms; 0 integrates nothing (see `LinearReadout`).  In continuous time a parameter of
+        shape (1,), 0.001 or more.
     bias : number, array of shape (n_units,) or callable
+    train_time_constants : bool
+        Whether optimisers move tau; in continuous time only.
     """
 
     kernel = "readout"
@@ -29,8 +36,17 @@ class LeakyReadout(Population):
     emits: ClassVar[bool] = False
     states = ("v",)
     losses = ("",)
+    continuous_losses: ClassVar[tuple[str, ...]] = ("", "integral", "square")
+    only_continuous: ClassVar[Mapping[str, Any]] = {"train_time_constants": False}
 
-    def __init__(self, n_units: int, name: str, tau: float = 10.0, bias: Initial = 0.0):
+    def __init__(
+        self,
+        n_units: int,
+        name: str,
+        tau: float = 10.0,
+        bias: Initial = 0.0,
+        train_time_constants: bool = False,
+    ):
         super().__init__(n_units, name)
         if not (isinstance(tau, (int, float)) and math.isfinite(tau) and tau >= 0):
             raise NetworkError(
@@ -38,10 +54,13 @@ class LeakyReadout(Population):
             )
         self.tau = float(tau)
         self._bias = bias
+        self._given = {"train_time_constants": bool(train_time_constants)}
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Make ``bias``, shape (n_units,)."""
+        """Make ``bias``, shape (n_units,), and in continuous time ``tau``, shape (1,)."""
         self._add("bias", self._bias, (self.n_units,), dtype, rng)
+        if self.continuous:
+            self._add_time_constant("tau", self.tau, dtype, rng, self._given["train_time_constants"])
 
     def decay(self, dt: float) -> float:
         """The factor k of one step of ``dt`` ms."""
@@ -49,11 +68,11 @@ class LeakyReadout(Population):
 
     def describe(self) -> dict:
         """Type and arguments."""
-        return super().describe() | {"tau_ms": self.tau}
+        return super().describe() | ({} if self.continuous else {"tau_ms": self.tau})
 
 
 class LinearReadout(LeakyReadout):
-    """A readout without memory, for classes: ``v_t = sum_i W_i y_i,t + b``.
+    """A readout without memory, for classes: ``v_t = sum_i W_i y_i,t + b``.  Not in continuous time.
 
     Parameters
     ----------
@@ -65,11 +84,19 @@ class LinearReadout(LeakyReadout):
     def __init__(self, n_units: int, name: str, bias: Initial = 0.0):
         super().__init__(n_units, name, tau=0.0, bias=bias)
 
+    def settle(self, continuous: bool) -> None:
+        """There is no continuous form: it would hold nothing but at single instants."""
+        if continuous:
+            raise self._needs(False, repr(self), "use LeakyReadout")
+        super().settle(continuous)
+
 
 class DeltaReadout(Population):
     """A readout of changes: it holds the sum of all that it has received::
 
         m_t = m_{t-1} + sum_i d_i,t W_i,    v_t = m_t + b
+
+    In continuous time the same, from arrival to arrival: m += W_i d; at rest m = 0.
 
     Behind a delta population it sees what that has sent so far; behind a `DeltaEncoder` with threshold 0 it
     sees the units' outputs h themselves.
@@ -87,6 +114,7 @@ class DeltaReadout(Population):
     states = ("m",)
     takes = "changes"
     losses = ("",)
+    continuous_losses: ClassVar[tuple[str, ...]] = ("", "integral", "square")
 
     def __init__(self, n_units: int, name: str, bias: Initial = 0.0):
         super().__init__(n_units, name)

@@ -11,7 +11,7 @@ class EventSource(Population):
     Without a threshold they send whatever events the stimulus holds; a zero is no event.  With one, the
     stimulus is the value of every line at every step, and a line sends how far it has moved from what it has
     sent so far, once that reaches the threshold (`evsim.models.delta`).  What a stimulus may be is written at
-    `Simulation.run`.
+    `Simulation.run`.  In continuous time there are sources without a threshold only.
 
     Parameters
     ----------
@@ -27,6 +27,12 @@ class EventSource(Population):
         self.kernel = "source" if threshold is None else "delta_source"
         self.sends = "any" if threshold is None else "changes"
         self.states = () if threshold is None else ("sent",)
+
+    def settle(self, continuous: bool) -> None:
+        """Lines have values at steps only."""
+        if continuous and self._threshold is not None:
+            raise self._needs(False, "an EventSource with a threshold", "leave out threshold")
+        super().settle(continuous)
 
     def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
         """Make ``threshold``, shape (n_units,), which is not trained, if there is one."""

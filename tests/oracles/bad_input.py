@@ -237,7 +237,6 @@ STIMULUS = [
 ]
 
 NETWORK = [
-    Case("continuous time", NetworkError, lambda s: Network(dt=None), ("dt=None",)),
     Case("dt zero", NetworkError, lambda s: Network(dt=0.0), ("dt is 0.0",)),
     Case("dt NaN", NetworkError, lambda s: Network(dt=NAN), ("dt is nan",)),
     Case("dt text", NetworkError, lambda s: Network(dt="1 ms"), ("dt is '1 ms'",)),

@@ -1,0 +1,113 @@
+"""NumPy twins of the C structs in continuous.pxd, the table of one plan, and what a run records."""
+
+import numpy as np
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+
+from evsim.core.kernels cimport EGRU_FLOW, GRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW
+
+FLOWS = {
+    "source": NO_FLOW,
+    "egru_continuous": EGRU_FLOW,
+    "lif": LIF_FLOW,
+    "delta_gru": GRU_FLOW,
+    "delta_lstm": LSTM_FLOW,
+    "readout": LEAKY_FLOW,
+    "delta_readout": SUM_FLOW,
+}
+
+UNITS = np.dtype(
+    [(name, "i4") for name in ("kind", "n", "stride", "n_state", "n_slot", "n_par", "main")]
+    + [(name, "i4") for name in ("own_gate", "out_first", "out_stop")]
+    + [("first", "i8"), ("par", "u8"), ("constants", "u8")],
+    align=True,
+)
+FANS = np.dtype(
+    [(name, "i4") for name in ("source", "target", "n_blocks", "wide", "gated", "post")]
+    + [("slot", "i4", MAX_BLOCKS)]
+    + [(name, "u8") for name in ("weight", "ptr", "unit", "where", "pair", "delay")],
+    align=True,
+)
+EVENT_DTYPE = np.dtype([("time", "f8"), ("value", "f8"), ("gated", "f8"), ("population", "i4"), ("unit", "i4")])
+
+
+def struct_sizes():
+    """Sizes in bytes of the C structs, to compare with the twins."""
+    return {"units": sizeof(UnitRow), "fans": sizeof(FanRow), "event": sizeof(Event)}
+
+
+cdef class Table:
+    """The rows of a plan as C structs.
+
+    Parameters
+    ----------
+    populations, projections : structured ndarray of dtype UNITS, FANS
+        Kept alive here, as must be the arrays whose addresses they hold: ``arrays``.
+    arrays : list of ndarray
+    """
+
+    def __init__(self, populations, projections, arrays):
+        cdef const unsigned char[::1] rows
+        if populations.dtype != UNITS or projections.dtype != FANS:
+            raise TypeError("plan table: rows are not of dtype UNITS and FANS")
+        self._keep = (populations, projections, arrays)
+        self.n_populations = len(populations)
+        self.n_projections = len(projections)
+        self.n_units = int(populations["n"].sum())
+        rows = populations.view(np.uint8)
+        self.populations = <UnitRow *> &rows[0]
+        if self.n_projections:
+            rows = projections.view(np.uint8)
+            self.projections = <FanRow *> &rows[0]
+
+
+cdef class Tape:
+    """What a run of some lanes records: the events, the order of what happened, and states every so often."""
+
+    def __cinit__(self, int n_lanes, double start, double stop):
+        self.n_lanes, self.start, self.stop = n_lanes, start, stop
+        self.record = <Record *> calloc(max(n_lanes, 1), sizeof(Record))
+        if self.record == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef int lane
+        cdef int64_t k
+        if self.record == NULL:
+            return
+        for lane in range(self.n_lanes):
+            for k in range(self.record[lane].n_snapshots):
+                free(self.record[lane].snapshot[k])
+            free(self.record[lane].snapshot)
+            free(self.record[lane].item)
+            free(self.record[lane].event)
+            free(self.record[lane].carried)
+        free(self.record)
+
+    def events(self, int lane):
+        """The events of a lane in order of time, those of the stimulus included; of dtype EVENT_DTYPE."""
+        cdef int64_t n = self.record[lane].n_events
+        if n == 0:
+            return np.empty(0, EVENT_DTYPE)
+        return np.array(<unsigned char[:n * sizeof(Event)]> <unsigned char *> self.record[lane].event).view(
+            EVENT_DTYPE)
+
+    def n_events(self, int lane):
+        """Number of events of a lane, those of the stimulus included."""
+        return self.record[lane].n_events
+
+    @property
+    def replayable(self):
+        """Whether it holds what the way back needs."""
+        return self.record[0].n_snapshots > 0
+
+    @property
+    def nbytes(self):
+        """Bytes it takes, but for the snapshots' states."""
+        cdef int64_t total = 0
+        cdef int lane
+        for lane in range(self.n_lanes):
+            total += self.record[lane].event_room * <int64_t> sizeof(Event)
+            total += self.record[lane].item_room * <int64_t> sizeof(Item)
+        return total

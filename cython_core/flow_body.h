@@ -1,0 +1,48 @@
+/* The flows of one path; REAL is double.  See flow.h. */
+#include "vec.h"
+#include "crossing.h"
+#include "egru_flow.h"
+#include "lif_flow.h"
+#include "delta_flow.h"
+#include "readout_flow.h"
+
+TARGET int64_t FN(least)(int64_t n, const double *numbers, double *smallest)
+{
+    VEC low = FN(splat)(INFINITY);
+    for (int64_t i = 0; i < n; i += WIDTH)
+        low = FN(smaller)(FN(load)(numbers, i, n), low);
+    const double a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
+    int64_t i = 0;
+    *smallest = a < b ? a : b;
+    while (i < n - 1 && numbers[i] != *smallest)
+        i++;
+    return i;
+}
+
+TARGET void FN(widen)(int64_t n, const float *restrict from, double *restrict to)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = from[i];
+}
+
+TARGET void FN(add_to_float)(int64_t n, const double *restrict from, float *restrict to)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += (float)from[i];
+}
+
+TARGET void FN(add_to_double)(int64_t n, const double *restrict from, double *restrict to)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+#define CROSSING(kind, undo)                                                                                  \
+    {FN(kind##_advance), FN(kind##_bound), FN(kind##_locate), FN(kind##_fire), FN(kind##_rate),              \
+     FN(kind##_retreat), undo}
+#define SILENT(kind)                                                                                          \
+    {FN(kind##_advance), NULL, NULL, NULL, FN(kind##_rate), FN(kind##_retreat), NULL}
+#define FLOWS                                                                                                 \
+    {{CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),                  \
+      CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},             \
+     FN(least), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double)}

@@ -1,0 +1,98 @@
+/* Four doubles at a time, and the gate functions on them; the arithmetic of gates.h, so the same bits. */
+
+typedef double FN(Vec) __attribute__((vector_size(32), aligned(8), may_alias));
+typedef int64_t FN(Bits) __attribute__((vector_size(32), aligned(8), may_alias));
+#define VEC FN(Vec)
+#define BITS FN(Bits)
+#define WIDTH 4
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE VEC FN(splat)(double x)
+{
+    return (VEC){x, x, x, x};
+}
+
+/* a where the mask is set, else b */
+INLINE VEC FN(choose)(BITS mask, VEC a, VEC b)
+{
+    return (VEC)(((BITS)a & mask) | ((BITS)b & ~mask));
+}
+
+INLINE VEC FN(larger)(VEC a, VEC b)
+{
+    return FN(choose)((BITS)(a > b), a, b);
+}
+
+INLINE VEC FN(smaller)(VEC a, VEC b)
+{
+    return FN(choose)((BITS)(a < b), a, b);
+}
+
+INLINE VEC FN(absolute)(VEC a)
+{
+    return (VEC)((BITS)a & 0x7fffffffffffffffLL);
+}
+
+INLINE double FN(largest)(VEC a)
+{
+    const double x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
+    return x > y ? x : y;
+}
+
+INLINE double FN(total)(VEC a)
+{
+    return (a[0] + a[1]) + (a[2] + a[3]);
+}
+
+INLINE VEC FN(vec_exponential)(VEC x)
+{
+    x = FN(larger)(x, FN(splat)(-700.0));
+    x = FN(smaller)(x, FN(splat)(700.0));
+    const VEC shifted = x * 1.4426950408889634074 + 6755399441055744.0;
+    const VEC k = shifted - 6755399441055744.0;
+    const VEC r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+    VEC p = FN(splat)(1.0 / 6227020800.0);
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    const BITS bits = ((BITS)shifted << 52) + 0x3ff0000000000000LL;
+    return p * (VEC)bits;
+}
+
+INLINE VEC FN(vec_logistic)(VEC x)
+{
+    return 1.0 / (1.0 + FN(vec_exponential)(-x));
+}
+
+INLINE VEC FN(vec_hyperbolic_tangent)(VEC x)
+{
+    return 1.0 - 2.0 / (FN(vec_exponential)(x + x) + 1.0);
+}
+
+/* Items i to i + 3 of an array of m; past its end the last item again. */
+INLINE VEC FN(load)(const double *array, int64_t i, int64_t m)
+{
+    if (i + WIDTH <= m)
+        return *(const VEC *)(array + i);
+    const int64_t last = m - 1;
+    return (VEC){array[i], array[i + 1 < m ? i + 1 : last], array[i + 2 < m ? i + 2 : last], array[last]};
+}
+
+INLINE void FN(store)(double *array, int64_t i, int64_t m, VEC value)
+{
+    if (i + WIDTH <= m)
+        *(VEC *)(array + i) = value;
+    else
+        for (int64_t j = i; j < m; j++)
+            array[j] = value[j - i];
+}
