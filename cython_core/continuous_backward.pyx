@@ -374,7 +374,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         drive = x[4] / K[0]
         uncross(lane, pop, drive * x[5], drive * (x[5] - par[3]), jump, &B, par[3], 0.0,
                 dsums if pool.dsums != NULL else NULL, lam)
-        dpar[3 * pop.stride] += B + (0.0 if K[5] != 0 else run.at_value[at])
+        dpar[3 * pop.stride] += B + (0.0 if K[6] != 0 else run.at_value[at])
         x[0] = par[3]
     elif pop.kind == LIF_FLOW:
         drive = (par[0] + x[1] + x[2]) / K[0]
