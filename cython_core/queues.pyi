@@ -1,3 +1,6 @@
+import numpy as np
+from numpy.typing import NDArray
+
 FIELDS: tuple[str, ...]
 
 Message = tuple[float, float, float, float, int, int, int, int, int]
@@ -6,6 +9,7 @@ class UnitSchedule:
     n: int
     def __init__(self, n: int) -> None: ...
     def set(self, entry: int, time: float) -> None: ...
+    def write(self, first: int, times: NDArray[np.float64]) -> None: ...
     def peek(self) -> tuple[int, float]: ...
 
 class MessageQueue:

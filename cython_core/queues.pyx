@@ -1,10 +1,16 @@
 """The queues of continuous time as Python objects, to look at each alone; runs do without them."""
 
-from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
-from evsim.core.schedule cimport Schedule, schedule_free, schedule_open, schedule_peek, schedule_set
+from evsim.core.schedule cimport (
+    Schedule,
+    schedule_free,
+    schedule_open,
+    schedule_peek,
+    schedule_refresh,
+    schedule_set,
+)
 
 #: Fields of a message, in the order of `MessageQueue.push`.
 FIELDS = ("time", "sent", "value", "gated", "source", "event", "place", "projection", "row")
@@ -20,7 +26,7 @@ cdef class UnitSchedule:
         if n < 1:
             raise ValueError(f"a schedule of {n} entries")
         self.n = n
-        if not schedule_open(&self.schedule, n, INFINITY):
+        if not schedule_open(&self.schedule, n):
             raise MemoryError
 
     def __dealloc__(self):
@@ -31,6 +37,16 @@ cdef class UnitSchedule:
         if not 0 <= entry < self.n:
             raise IndexError(f"entry {entry} of {self.n}")
         schedule_set(&self.schedule, entry, time)
+
+    def write(self, int64_t first, const double[::1] times):
+        """Replace entries from ``first`` on, all at once."""
+        cdef int64_t count = len(times)
+        cdef int64_t i
+        if not 0 <= first <= self.n - count:
+            raise IndexError(f"entries {first} to {first + count} of {self.n}")
+        for i in range(count):
+            self.schedule.level[0][first + i] = times[i]
+        schedule_refresh(&self.schedule, first, count)
 
     def peek(self):
         """(entry, time) of the earliest, of the first of those if there are several."""

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from evsim.adjoint import Adjoint
-from evsim.models import EGRU, LIF, EventSource, LeakyReadout
-from evsim.network import Network
 from evsim.simulation import Simulation
-from oracles.continuous import eventprop, from_network, one_lane, simulate, simulate_fast
-from oracles.continuous_cases import EGRU_VARIANTS, Case, tangle, tangle_stimulus
+from oracles.continuous import from_network, simulate_fast
+from oracles.continuous_cases import EGRU_VARIANTS, Case
 
 STEP = 1e-4
 KINDS = ("state", "terminal", "integral", "square", "time", "mix")

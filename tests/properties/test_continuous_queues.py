@@ -47,6 +47,16 @@ class ScheduleMachine(RuleBasedStateMachine):
         for entry in rng.integers(0, len(self.entries), count).tolist():
             self.replace(entry, float(rng.choice([rng.integers(0, 4), np.inf, rng.uniform(0, 4)])))
 
+    @rule(data=st.data(), seed=st.integers(0, 2**16))
+    def write(self, data, seed):
+        """A whole population at once."""
+        rng, n = np.random.default_rng(seed), len(self.entries)
+        first = data.draw(st.integers(0, n - 1))
+        count = data.draw(st.integers(1, n - first))
+        times = np.where(rng.random(count) < 0.3, np.inf, rng.integers(0, 6, count) / 2)
+        self.schedule.write(first, times)
+        self.entries[first : first + count] = times.tolist()
+
     @rule(count=st.integers(1, 70))
     def drain(self, count):
         """One after the other, as a run does."""
@@ -159,5 +169,7 @@ def test_bad_calls():
     for entry in (-1, 3):
         with pytest.raises(IndexError, match=str(entry)):
             UnitSchedule(3).set(entry, 1.0)
+    with pytest.raises(IndexError, match="2 to 4 of 3"):
+        UnitSchedule(3).write(2, np.zeros(2))
     with pytest.raises(IndexError, match="no message"):
         MessageQueue().pop()
