@@ -105,6 +105,7 @@ class Case:
         weight = {
             "egru": rng.normal(0, 1.6 if self.transmit == "value" else 0.6, (n, b * n)),
             "lif": rng.normal(0.2, 1.0, (n, b * n)),
+            "delta_lstm": rng.normal(0, 1.2, (n, b * n)),  # gates that are not shut for good
         }.get(self.kind, rng.normal(0, 2.0, (n, b * n)))
         weight *= fan * self.scale
         external = rng.normal(0, 1.2, (N_CUES, b * n)) + (2.0 if self.kind == "lif" else 0.0)

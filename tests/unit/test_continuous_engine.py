@@ -165,8 +165,8 @@ def test_a_crossing_at_the_end_belongs_to_the_next_window():
 
 @each_unit
 def test_two_units_at_the_same_instant(make, blocks):
-    """Equal units cross at one time to the last bit, in order of number; the replay goes the same way back."""
-    net = single(make(3), np.ones((1, 3 * blocks)) * 2.0, delay=0.25)
+    """Equal units cross at one time to the last bit, in order of number, and back."""
+    net = single(make(3), np.repeat([[2.0, -2.0, 2.0, 2.0][:blocks]], 3, axis=1), delay=0.25)
     sim = Simulation(net)
     log = sim.run({"cue": ones([0.5, 4.0, 9.0])}, 60.0, samples=[60.0])
     assert log["hid"].n_events >= 3
@@ -272,13 +272,12 @@ def test_long_idle_stretches(make, blocks):
     net = single(quiet(), 3 * weight)
     early, late = 5.0, 1e5
     sim = Simulation(net)
-    both = sim.run(
-        {"cue": ones([early, early + 3, late, late + 3])}, late + 40, samples=[late + 2, late + 40]
-    )
+    samples = [late + 2, late + 40]
+    both = sim.run({"cue": ones([early, early + 3, late, late + 3])}, late + 40, samples=samples)
     gradients = replay(sim, both)
     assert all(np.isfinite(values).all() for values in gradients.values())
     other = Simulation(net)
-    alone = other.run({"cue": ones([late, late + 3])}, late + 40, samples=[late + 2, late + 40])
+    alone = other.run({"cue": ones([late, late + 3])}, late + 40, samples=samples)
     same = replay(other, alone)
     if both["hid"].kind in ("EGRU", "LIF"):  # which forget
         np.testing.assert_allclose(both["hid"].state, alone["hid"].state, rtol=1e-9, atol=1e-12)
@@ -332,7 +331,7 @@ def test_equal_time_constants_lose_nothing(gap):
         found.append([log["hid"].time, log["hid"].state.ravel(), *(g.ravel() for g in gradient.values())])
         assert log["hid"].n_events >= 2
     for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11 + 30 * gap, atol=1e-10 + 30 * gap)
+        np.testing.assert_allclose(one, other, rtol=1e-11 + 300 * gap, atol=1e-10 + 300 * gap)
 
 
 def test_too_many_events():
