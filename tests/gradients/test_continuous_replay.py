@@ -122,7 +122,7 @@ class Experiment:
                     direction = direction * (array > 4 * STEP)  # there are none below 0
                 count += 1
                 value, doubt = self.derivative(array, direction)
-                if not doubt <= 1e-4 * (1 + abs(value)):  # nan, or a change that the raster does not show
+                if not doubt <= 1e-5 * (1 + abs(value)):  # nan, or a change that the raster does not show
                     left_out += 1
                     continue
                 mine.append(float((gradient * direction).sum()))
@@ -253,7 +253,35 @@ def test_gradients_of_larger_networks(case):
     gradients = Adjoint(simulation.plan).replay(log, losses)
     assert gradients.counters["macs"] == log.counters["macs"]
     tape = False
-    own_differences(net, lambda: total(run(), losses), gradients, np.random.default_rng(8), step=4e-6)
+    # Among so many events some arrive just before or after a release, which is a kink: small steps.
+    step = 1e-7 if case.kind == "lif" else 4e-6
+    own_differences(net, lambda: total(run(), losses), gradients, np.random.default_rng(8), step=step)
+
+
+@pytest.mark.parametrize("refractory", [0.0, 1.5])
+def test_arrivals_at_the_end_of_a_refractory_time(refractory):
+    """A delay that equals it, to the last bit: release and arrival move together."""
+    rng, n = np.random.default_rng(0), 4
+    net = Network(dt=None, dtype="float64")
+    net.add(EventSource(2, "cue"))
+    unit = LIF(
+        n, "hid", bias=rng.normal(0.5, 0.2, n), tau_m=10.0, refractory=refractory, train_threshold=True
+    )
+    net.add(unit)
+    net.connect("cue", "hid", rng.uniform(1, 4, (2, n)))
+    net.connect("hid", "hid", rng.uniform(0, 1, (n, n)), delay=1.5)
+    time = np.sort(rng.uniform(0, 30, 10))
+    stimulus = {"cue": (time, np.zeros(10, int), rng.integers(0, 2, 10), np.ones(10))}
+    simulation = Simulation(net)
+
+    def run():
+        return simulation.run(stimulus, 40.0, samples=[20.0, 40.0])
+
+    log = run()
+    assert log["hid"].n_events >= 10
+    losses = make_losses(log, "mix", np.random.default_rng(7))
+    gradients = Adjoint(simulation.plan).replay(log, losses)
+    own_differences(net, lambda: total(run(), losses), gradients, np.random.default_rng(8), step=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["egru", "lif"])

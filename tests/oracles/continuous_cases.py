@@ -105,9 +105,9 @@ class Case:
         weight = {
             "egru": rng.normal(0, 1.6 if self.transmit == "value" else 0.6, (n, b * n)),
             "lif": rng.normal(0.2, 1.0, (n, b * n)),
-            "delta_lstm": rng.normal(0, 1.2, (n, b * n)),  # gates that are not shut for good
         }.get(self.kind, rng.normal(0, 2.0, (n, b * n)))
-        weight *= fan * self.scale
+        # An LSTM's gates should not be shut for good.
+        weight *= fan * self.scale * (0.6 if self.kind == "delta_lstm" else 1.0)
         external = rng.normal(0, 1.2, (N_CUES, b * n)) + (2.0 if self.kind == "lif" else 0.0)
         if self.sparse:
             weight = thinned(rng, 1.4 * weight, b, 0.5)
@@ -133,8 +133,9 @@ class Case:
             return {"delay": 0.7} if none else {}
         if self.delay == "one":
             return {"delay": 1.1, "train_delay": self.timed}
-        # Multiples of powers of two, so that equal ones stay so.
-        delay = rng.choice([0.5 if none else 0.0, 0.75, 1.5, 2.25], (n, n))
+        # Multiples of powers of two, so that equal ones stay so; none is the refractory time, at the end of
+        # which an arrival has two derivatives.
+        delay = rng.choice([0.5 if none else 0.0, 0.75, 1.25, 2.25], (n, n))
         delay = np.where(rng.random((n, n)) < 0.5, delay, rng.uniform(0.2, 3.0, (n, n)))
         if not scipy.sparse.issparse(weight):
             return {"delay": delay, "train_delay": self.timed}
