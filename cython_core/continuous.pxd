@@ -27,6 +27,7 @@ cdef struct UnitRow:
     int32_t out_first   # projections from it are rows out_first:out_stop
     int32_t out_stop
     int64_t first       # its first unit, counted over all populations
+    double soon         # ms: a unit that certainly does not cross for so long is looked at again then
     uint64_t par        # double[n_par, stride]
     uint64_t constants  # double[]
 

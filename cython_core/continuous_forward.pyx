@@ -344,6 +344,8 @@ cdef bint look(Lane *lane, int64_t entry, double now) noexcept nogil:
             return True
         return send(lane, p, unit, now, value, value * gated)
     put_back(lane, p, 1, &unit, now)
+    if lane.wait[0] > pop.soon:
+        return True
     found = flow.locate(K, par, one, &when)
     when += now
     if not found and when <= now:

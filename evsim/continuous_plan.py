@@ -46,6 +46,9 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
 SERIES = {4: 0.35, 6: 0.26, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
+#: Crossings further ahead than so many of a unit's shortest time constants are not located yet, but bounded:
+#: what arrives meanwhile would make that useless, and a bound costs a tenth.
+SOON_TIME_CONSTANTS = 0.02
 N_CONSTANTS = 8
 
 
@@ -147,6 +150,7 @@ class ContinuousPlan:
             shortest += taus
             constants = self._arrays["constants", rank]
             constants[: len(taus)] = taus
+            self.unit_rows[rank]["soon"] = SOON_TIME_CONSTANTS * min(taus, default=1.0)
             if kernel == "egru_continuous":
                 trained = any(parameters[name].trainable for name in names)
                 ratio = min(1.5 * taus[1] / taus[0], 1.0)
