@@ -202,9 +202,16 @@ class _Work:
             self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
             self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
             if row["n_slot"]:
-                parts = [losses.get((name, kind)) for kind in ("", "integral", "square")]
-                out = self.dpar[-1], self.dconstants[-1], self.dinitial[-1]
-                self.core.give_arrays(rank, outcome.final[rank], *parts, *out)
+                self.core.give_arrays(
+                    rank,
+                    outcome.final[rank],
+                    losses.get((name, "")),
+                    losses.get((name, "integral")),
+                    losses.get((name, "square")),
+                    self.dpar[-1],
+                    self.dconstants[-1],
+                    self.dinitial[-1],
+                )
         self.dweight, self.ddelay = [], []
         for index, projection in enumerate(plan.projections):
             assert projection.delay is not None  # in continuous time
