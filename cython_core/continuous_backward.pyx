@@ -1,23 +1,20 @@
 """Adjoint event replay in continuous time: the record of a run walked backwards.
 
-What happened is undone in reverse order.  Each item touches the same units as it did forwards and no others,
-so the work is that of the way there.  A unit waits, with its states x and lambda = dL/dx, at the time of the
-last thing that was undone; when the next is to be undone, both are integrated back to it (retreat in flow.h).
-The states need not be stored: they are integrated backwards too, and snapshots every few time constants keep
-that from losing what has decayed.
+What happened is undone in reverse order.  Each item touches the same units as it did forwards and no
+others, so the work is that of the way there.  A unit waits, with its states x and lambda = dL/dx, at the time
+of the last thing that was undone; when the next is to be undone, both are integrated back to it (retreat in
+flow.h).  The states need not be stored: they are integrated backwards too, and snapshots every few time
+constants keep that from losing what has decayed.
 
-With f = dx/dt and x+ = J(x-), moving an arrival or an event in time by dt changes the loss by lambda+ . (J_x f-
-- f+) dt, and a crossing c = threshold turns a gradient B at its time into lambda_c- = -B / f_c- (all else that
-an event does is in J).  Equations: Wunderlich & Pehle 2021 (LIF); for EGRU see evsim/models/egru.py.
+With f = dx/dt and x+ = J(x-), moving an arrival or an event in time by dt changes the loss by lambda+ . (J_x
+f- - f+) dt, and a crossing c = threshold turns a gradient B at its time into lambda_c- = -B / f_c- (all else
+that an event does is in J).  Equations: Wunderlich & Pehle 2021 (LIF); for EGRU see evsim/models/egru.py.
 
 Lanes are summed in fixed shards, so no result depends on the number of threads.
 """
 
-import numpy as np
-
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -45,7 +42,7 @@ from evsim.core.continuous cimport (
     scatter,
 )
 from evsim.core.messages cimport Message
-from evsim.core.kernels cimport EGRU_FLOW, LIF_FLOW, SUM_FLOW, Flow, active, logistic
+from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, SUM_FLOW, Flow, active, logistic
 
 cdef enum:
     BUDGET = 65536      # items of a shard before signals are looked at
@@ -117,7 +114,7 @@ cdef struct Lane:
     bint good               # False if memory ran out
 
 
-# -- units -----------------------------------------------------------------------------------------------------
+# -- units --------------------------------------------------------------------------------------------------
 
 
 cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, int64_t unit) noexcept nogil:
@@ -129,7 +126,7 @@ cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, i
 
 
 cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) back to ``now``, side by side in the scratch (all: in their places)."""
+    """Bring some units (NULL: all) back to ``now``, side by side in scratch (all: where they are)."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef Slot *slot = &lane.run.slot[p]
@@ -189,19 +186,36 @@ cdef void put_back(Lane *lane, int p, int64_t m, const int32_t *unit) noexcept n
 # -- arrivals and events -------------------------------------------------------------------------------------
 
 
+cdef inline void running_loss(
+    const UnitRow *pop, int64_t m, int64_t stride, const double *x, const double *par, const double *dsums,
+    double sign, double *timing
+) noexcept nogil:
+    """Add to ``timing`` the loss per ms of integrals that end with it, of a readout."""
+    cdef double v
+    cdef int64_t i
+    for i in range(m):
+        v = x[i] + par[i] if pop.kind == SUM_FLOW else x[i]
+        timing[i] += sign * (dsums[i] + dsums[stride + i] * v) * v
+
+
 cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, int64_t m, int64_t stride,
-                           double *x, double *lam, const double *par, double value) noexcept nogil:
+                           double *x, double *lam, const double *par, double value,
+                           const double *dsums) noexcept nogil:
     """An arrival that adds ``value`` w to states: undo it; the gradients are left in the scratch.
 
     Returns dL/d(value).
     """
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef const double *K = <const double *> pop.constants
+    cdef bint jumps = dsums != NULL and (pop.kind == LEAKY_FLOW or pop.kind == SUM_FLOW)
     cdef double payload = 0
     cdef double *to
     cdef int64_t i
     cdef int b
     cdef int k
+    memset(lane.timing, 0, m * sizeof(double))
+    if jumps:
+        running_loss(pop, m, stride, x, par, dsums, -1.0, lane.timing)
     flow.rate(K, m, stride, par, x, lane.after)
     for b in range(fan.n_blocks):
         to = lam + fan.slot[b] * stride
@@ -210,7 +224,8 @@ cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, in
             lane.gradient[b * stride + i] = to[i] * value
             payload += to[i] * lane.w[b * stride + i]
     flow.rate(K, m, stride, par, x, lane.before)
-    memset(lane.timing, 0, m * sizeof(double))
+    if jumps:
+        running_loss(pop, m, stride, x, par, dsums, 1.0, lane.timing)
     for k in range(pop.n_state):
         for i in range(m):
             lane.timing[i] += lam[k * stride + i] * (lane.before[k * stride + i] - lane.after[k * stride + i])
@@ -257,9 +272,11 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
     cdef double *x = pool.x
     cdef double *lam = pool.lam
     cdef double *ddelay = run.ddelay[lane.shard * run.n_projections + projection]
+    cdef const double *dsums = pool.dsums
     cdef double payload[2]
     cdef double total = 0
     cdef int64_t i
+    cdef int k
     if fan.ptr:
         unit = <const int32_t *> fan.unit + place
         m = stop - place
@@ -274,7 +291,11 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
             <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
             gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
     else:
-        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value)
+        if unit != NULL and dsums != NULL:
+            for k in range(2):
+                gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
+            dsums = lane.dsums
+        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
     add_weights(lane, fan, projection, pop.n, row, place, m, stride)
     for i in range(m):
         total += lane.timing[i]
@@ -443,7 +464,6 @@ cdef void return_to_snapshot(Lane *lane, int64_t number) noexcept nogil:
     cdef const UnitRow *pop
     cdef const double *states = lane.record.snapshot[number]
     cdef Pool *pool
-    cdef int64_t i
     cdef int p
     for p in range(run.n_populations):
         pop = &run.populations[p]
@@ -569,8 +589,8 @@ cdef void lane_finish(Lane *lane) noexcept nogil:
 cdef bint shard_run(const Run *run, Lane *lane, int64_t shard, int64_t *number, int64_t end) noexcept nogil:
     """Go on for a while with the lanes of a shard, up to ``end``; whether there is more to do."""
     cdef const Item *item
-    cdef int64_t k
-    for k in range(BUDGET):
+    cdef int64_t _
+    for _ in range(BUDGET):
         if number[0] == end:
             return False
         if lane.run == NULL:
@@ -681,7 +701,7 @@ cdef class ContinuousBackward:
                 self.run.ddelay[at] = <double *> address(ddelay[shard], ddelay[shard].size, c"d")
 
     def give_events(self, ptr, dtime, at_time, at_value):
-        """Gradients at events, lane by lane: rows ptr[l]:ptr[l + 1]; dtime IN, at_time and at_value zero, OUT."""
+        """Gradients at events, rows ptr[l]:ptr[l + 1] of lane l; dtime IN, at_time and at_value zero, OUT."""
         cdef int64_t n = len(dtime)
         self.keep += [ptr, dtime, at_time, at_value]
         self.run.event_ptr = <const int64_t *> address(ptr, self.run.n_lanes + 1, c"l")
