@@ -5,8 +5,8 @@ what was sent arrives, and senders are reset.  So an event happens at the end of
 crosses the threshold, up to dt late, and Brian2's event times tend to the exact ones in proportion to dt:
 `order_of_convergence` measures that.  How a network is written down in Brian2:
 
-- Brian2's own schedule and integrators: ``exact`` for what is linear (LIF; delta units between arrivals; leaky
-  readouts), for the state c of EGRU a method of choice, by default ``rk4``.
+- Brian2's own schedule and integrators: ``exact`` for what is linear (LIF, delta units between arrivals,
+  leaky readouts), for the state c of EGRU a method of choice, by default ``rk4``.
 - An event of step k is taken to be at (k + 1) dt.  External events arrive at the end of the step in which
   they fall.  Delays become whole numbers of steps, each by itself, and refractory periods too.
 - A Brian2 event carries no value (Brian2's issue 1056).  Most payloads are constants of the unit that sends
@@ -51,7 +51,7 @@ InitialStates = Mapping[str, Mapping[str, ArrayLike]]
 Method = Literal["rk4", "rk2", "exponential_euler", "euler"]
 METHODS = ("rk4", "rk2", "exponential_euler", "euler")
 #: Steps in ms, each half of the one before.
-STEPS = (0.2, 0.1, 0.05, 0.025, 0.0125)
+STEPS = (0.1, 0.05, 0.025, 0.0125, 0.00625)
 #: Time constants nearer to each other than this (relative) leave ``exact`` a difference of equal numbers.
 NEAR = 1e-3
 #: More slots for payloads than this are refused.
@@ -207,8 +207,9 @@ class ContinuousTwin:
                 self.groups[name], units[name], self.payloads[name] = made
             else:
                 kept = {_kept(p) for p in network.projections.values() if p.source is population} - {""}
-                self.groups[name] = self._group(brian2, population, sorted(kept), method)
-                self._begin(population, initial.get(name, {}))
+                begin = initial.get(name, {})
+                self.groups[name] = self._group(brian2, population, sorted(kept), method, "hold" in begin)
+                self._begin(population, begin)
                 units[name], self.payloads[name] = np.arange(population.n_units), _payloads(population)
                 self._watch(brian2, population)
         # of events that arrive in one step, those of the source that comes first
@@ -241,7 +242,9 @@ class ContinuousTwin:
         )
         return group, own[:, 0].astype(np.int64), own[:, 2]
 
-    def _group(self, brian2: Any, population: Population, kept: Sequence[str], method: Method) -> Any:
+    def _group(
+        self, brian2: Any, population: Population, kept: Sequence[str], method: Method, held: bool
+    ) -> Any:
         equations, values = EQUATIONS[population.kernel], _values(population)
         text = [line.strip() for line in equations.text.strip().splitlines()]
         text += [f"b_{block} : 1 (constant)" for block in equations.biases]
@@ -256,7 +259,7 @@ class ContinuousTwin:
             constants["v_reset"] = population.reset
             # the step of the event counts: Brian2 holds v from the step after it
             steps = round(population.refractory / self.dt)
-            options["refractory"] = (steps + 1) * self.clock.dt if steps else False
+            options["refractory"] = (steps + 1) * self.clock.dt if steps or held else False
         group = brian2.NeuronGroup(
             population.n_units,
             "\n".join(text),
@@ -301,8 +304,12 @@ class ContinuousTwin:
             if state not in population.states:
                 problem, remedy = f"there is no state '{state}'", f"it has {list(population.states)}"
                 raise NetworkError(f"population '{name}'", problem, remedy)
-            if (population.kernel, state) != ("delta_lstm", "h"):  # which follows from c and m_o
-                setattr(group, state, np.broadcast_to(np.asarray(given), (1, population.n_units))[0])
+            full = np.broadcast_to(np.asarray(given, np.float64), (1, population.n_units))[0]
+            if isinstance(population, LIF) and state == "hold":
+                # as if the last event had been as long ago
+                group.lastspike = (np.rint((full - population.refractory) / self.dt) - 1) * self.clock.dt
+            elif (population.kernel, state) != ("delta_lstm", "h"):  # which follows from c and m_o
+                setattr(group, state, full)
 
     def _watch(self, brian2: Any, population: Population) -> None:
         name, group, state = population.name, self.groups[population.name], EQUATIONS[population.kernel].state
@@ -375,7 +382,7 @@ class ContinuousTwin:
         if done != self.n_steps:  # Brian2 answers Ctrl+C by stopping early, without an exception
             raise KeyboardInterrupt(f"Brian2 stopped after {done} of {self.n_steps} steps")
         if (needed := self.slots_needed()) > self.slots:
-            problem = f"some unit has {needed} events on their way at one time, with {self.slots} slots for them"
+            problem = f"some unit has {needed} events on their way at one time, there are {self.slots} slots"
             raise NetworkError("Brian2 twin", problem, f"give slots={needed}")
         return TimedRun(
             events={name: self._events(name, monitor) for name, monitor in self.spikes.items()},
@@ -408,11 +415,9 @@ class ContinuousTwin:
         group = self.groups[name]
         value = np.asarray(monitor.change_) if "change" in group.variables else self.payloads[name][unit]
         # an event of the last step is at the end of it
-        window = {"start": 0.0, "stop": (self.n_steps + 1) * self.dt}
+        window: dict[str, Any] = {"start": 0.0, "stop": (self.n_steps + 1) * self.dt}
         size: dict[str, Any] = {"n_units": len(group), "n_lanes": 1}
-        return TimedEvents.from_list(
-            when, np.zeros_like(unit), unit, value, where="Brian2", **size, **window
-        )
+        return TimedEvents.from_list(when, np.zeros_like(unit), unit, value, where="Brian2", **size, **window)
 
     def _sampled(self, name: str, monitor: Any) -> NDArray[np.float64]:
         """States at the grid points nearest to the samples."""
@@ -627,18 +632,18 @@ def run_evsim(
     initial: InitialStates | None = None,
 ) -> TimedRun:
     """Run a network with evsim: the exact side of a comparison.  Arguments as of `to_brian2_continuous`."""
-    from evsim.simulation import Simulation
+    from evsim.continuous_simulation import ContinuousSimulation
 
-    simulation = Simulation(network)
+    simulation = ContinuousSimulation(network)
     events = _stimulus(network, stimulus, float(duration))
     times = _sample_times(samples, float(duration))
     begin = time.perf_counter()
     log = simulation.run(events, duration, samples=times, initial=initial)
     seconds = time.perf_counter() - begin
-    own = [p for p in network.populations.values() if not isinstance(p, EventSource)]
+    own = [log[p.name] for p in network.populations.values() if not isinstance(p, EventSource)]
     return TimedRun(
-        events={p.name: log[p.name].events for p in own if p.emits},
-        states={p.name: log[p.name].state[:, 0] for p in own if len(times)},
+        events={one.name: one.events for one in own if one.events is not None},
+        states={one.name: one.state[:, 0] for one in own if one.state is not None},
         samples=times,
         duration=float(duration),
         seconds=seconds,

@@ -20,8 +20,8 @@ from evsim.timed_events import TimedEvents
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: In units of the step: differences of event times beyond this are worth telling where.
-FAR = 20.0
+#: Differences of event times beyond this are worth telling where: in steps, and in ms between exact times.
+FAR, FAR_EXACT = 20.0, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,10 +182,9 @@ class ContinuousComparison:
         return min(found, key=lambda one: (one[1].when, one[0]), default=None)
 
     def __str__(self) -> str:
-        text = (
-            f"dt {self.dt:g} ms: {self.n_events} | {self.n_peer_events} events, {self.n_unmatched} unmatched, "
-            f"times within {self.max_error:.3g} ms, mean {self.mean_error:.3g} ms"
-        )
+        counts = f"{self.n_events} | {self.n_peer_events} events, {self.n_unmatched} unmatched"
+        times = f"times within {self.max_error:.3g} ms, mean {self.mean_error:.3g} ms"
+        text = f"dt {self.dt:g} ms: {counts}, {times}"
         return text if self.first is None else f"{text}; first difference: '{self.first[0]}', {self.first[1]}"
 
 
@@ -213,6 +212,11 @@ class Convergence:
             return float("nan")
         dt, error = np.log(np.array(points)).T
         return float(np.polyfit(dt, error, 1)[0])
+
+    @property
+    def first(self) -> tuple[str, FirstDifference] | None:
+        """Population and event of the first difference that is left at the finest step."""
+        return self.comparisons[-1].first
 
     def ok(self, tolerance: float = 0.1) -> bool:
         """Whether every event has a partner at every step, and the order is 1 within ``tolerance``."""
@@ -283,13 +287,16 @@ def _draw_raster(ax: Axes, comparison: ContinuousComparison) -> None:
     marks: dict[str, Any] = {"marker": "|", "color": "C0", "markersize": 6}
     rings = {"marker": "o", "color": "C3", "markersize": 6, "mfc": "none", "markeredgewidth": 0.6}
     for who, run, style in (("evsim", comparison.run, marks), ("Brian2", comparison.peer, rings)):
-        below, rows = 0, []
+        below = 0
+        time: list[NDArray] = [np.zeros(0)]
+        unit: list[NDArray] = [np.zeros(0)]
         for name in comparison.run.events:
             events = run.events[name]
-            rows.append((events.time, events.unit + below))
+            time.append(events.time)
+            unit.append(events.unit + below)
             below += events.n_units
-        time, unit = (np.concatenate(column) for column in zip(*rows, strict=True)) if rows else ([], [])
-        ax.plot(time, unit, linestyle="", label=f"{who}, {len(time)} events", **style)
+        when = np.concatenate(time)
+        ax.plot(when, np.concatenate(unit), linestyle="", label=f"{who}, {len(when)} events", **style)
     ax.set(xlabel="time (ms)", ylabel=f"unit ({', '.join(comparison.run.events)}, from below)")
     ax.set_title(f"Events, Brian2 at dt {comparison.dt:g} ms", loc="left")
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize="small")
@@ -350,9 +357,9 @@ def _match(
     # an event this near to the end may have its partner beyond it
     end = duration - 2 * dt - 5 * float(np.abs(errors).mean() if errors.size else 0.0)
     found = [
-        FirstDifference(*divmod(int(key[k]), most), float(own.time[order[k]]), float(other.time[peer_order[j]]))
-        for k, j, error in zip(here, there, errors, strict=True)
-        if abs(error) > FAR * dt
+        FirstDifference(*divmod(int(key[k]), most), float(time), float(time + error))
+        for k, time, error in zip(here, own.time[mine], errors, strict=True)
+        if abs(error) > max(FAR * dt, FAR_EXACT)
     ]
     unmatched = 0
     for events, rows, keys, partners in ((own, order, key, here), (other, peer_order, peer_key, there)):

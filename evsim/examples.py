@@ -157,9 +157,10 @@ def continuous_example(
 ) -> tuple[Network, dict[str, TimedEvents]]:
     """A lively random network in continuous time, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
 
-    Each input sends an event every 20 ms on average, its value gamma-distributed with mean 1; to delta units the
-    change from one normal value of its line to the next.  LIF units have a refractory period of 2 ms,
-    and recurrent inhibition besides recurrent excitation.
+    Each input sends an event every 20 ms on average.  Its value is gamma-distributed with mean 1; to delta
+    units it is the change from one normal value of its line to the next.  LIF units have a refractory period
+    of 2 ms, and recurrent inhibition besides recurrent excitation.  Units are driven strongly enough that few
+    states touch their threshold just barely: such an event may be there or not, whoever computes it.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def continuous_example(
     sender: Population = network.add(EventSource(n_inputs, name="cue"))
     delay = (1.0 if model == "delta_lstm" else 0.0) if delay is None else float(delay)
     for number in range(1, layers + 1):
-        name = f"hidden_{number}"
+        name, hidden = f"hidden_{number}", sender
         if model == "egru":
             hidden = network.add(_egru(n_units, name, gate=gate, transmit=transmit))
             network.connect(sender, hidden, weight=_normal(1.5, density))
@@ -209,13 +210,13 @@ def continuous_example(
             inhibition = _positive(-1.0, density)
             network.connect(hidden, hidden, delay=delay, weight=inhibition, port="inhibitory", name=to)
         else:
-            threshold, bias = _uniform(0.02, 0.05), _uniform(-0.2, 0.2)
+            threshold, bias = _uniform(0.01, 0.03), _uniform(-0.2, 0.2)
             units = DeltaGRU if model == "delta_gru" else DeltaLSTM
             hidden = network.add(units(n_units, name, threshold, bias, tau=40.0))
             network.connect(sender, hidden, weight=_normal(1.5, density))
             network.connect(hidden, hidden, delay=delay, weight=_normal(0.5, density))
         sender = hidden
-    readout = DeltaReadout(3, name="answer", bias=0.1) if changes else LeakyReadout(3, name="answer", tau=10.0)
+    readout = DeltaReadout(3, name="answer", bias=0.1) if changes else LeakyReadout(3, name="answer")
     network.connect(sender, network.add(readout))
     return network, {"cue": _arrivals(_stimulus_generator(seed), n_inputs, duration, changes)}
 
