@@ -44,7 +44,7 @@ class ContinuousAdjoint:
         plan: ContinuousPlan,
         threads: int | None = None,
         min_slope: float = 1e-6,
-        tolerance: float = 1e-10,
+        tolerance: float = 1e-12,
     ):
         if not (isinstance(min_slope, (int, float)) and 0 < min_slope < np.inf):
             raise GradientError("adjoint", f"min_slope is {min_slope!r}", "give a positive number")

@@ -63,7 +63,7 @@ class ContinuousSimulation:
     """
 
     def __init__(
-        self, network: Network | ContinuousPlan, threads: int | None = None, tolerance: float = 1e-10
+        self, network: Network | ContinuousPlan, threads: int | None = None, tolerance: float = 1e-12
     ):
         keep_freed_memory()
         if not (isinstance(tolerance, (int, float)) and 1e-14 <= tolerance <= 1e-3):
