@@ -103,6 +103,31 @@ cdef inline int64_t align(int64_t n) noexcept nogil:
     return (n + 3) // 4 * 4
 
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define EVSIM_FETCH(address) __builtin_prefetch(address)
+    #else
+    #define EVSIM_FETCH(address) ((void) (address))
+    #endif
+    """
+    void EVSIM_FETCH(const void *) nogil
+
+cdef enum:
+    FAR_APART = 16384       # units from which on their states do not fit the second-level cache
+
+
+cdef inline void fetch(
+    int64_t m, const int32_t *unit, int64_t stride, int n_rows, const double *rows
+) noexcept nogil:
+    """Ask for units' places in some rows ahead of their use: many are then on their way at once."""
+    cdef int64_t i
+    cdef int k
+    for k in range(n_rows):
+        for i in range(m):
+            EVSIM_FETCH(rows + k * stride + unit[i])
+
+
 cdef inline void gather(int64_t m, const int32_t *unit, const double *array, double *out) noexcept nogil:
     """The last item fills up the vector."""
     cdef int64_t i
