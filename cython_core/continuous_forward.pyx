@@ -454,7 +454,9 @@ cdef void step(Lane *lane) noexcept nogil:
     entry = schedule_peek(&lane.schedule, &due)
     if due < now and due < run.stop:
         good = look(lane, entry, due)
-    elif what < 0 or now > run.stop or (now == run.stop and what != SAMPLE):
+    elif what < 0 or now > run.stop or (
+            # The way back needs a snapshot of the start, even if the window has no length.
+            now == run.stop and what != SAMPLE and (what != SNAPSHOT or lane.next_snapshot > 0)):
         lane.status = 1
     elif what == SAMPLE:
         sample(lane, now)
