@@ -45,7 +45,7 @@ from evsim.core.continuous cimport (
     scatter,
 )
 from evsim.core.messages cimport Message
-from evsim.core.kernels cimport EGRU_FLOW, LIF_FLOW, SUM_FLOW, Flow, active, logistic
+from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, SUM_FLOW, Flow, active, logistic
 
 cdef enum:
     BUDGET = 65536      # items of a shard before signals are looked at
@@ -189,19 +189,36 @@ cdef void put_back(Lane *lane, int p, int64_t m, const int32_t *unit) noexcept n
 # -- arrivals and events -------------------------------------------------------------------------------------
 
 
+cdef inline void running_loss(
+    const UnitRow *pop, int64_t m, int64_t stride, const double *x, const double *par, const double *dsums,
+    double sign, double *timing
+) noexcept nogil:
+    """Add to ``timing`` the loss per ms of integrals that end with it, of a readout."""
+    cdef double v
+    cdef int64_t i
+    for i in range(m):
+        v = x[i] + par[i] if pop.kind == SUM_FLOW else x[i]
+        timing[i] += sign * (dsums[i] + dsums[stride + i] * v) * v
+
+
 cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, int64_t m, int64_t stride,
-                           double *x, double *lam, const double *par, double value) noexcept nogil:
+                           double *x, double *lam, const double *par, double value,
+                           const double *dsums) noexcept nogil:
     """An arrival that adds ``value`` w to states: undo it; the gradients are left in the scratch.
 
     Returns dL/d(value).
     """
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef const double *K = <const double *> pop.constants
+    cdef bint jumps = dsums != NULL and (pop.kind == LEAKY_FLOW or pop.kind == SUM_FLOW)
     cdef double payload = 0
     cdef double *to
     cdef int64_t i
     cdef int b
     cdef int k
+    memset(lane.timing, 0, m * sizeof(double))
+    if jumps:
+        running_loss(pop, m, stride, x, par, dsums, -1.0, lane.timing)
     flow.rate(K, m, stride, par, x, lane.after)
     for b in range(fan.n_blocks):
         to = lam + fan.slot[b] * stride
@@ -210,7 +227,8 @@ cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, in
             lane.gradient[b * stride + i] = to[i] * value
             payload += to[i] * lane.w[b * stride + i]
     flow.rate(K, m, stride, par, x, lane.before)
-    memset(lane.timing, 0, m * sizeof(double))
+    if jumps:
+        running_loss(pop, m, stride, x, par, dsums, 1.0, lane.timing)
     for k in range(pop.n_state):
         for i in range(m):
             lane.timing[i] += lam[k * stride + i] * (lane.before[k * stride + i] - lane.after[k * stride + i])
@@ -257,9 +275,11 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
     cdef double *x = pool.x
     cdef double *lam = pool.lam
     cdef double *ddelay = run.ddelay[lane.shard * run.n_projections + projection]
+    cdef const double *dsums = pool.dsums
     cdef double payload[2]
     cdef double total = 0
     cdef int64_t i
+    cdef int k
     if fan.ptr:
         unit = <const int32_t *> fan.unit + place
         m = stop - place
@@ -274,7 +294,11 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
             <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
             gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
     else:
-        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value)
+        if unit != NULL and dsums != NULL:
+            for k in range(2):
+                gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
+            dsums = lane.dsums
+        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
     add_weights(lane, fan, projection, pop.n, row, place, m, stride)
     for i in range(m):
         total += lane.timing[i]

@@ -1,10 +1,10 @@
 /* First crossing of a polynomial from below, certified.
  *
- * Template, see kernel_table.c; REAL is double.  On [0, length] the polynomial is written in Bernstein form: its
- * values lie within the hull of the coefficients, and it has at most as many roots as they have changes of sign.
- * So: all negative means no crossing, one change means one crossing, and anything else is halved, left half
- * first.  Halving never adds changes of sign, so that at most degree / 2 pieces of each width are ever looked at,
- * and two crossings close together are not missed.
+ * Template, see kernel_table.c; REAL is double.  On [0, length] the polynomial is written in Bernstein form:
+ * its values lie within the hull of the coefficients, and it has at most as many roots as they have changes of
+ * sign.  So: all negative means no crossing, one change means one crossing, and anything else is halved, left
+ * half first.  Two crossings close together are not missed, and as halving never adds changes of sign, at most
+ * degree / 2 pieces of each width are ever halved.
  */
 
 #define CROSSING_DEGREE 16
@@ -27,7 +27,7 @@ static double FN(crossing_between)(int32_t degree, const double *coef, double lo
             low = s;
         else
             high = s;
-        const double newton = s - p / slope; /* NaN or infinite where the slope is 0: then the middle is taken */
+        const double newton = s - p / slope; /* not finite where the slope is 0: then the middle is taken */
         const double moved = newton - s;
         if ((moved < 0 ? -moved : moved) <= 2.3e-16 * s)
             return newton < low ? low : newton > high ? high : newton;
@@ -80,7 +80,8 @@ static int32_t FN(first_crossing)(int32_t degree, const double *coef, double len
         }
         if (changes == 1 || (depth == CROSSING_DEPTH && b[degree] >= 0)) {
             const double low = start[top] * length, high = (start[top] + width) * length;
-            *when = FN(crossing_between)(degree, coef, low, high, low + (high - low) * (b[0] / (b[0] - b[degree])));
+            const double secant = low + (high - low) * (b[0] / (b[0] - b[degree]));
+            *when = FN(crossing_between)(degree, coef, low, high, secant);
             return 1;
         }
         if (depth == CROSSING_DEPTH) {

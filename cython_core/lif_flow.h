@@ -5,15 +5,17 @@
  *     tau_m v' = -v + bias + i_e + i_i,    tau_e i_e' = -i_e,    tau_i i_i' = -i_i
  *
  * and v = reset while `hold`, the refractory time left, is positive.  State k of item i is x[k * stride + i]:
- * v, i_e, i_i, hold.  Parameters likewise: bias, threshold.  Constants K: tau_m, tau_e, tau_i, reset, refractory.
+ * v, i_e, i_i, hold.  Parameters likewise: bias, threshold.  Constants K: tau_m, tau_e, tau_i, reset,
+ * refractory.
  *
  * With a = 1 / tau_m and c = 1 / tau_e, a time s after the release
  *
- *     v(s) = bias + (v(0) - bias) g(s) + i_e(0) k_e(s) + i_i(0) k_i(s),    g(s) = exp(-a s),  f(s) = exp(-c s),
+ *     v(s) = bias + (v(0) - bias) g(s) + i_e(0) k_e(s) + i_i(0) k_i(s)
+ *     g(s) = exp(-a s),  f(s) = exp(-c s)
  *     k(s) = a integral from 0 to s of exp(-a (s - r)) exp(-c r) dr = a (f - g) / (a - c)
  *
- * which is a s exp(-a s) where the time constants are equal: near that, where (a - c) s is small, the difference is
- * replaced by its series.
+ * which is a s exp(-a s) where the time constants are equal: near that, where (a - c) s is small, the difference
+ * is replaced by its series.
  */
 
 /* (1 - exp(-y)) / y, the mean of exp(-y t) over 0 <= t <= 1, for |y| < 1/2. */
@@ -64,7 +66,7 @@ static inline double FN(decay_loss)(double y, double decay)
 /* What has decayed to nothing is nothing: arithmetic on denormal numbers is slow. */
 static inline double FN(without_traces)(double x)
 {
-    return (x < 0 ? -x : x) < 1e-280 ? 0.0 : x;
+    return fabs(x) < 1e-280 ? 0.0 : x;
 }
 
 /* Rates of one population, and what k and its derivatives need of the distance between them. */
@@ -106,8 +108,8 @@ static inline int32_t FN(lif_any_held)(int64_t m, const double *hold)
 
 /* Up to the release, where there is one; s is what is left of h. */
 static void FN(lif_hold)(const FN(LifRates) *q, double reset, int64_t m, const double *restrict h,
-                         double *restrict v, double *restrict i_e, double *restrict i_i, double *restrict hold,
-                         double *restrict s)
+                         double *restrict v, double *restrict i_e, double *restrict i_i,
+                         double *restrict hold, double *restrict s)
 {
     const double rate_e = q->e, rate_i = q->i;
     for (int64_t j = 0; j < m; j++) {
@@ -121,15 +123,16 @@ static void FN(lif_hold)(const FN(LifRates) *q, double reset, int64_t m, const d
 }
 
 /* From the release, over a time s. */
-static void FN(lif_move)(const FN(LifRates) *q, int64_t m, const double *restrict s, const double *restrict bias,
-                         double *restrict v, double *restrict i_e, double *restrict i_i)
+static void FN(lif_move)(const FN(LifRates) *rates, int64_t m, const double *restrict s,
+                         const double *restrict bias, double *restrict v, double *restrict i_e,
+                         double *restrict i_i)
 {
-    const FN(LifRates) r = *q;
+    const FN(LifRates) q = *rates;
     for (int64_t j = 0; j < m; j++) {
-        const double g = FN(exponential)(-s[j] * r.m);
-        const double f_e = FN(exponential)(-s[j] * r.e), f_i = FN(exponential)(-s[j] * r.i);
-        const double k_e = r.m * FN(lif_response)(s[j], g, f_e, r.gap_e, r.per_gap_e);
-        const double k_i = r.m * FN(lif_response)(s[j], g, f_i, r.gap_i, r.per_gap_i);
+        const double g = FN(exponential)(-s[j] * q.m);
+        const double f_e = FN(exponential)(-s[j] * q.e), f_i = FN(exponential)(-s[j] * q.i);
+        const double k_e = q.m * FN(lif_response)(s[j], g, f_e, q.gap_e, q.per_gap_e);
+        const double k_i = q.m * FN(lif_response)(s[j], g, f_i, q.gap_i, q.per_gap_i);
         v[j] = FN(without_traces)(v[j] + ((bias[j] - v[j]) * (1.0 - g) + (i_e[j] * k_e + i_i[j] * k_i)));
         i_e[j] = FN(without_traces)(i_e[j] * f_e);
         i_i[j] = FN(without_traces)(i_i[j] * f_i);
@@ -137,7 +140,8 @@ static void FN(lif_move)(const FN(LifRates) *q, int64_t m, const double *restric
 }
 
 /* Adds the integrals of v and of v^2 over the segment.  The integrals of products follow from their rates of
- * change, as (g k)' = a g f - 2 a g k: again without a - c.  X is 1 minus an exponential. */
+ * change, as (g k)' = a g f - 2 a g k: again without a - c.  X is 1 minus an exponential; GK stands for the
+ * integral of g k, and so on. */
 static inline void FN(lif_integrate)(const double *K, int64_t m, int64_t stride, const double *restrict h,
                                      const double *restrict par, const double *restrict x, double *restrict sums)
 {
@@ -185,7 +189,8 @@ TARGET void FN(lif_advance)(const double *K, int64_t m, int64_t stride, const do
         FN(lif_integrate)(K, m, stride, h, par, x, sums);
     for (int64_t start = 0; start < m; start += FN(LIF_BLOCK)) {
         const int64_t n = m - start < FN(LIF_BLOCK) ? m - start : FN(LIF_BLOCK);
-        double left[FN(LIF_BLOCK)], *v = x + start, *i_e = v + stride, *i_i = i_e + stride, *hold = i_i + stride;
+        double *v = x + start, *i_e = v + stride, *i_i = i_e + stride, *hold = i_i + stride;
+        double left[FN(LIF_BLOCK)];
         const double *s = h + start;
         if (FN(lif_any_held)(n, hold)) {
             FN(lif_hold)(&q, K[3], n, s, v, i_e, i_i, hold, left);
@@ -195,7 +200,7 @@ TARGET void FN(lif_advance)(const double *K, int64_t m, int64_t stride, const do
     }
 }
 
-/* v cannot rise faster than with what positive current there is now kept up, at (top - v) / tau_m and slowing. */
+/* v cannot rise faster than with the positive currents of now kept up: by (top - v) / tau_m, and slowing. */
 TARGET void FN(lif_bound)(const double *K, int64_t m, int64_t stride, const double *restrict par,
                           double *restrict x, double *restrict wait)
 {
@@ -228,17 +233,17 @@ static inline void FN(lif_after)(const FN(LifRates) *q, double bias, const doubl
 #define LIF_DEGREE 16
 #define LIF_STEPS 64
 
-/* A step of Taylor's series: the longest whose remainder stays below 1e-14 of `scale`.  The n-th derivative of v is
- * at most |drive| times n a c^(n-1), c the faster of the two rates. */
+/* A step of Taylor's series: the longest whose remainder stays below 1e-14 of `scale`.  The n-th derivative of v
+ * is at most |drive| times n a c^(n-1), c the faster of the two rates. */
 static double FN(lif_step)(double a, double c, double drive, double scale)
 {
     const double fast = c > a ? c : a;
-    const double part = fabs(drive) / scale * (a / fast) * 2.0; /* two of them add up */
+    const double part = fabs(drive) / scale * (a / fast) * 3.0; /* three of them add up */
     return part > 1e-280 ? pow(1e-14 * 20922789888000.0 / part, 1.0 / (LIF_DEGREE + 1)) / fast : INFINITY;
 }
 
-/* Steps from certainty to certainty: over what `lif_bound`, with the logarithm instead of its first term, rules out,
- * then along Taylor's series of v. */
+/* Steps from certainty to certainty: over what `lif_bound`, with the logarithm instead of its first term, rules
+ * out, then along Taylor's series of v. */
 TARGET int32_t FN(lif_locate)(const double *K, const double *par, const double *x, double *when)
 {
     const FN(LifRates) q = FN(lif_rates)(K);
@@ -260,7 +265,9 @@ TARGET int32_t FN(lif_locate)(const double *K, const double *par, const double *
             return 0;
         }
         const double rise = threshold - at[0];
-        const double jump = -K[0] * (1.0 - 1e-14) * log1p(-rise / ((bias - at[0]) + (e + i)));
+        /* Where the top is over the threshold by no more than rounding the logarithm is -37 at least. */
+        const double log_left = log1p(-rise / ((bias - at[0]) + (e + i)));
+        const double jump = K[0] * (1.0 - 1e-14) * (log_left > -36.0 ? -log_left : 36.0);
         if (jump > 0) { /* it may be nothing to t */
             t += jump;
             FN(lif_after)(&q, bias, from, t, at);
@@ -276,7 +283,8 @@ TARGET int32_t FN(lif_locate)(const double *K, const double *par, const double *
 
         const double scale = fabs(bias) + fabs(threshold) + fabs(at[0]);
         double length = FN(lif_step)(q.m, q.m, at[0] - bias, scale);
-        const double length_e = FN(lif_step)(q.m, q.e, at[1], scale), length_i = FN(lif_step)(q.m, q.i, at[2], scale);
+        const double length_e = FN(lif_step)(q.m, q.e, at[1], scale);
+        const double length_i = FN(lif_step)(q.m, q.i, at[2], scale);
         length = length_e < length ? length_e : length;
         length = length_i < length ? length_i : length;
         double coef[LIF_DEGREE + 1];
@@ -293,7 +301,7 @@ TARGET int32_t FN(lif_locate)(const double *K, const double *par, const double *
         }
         double found;
         if (FN(first_crossing)(LIF_DEGREE, coef, length, &found)) {
-            /* To the last bits of the closed form; where v only just gets there its noise must not lead away. */
+            /* To the last bits of the closed form; where v only just gets there, noise must not lead away. */
             const double low = t, high = t + length;
             t += found;
             for (int32_t round = 0; round < 3; round++) {
@@ -342,11 +350,12 @@ typedef struct {
     double v, e, i, bias, tau_m, tau_e, tau_i;
 } FN(LifGradient);
 
-/* Adds what a gradient (at_v, at_e, at_i) a time s after the release makes of it; u = v - bias, e and i are those of
- * the release.  With P = k / a, the integral of exp(-a (s - r) - c r), and Q, the same with r under it:
+/* Adds what a gradient (at_v, at_e, at_i) a time s after the release makes of it; u = v - bias, e and i are those
+ * of the release.  With P = k / a, the integral of exp(-a (s - r) - c r), and Q, the same with r under it:
  * dk/dc = -a Q, dk/da = P - a (s P - Q). */
-static inline void FN(lif_pull)(const FN(LifRates) *q, double s, double u, double e, double i, double g, double f_e,
-                                double f_i, double at_v, double at_e, double at_i, FN(LifGradient) *d)
+static inline void FN(lif_pull)(const FN(LifRates) *q, double s, double u, double e, double i, double g,
+                                double f_e, double f_i, double at_v, double at_e, double at_i,
+                                FN(LifGradient) *d)
 {
     const double a = q->m, y_e = q->gap_e * s, y_i = q->gap_i * s;
     const double P_e = FN(lif_response)(s, g, f_e, q->gap_e, q->per_gap_e);
@@ -364,30 +373,52 @@ static inline void FN(lif_pull)(const FN(LifRates) *q, double s, double u, doubl
     d->tau_i += q->i * q->i * i * (at_i * (f_i * s) + at_v * (a * Q_i));
 }
 
-/* Adds the gradient of first * integral of v + second * integral of v^2 over a time s from the release: by Gauss's
- * rule of order 16 on pieces no longer than the shortest time constant, where it is exact to rounding. */
-static void FN(lif_pull_sums)(const FN(LifRates) *q, double s, double bias, double u, double e, double i,
+/* Adds the gradient of first * integral of v + second * integral of v^2 over a time s from the release: by
+ * Gauss's rule of order 16 on pieces no longer than the shortest time constant, where it is exact to rounding. */
+static void FN(lif_pull_sums)(const FN(LifRates) *rates, double s, double bias, double u, double e, double i,
                               double first, double second, FN(LifGradient) *d)
 {
-    static const double place[4] = {0.18343464249564980494, 0.52553240991632898582, 0.79666647741362673959,
-                                    0.96028985649753623168};
-    static const double weight[4] = {0.36268378337836198297, 0.31370664587788728734, 0.22238103445337447054,
-                                     0.10122853629037625915};
-    const double fastest = q->e > q->i ? (q->e > q->m ? q->e : q->m) : (q->i > q->m ? q->i : q->m);
+    static const double place[8] = {-0.96028985649753623168, -0.79666647741362673959, -0.52553240991632898582,
+                                    -0.18343464249564980494, 0.18343464249564980494,  0.52553240991632898582,
+                                    0.79666647741362673959,  0.96028985649753623168};
+    static const double weight[8] = {0.10122853629037625915, 0.22238103445337447054, 0.31370664587788728734,
+                                     0.36268378337836198297, 0.36268378337836198297, 0.31370664587788728734,
+                                     0.22238103445337447054, 0.10122853629037625915};
+    const FN(LifRates) q = *rates;
+    const double fastest = q.e > q.i ? (q.e > q.m ? q.e : q.m) : (q.i > q.m ? q.i : q.m);
     const int64_t pieces = (int64_t)(s * fastest) + 1;
     const double half = 0.5 * s / (double)pieces;
-    for (int64_t piece = 0; piece < pieces; piece++)
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        const double middle = half * (double)(2 * piece + 1);
+        double part[7][8];
         for (int32_t node = 0; node < 8; node++) {
-            const double offset = node & 1 ? place[node >> 1] : -place[node >> 1];
-            const double r = half * ((double)(2 * piece + 1) + offset);
-            const double g = FN(exponential)(-r * q->m);
-            const double f_e = FN(exponential)(-r * q->e), f_i = FN(exponential)(-r * q->i);
-            const double k_e = q->m * FN(lif_response)(r, g, f_e, q->gap_e, q->per_gap_e);
-            const double k_i = q->m * FN(lif_response)(r, g, f_i, q->gap_i, q->per_gap_i);
+            const double r = middle + half * place[node];
+            const double g = FN(exponential)(-r * q.m);
+            const double f_e = FN(exponential)(-r * q.e), f_i = FN(exponential)(-r * q.i);
+            const double k_e = q.m * FN(lif_response)(r, g, f_e, q.gap_e, q.per_gap_e);
+            const double k_i = q.m * FN(lif_response)(r, g, f_i, q.gap_i, q.per_gap_i);
             const double v = bias + (u * g + (e * k_e + i * k_i));
-            const double at_v = half * weight[node >> 1] * (first + 2.0 * second * v);
-            FN(lif_pull)(q, r, u, e, i, g, f_e, f_i, at_v, 0.0, 0.0, d);
+            const double at_v = half * weight[node] * (first + 2.0 * second * v);
+            FN(LifGradient) at = {0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+            FN(lif_pull)(&q, r, u, e, i, g, f_e, f_i, at_v, 0.0, 0.0, &at);
+            part[0][node] = at.v;
+            part[1][node] = at.e;
+            part[2][node] = at.i;
+            part[3][node] = at.bias;
+            part[4][node] = at.tau_m;
+            part[5][node] = at.tau_e;
+            part[6][node] = at.tau_i;
         }
+        for (int32_t node = 0; node < 8; node++) {
+            d->v += part[0][node];
+            d->e += part[1][node];
+            d->i += part[2][node];
+            d->bias += part[3][node];
+            d->tau_m += part[4][node];
+            d->tau_e += part[5][node];
+            d->tau_i += part[6][node];
+        }
+    }
 }
 
 /* From a time s after the release, the end, back to it: x and lam likewise. */
@@ -398,7 +429,7 @@ static void FN(lif_move_back)(const FN(LifRates) *rates, double reset, int64_t m
                               double *restrict dK)
 {
     const FN(LifRates) q = *rates;
-    double d_tau_m = 0.0, d_tau_e = 0.0, d_tau_i = 0.0;
+    double by_m[FN(LIF_BLOCK)], by_e[FN(LIF_BLOCK)], by_i[FN(LIF_BLOCK)];
     for (int64_t j = 0; j < m; j++) {
         const double g = FN(exponential)(-s[j] * q.m);
         const double f_e = FN(exponential)(-s[j] * q.e), f_i = FN(exponential)(-s[j] * q.i);
@@ -417,13 +448,15 @@ static void FN(lif_move_back)(const FN(LifRates) *rates, double reset, int64_t m
         lam_e[j] = d.e;
         lam_i[j] = d.i;
         dbias[j] += d.bias;
-        d_tau_m += d.tau_m;
-        d_tau_e += d.tau_e;
-        d_tau_i += d.tau_i;
+        by_m[j] = d.tau_m;
+        by_e[j] = d.tau_e;
+        by_i[j] = d.tau_i;
     }
-    dK[0] += d_tau_m;
-    dK[1] += d_tau_e;
-    dK[2] += d_tau_i;
+    for (int64_t j = 0; j < m; j++) {
+        dK[0] += by_m[j];
+        dK[1] += by_e[j];
+        dK[2] += by_i[j];
+    }
 }
 
 /* From the release back to the start: v is pinned, the currents go on. */
@@ -436,12 +469,13 @@ static void FN(lif_hold_back)(const FN(LifRates) *q, double reset, int64_t m, co
     double d_tau_e = 0.0, d_tau_i = 0.0, d_reset = 0.0;
     for (int64_t j = 0; j < m; j++) {
         const double wait = hold[j], pinned = wait < h[j] ? wait : h[j];
+        const double was_held = wait > 0 ? 1.0 : 0.0, at_v = was_held * lam_v[j];
         const double slope = rate_m * ((bias[j] - reset) + (i_e[j] + i_i[j]));
-        const double later = wait > 0 ? -lam_v[j] * slope : 0.0;
+        const double later = -at_v * slope, kept = lam_hold[j];
         const double f_e = FN(exponential)(-pinned * rate_e), f_i = FN(exponential)(-pinned * rate_i);
-        lam_hold[j] = wait >= h[j] ? lam_hold[j] : later;
-        d_reset += wait > 0 ? lam_v[j] : 0.0;
-        lam_v[j] = wait > 0 ? 0.0 : lam_v[j];
+        lam_hold[j] = wait >= h[j] ? kept : later;
+        d_reset += at_v;
+        lam_v[j] -= at_v;
         d_tau_e += pinned * (i_e[j] * lam_e[j]);
         d_tau_i += pinned * (i_i[j] * lam_i[j]);
         i_e[j] /= f_e;
@@ -463,8 +497,10 @@ TARGET void FN(lif_retreat)(const double *K, int64_t m, int64_t stride, const do
     const double reset = K[3];
     for (int64_t start = 0; start < m; start += FN(LIF_BLOCK)) {
         const int64_t n = m - start < FN(LIF_BLOCK) ? m - start : FN(LIF_BLOCK);
-        double left[FN(LIF_BLOCK)], *v = x + start, *i_e = v + stride, *i_i = i_e + stride, *hold = i_i + stride;
-        double *lam_v = lam + start, *lam_e = lam_v + stride, *lam_i = lam_e + stride, *lam_hold = lam_i + stride;
+        double *v = x + start, *i_e = v + stride, *i_i = i_e + stride, *hold = i_i + stride;
+        double left[FN(LIF_BLOCK)];
+        double *lam_v = lam + start, *lam_e = lam_v + stride, *lam_i = lam_e + stride;
+        double *lam_hold = lam_i + stride;
         const double *s = h + start, *bias = par + start;
         const int32_t held = FN(lif_any_held)(n, hold);
         if (held) {
@@ -491,7 +527,8 @@ TARGET void FN(lif_retreat)(const double *K, int64_t m, int64_t stride, const do
                 dK[3] += (h[start + j] - s[j]) * (first + 2.0 * second * reset);
             }
         if (held)
-            FN(lif_hold_back)(&q, reset, n, h + start, bias, i_e, i_i, hold, lam_v, lam_e, lam_i, lam_hold, dK);
+            FN(lif_hold_back)(&q, reset, n, h + start, bias, i_e, i_i, hold, lam_v, lam_e, lam_i, lam_hold,
+                              dK);
         else
             for (int64_t j = 0; j < n; j++)
                 lam_hold[j] = h[start + j] > 0 ? 0.0 : lam_hold[j];

@@ -46,23 +46,23 @@ TARGET void FN(leaky_readout_retreat)(const double *K, int64_t m, int64_t stride
     const double tau = K[0], rate = 1.0 / K[0];
     double d_tau = 0.0;
     for (int64_t j = 0; j < m; j++) {
-        const double y = h[j] * rate, g = FN(exponential)(-y), X = FN(decay_loss)(y, g);
-        const double b = par[j], u = (x[j] - b) / g;
-        double at_v = lam[j] * g, at_bias = lam[j] * X, at_tau = lam[j] * u * (g * y) * rate;
-        if (dsums) {
-            const double first = dsums[j], second = dsums[stride + j];
-            const double G = X * tau, GG = 0.5 * G * (1.0 + g), XX = X * (1.0 + g);
-            const double dG = X - y * g, dGG = 0.5 * XX - y * (g * g); /* by tau */
-            const double at_u = first * G + 2.0 * second * (b * G + u * GG);
-            at_v += at_u;
-            at_bias += first * h[j] + 2.0 * second * (b * h[j] + u * G) - at_u; /* u = v - bias */
-            at_tau += u * ((first + 2.0 * second * b) * dG + second * (u * dGG));
-        }
-        x[j] = h[j] > 0 ? b + u : x[j];
-        lam[j] = at_v;
-        dpar[j] += at_bias;
-        d_tau += at_tau;
+        const double y = h[j] * rate, g = FN(exponential)(-y), u = (x[j] - par[j]) / g, moved = par[j] + u;
+        x[j] = h[j] > 0 ? moved : x[j];
+        dpar[j] += lam[j] * FN(decay_loss)(y, g);
+        d_tau += lam[j] * (u * (g * y)) * rate;
+        lam[j] *= g;
     }
+    if (dsums)
+        for (int64_t j = 0; j < m; j++) {
+            const double y = h[j] * rate, g = FN(exponential)(-y), X = FN(decay_loss)(y, g);
+            const double b = par[j], u = x[j] - b, first = dsums[j], second = 2.0 * dsums[stride + j];
+            const double G = X * tau, GG = 0.5 * G * (1.0 + g);
+            const double dG = X - y * g, dGG = 0.5 * (X * (1.0 + g)) - y * (g * g); /* by tau */
+            const double at_u = first * G + second * (b * G + u * GG);
+            lam[j] += at_u;
+            dpar[j] += first * h[j] + second * (b * h[j] + u * G) - at_u; /* u = v - bias */
+            d_tau += u * ((first + second * b) * dG + 0.5 * second * (u * dGG));
+        }
     dK[0] += d_tau;
 }
 

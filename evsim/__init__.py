@@ -23,12 +23,16 @@ except EvsimError as error:  # EVSIM_ISA is wrong, and evsim.cli is not there ye
     print(f"evsim: {error}", file=sys.stderr)
     sys.exit(2)
 
-from evsim.adjoint import Adjoint, Gradients
+from evsim.adjoint import Adjoint
 from evsim.calibration import calibrate
 from evsim.checkpoint import Checkpoint
+from evsim.continuous_adjoint import ContinuousAdjoint
+from evsim.continuous_log import ContinuousLog
+from evsim.continuous_simulation import ContinuousSimulation
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
+from evsim.gradients import Gradients
 from evsim.loss import binary_cross_entropy, cross_entropy, mean_squared_error
 from evsim.narrow_weights import narrow
 from evsim.network import Network
@@ -39,6 +43,7 @@ from evsim.population import Population
 from evsim.projection import Projection
 from evsim.protocol import Protocol, Trial
 from evsim.simulation import Simulation
+from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
 __version__ = "0.1.0"
@@ -48,6 +53,9 @@ __all__ = [
     "Adam",
     "Adjoint",
     "Checkpoint",
+    "ContinuousAdjoint",
+    "ContinuousLog",
+    "ContinuousSimulation",
     "EventLog",
     "Events",
     "EvsimError",
@@ -60,6 +68,7 @@ __all__ = [
     "Projection",
     "Protocol",
     "Simulation",
+    "TimedEvents",
     "Trainer",
     "Trial",
     "binary_cross_entropy",

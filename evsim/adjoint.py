@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.continuous_adjoint import ContinuousAdjoint
+from evsim.continuous_plan import ContinuousPlan
 from evsim.core.backward import Backward
 from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
+from evsim.gradients import Gradients
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.threads import usable_threads
 
@@ -25,43 +28,8 @@ PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
 PIECE_BYTES = 8 << 20
 
 
-@dataclass(eq=False)
-class Gradients(Mapping[str, NDArray]):
-    """Gradients by parameter name, and what it took to get them.
-
-    Attributes
-    ----------
-    parameters : dict of str to ndarray
-        In the shapes of `Network.parameters`.
-    inputs : dict of str to ndarray, shape (n_steps, n_lanes, n_units)
-        Gradient at each source's input, dense; filled by ``replay(..., inputs=True)``.
-    initial : dict of str to dict of str to ndarray
-        Gradient at the states before the window, shape (n_lanes, n_units), and for populations with delayed
-        projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before
-        the window last; filled by ``replay(..., initial=True)``.
-    counters : dict
-        ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight``,
-        ``macs_recompute`` (what the paper's form needs and the run did not keep) and ``macs_rerun`` (running
-        again where there is no tape) per projection.
-    """
-
-    parameters: dict[str, NDArray]
-    inputs: dict[str, NDArray] = field(default_factory=dict)
-    initial: dict[str, dict[str, NDArray]] = field(default_factory=dict)
-    counters: dict[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> NDArray:
-        return self.parameters[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parameters)
-
-    def __len__(self) -> int:
-        return len(self.parameters)
-
-
 class Adjoint:
-    """Replays logs of a plan backwards.
+    """Replays logs of a plan backwards; of one in continuous time this makes a `ContinuousAdjoint`.
 
     Events are discontinuous in the state; their derivative is replaced by a pseudo-derivative of
     v = a - threshold::
@@ -88,6 +56,12 @@ class Adjoint:
     threads : int, optional
         As of a `Simulation`.  Results do not depend on it.
     """
+
+    def __new__(cls, plan: Plan, *args: Any, **options: Any) -> Adjoint:
+        """In continuous time, a `ContinuousAdjoint`."""
+        if isinstance(plan, ContinuousPlan):
+            return ContinuousAdjoint(plan, *args, **options)
+        return super().__new__(cls)
 
     def __init__(
         self,

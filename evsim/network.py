@@ -287,6 +287,12 @@ class Network:
     ) -> dict[str, Any]:
         """The arguments of a projection that say how long its events take."""
         if self.dt is None:
+            if train_delay and target.cascades:
+                raise NetworkError(
+                    where,
+                    f"{target!r} can send at the instant of an arrival, and has no gradient at its time",
+                    "leave out train_delay",
+                )
             return {"delay_steps": 0, "delay": 0.0 if delay is None else delay, "train_delay": train_delay}
         if train_delay:
             raise NetworkError(

@@ -97,7 +97,7 @@ class Plan:
         self.network = network
         self.description = network.describe()
         self.dtype = network.dtype
-        self.dt = network.dt
+        self.dt = network.step
         self.populations, self.components = _in_order(network)
         self.sources = [p for p in self.populations if p.kernel in SOURCES]
         self.rank = {population.name: rank for rank, population in enumerate(self.populations)}

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.continuous_plan import ContinuousPlan
+from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
 from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
@@ -28,7 +30,7 @@ LARGEST = {np.dtype(name): float(np.finfo(name).max) / 4 for name in ("float32",
 
 
 class Simulation:
-    """Runs a network on its time grid.
+    """Runs a network on its time grid; of one in continuous time this makes a `ContinuousSimulation`.
 
     Parameters
     ----------
@@ -47,6 +49,12 @@ class Simulation:
     n_lanes : int
         Lanes of the present state; 0 before the first run.
     """
+
+    def __new__(cls, network: Network | Plan, *args: Any, **options: Any) -> Simulation:
+        """In continuous time, a `ContinuousSimulation`."""
+        if isinstance(network, Network) and network.continuous or isinstance(network, ContinuousPlan):
+            return ContinuousSimulation(network, *args, **options)  # type: ignore[return-value]
+        return super().__new__(cls)
 
     def __init__(self, network: Network | Plan, threads: int | None = None):
         keep_freed_memory()

@@ -1,0 +1,269 @@
+"""Adjoint event replay in continuous time: the log of a run walked backwards gives the gradient of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evsim.continuous_log import ContinuousLog
+from evsim.continuous_plan import N_CONSTANTS, TIME_CONSTANTS, ContinuousPlan
+from evsim.continuous_run import Outcome, forward, resting
+from evsim.core.continuous_backward import ContinuousBackward
+from evsim.errors import GradientError
+from evsim.gradients import Gradients
+from evsim.threads import usable_threads
+
+#: Lanes are summed in at most so many parts, whatever the number of threads.
+MOST_SHARDS = 16
+
+
+class ContinuousAdjoint:
+    """Replays logs of a plan in continuous time backwards; ``Adjoint(plan)`` gives one for such a plan.
+
+    The gradient of EGRU and LIF networks is exact: events move in time with the parameters (EventProp; no
+    pseudo-derivative).  Where a state grazes its threshold that gradient is without bound, so slopes at
+    crossings below ``min_slope`` are raised to it, and counted in ``counters["grazing"]``.  It knows nothing
+    of events that come or go.  Delta units are differentiated with the times of their events held fixed.
+
+    Parameters
+    ----------
+    plan : ContinuousPlan
+    threads : int, optional
+        As of a simulation.  Results do not depend on it.
+    min_slope : float
+        Per ms.
+    tolerance : float
+        As of a simulation; for logs that have to be run again.
+    """
+
+    def __init__(
+        self,
+        plan: ContinuousPlan,
+        threads: int | None = None,
+        min_slope: float = 1e-6,
+        tolerance: float = 1e-10,
+    ):
+        if not (isinstance(min_slope, (int, float)) and 0 < min_slope < np.inf):
+            raise GradientError("adjoint", f"min_slope is {min_slope!r}", "give a positive number")
+        self.plan, self.min_slope, self.tolerance = plan, float(min_slope), tolerance
+        self.threads = usable_threads(threads)
+
+    def replay(
+        self,
+        log: ContinuousLog,
+        losses: Mapping[str, ArrayLike],
+        *,
+        inputs: bool = False,
+        initial: bool = False,
+    ) -> Gradients:
+        """Gradient of a loss whose derivatives at what a log holds are given.
+
+        Parameters
+        ----------
+        log : ContinuousLog
+            Of a run of this plan, with the parameters as they are now.  A log without tape is run again
+            first, and must send the same events.
+        losses : mapping of str to array
+            ``"hidden"``: at the sampled states of a population, shape (n_samples, n_lanes, n_units);
+            ``"hidden.integral"``, ``"hidden.square"``: at those of the log, same shape; ``"hidden.time"``: at
+            the times of its events, shape (n_events,), of EGRU and LIF.
+        inputs : bool
+            Also give ``inputs[source]["value"]`` and ``["time"]``, shape (n_events,): the gradient at the
+            payloads and times of external events.
+        initial : bool
+            Also give ``initial[population][state]``, shape (n_lanes, n_units).
+
+        Raises
+        ------
+        GradientError
+            Unknown names, wrong shapes, values that are not finite, a log of another plan.
+        """
+        self._check(log)
+        parts = self._losses(log, losses)
+        self.plan.refresh(self.tolerance)
+        outcome, carried = self._outcome(log)
+        work = _Work(self.plan, log, outcome, parts, self.min_slope)
+        work.run(self.threads)
+        gradients = Gradients(work.parameters(), counters=work.counters)
+        if inputs:
+            gradients.inputs = work.inputs()
+        if initial:
+            gradients.initial = work.initial()
+        return gradients
+
+    def _check(self, log: ContinuousLog) -> None:
+        mine = self.plan.description
+        if not isinstance(log, ContinuousLog):
+            raise GradientError("log", repr(log), "give the log of a run in continuous time")
+        if log.network is not mine:
+            for part in ("dt_ms", "dtype", "populations", "projections"):
+                if log.network.get(part) != mine.get(part):
+                    raise GradientError(
+                        "log",
+                        f"its {part} are not those of the plan",
+                        "replay a log on the plan that recorded it",
+                    )
+
+    def _losses(self, log: ContinuousLog, losses: Mapping[str, ArrayLike]) -> dict[tuple[str, str], NDArray]:
+        """Loss gradients by population and kind (state, time, integral, square)."""
+        parts: dict[tuple[str, str], NDArray] = {}
+        for key, given in losses.items():
+            name, _, kind = key.partition(".")
+            if name not in self.plan.rank or kind not in self.plan.network[name].continuous_losses:
+                places = {p.name: p.continuous_losses for p in self.plan.populations if p.continuous_losses}
+                raise GradientError(f"loss '{key}'", "no such place", f"use a name and kind among {places}")
+            try:
+                array = np.ascontiguousarray(given, np.float64)
+            except (TypeError, ValueError):
+                raise GradientError(
+                    f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats"
+                ) from None
+            n_units = self.plan.network[name].n_units
+            shape: tuple[int, ...] = len(log.samples), log.n_lanes, n_units
+            if kind == "time":
+                shape = (log[name].n_events,)
+            if array.shape != shape:
+                what = "events" if kind == "time" else "samples, lanes, units"
+                raise GradientError(
+                    f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: {what}"
+                )
+            if not np.isfinite(array).all():
+                where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+                raise GradientError(
+                    f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
+                )
+            parts[name, kind] = array
+        if not parts:
+            raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
+        return parts
+
+    def _outcome(self, log: ContinuousLog) -> tuple[Outcome, list[NDArray]]:
+        """What the run left behind, or leaves behind when it is run again."""
+        tape = log.tape
+        if tape is not None:
+            return Outcome(tape.core, tape.final, [], [], []), tape.carried
+        states = []
+        for rank, population in enumerate(self.plan.populations):
+            row, member = self.plan.unit_rows[rank], log[population.name]
+            x = np.zeros((log.n_lanes, int(row["n_slot"]), int(row["stride"])))
+            for k, state in enumerate(population.states):
+                x[:, k, : population.n_units] = member.initial[state]
+            states.append(x)
+        given = {p.name: log[p.name].events for p in self.plan.sources}
+        window = log.start, log.stop
+        outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
+        events, _, rows = outcome.events(self.plan)
+        for rank, population in enumerate(self.plan.populations):
+            sent = log[population.name].events
+            if sent is None:
+                continue
+            mine = events[rows[rank]]
+            if len(mine) != len(sent) or not np.array_equal(mine["unit"], sent.unit):
+                raise GradientError(
+                    f"log of '{population.name}'",
+                    f"has {len(sent)} events, but {len(mine)} follow from the present parameters",
+                    "replay before the parameters change; logs of carried runs need their tape",
+                )
+        return outcome, []
+
+
+class _Work:
+    """The arrays of one replay: filled by the core, then read out by parameter name."""
+
+    def __init__(
+        self,
+        plan: ContinuousPlan,
+        log: ContinuousLog,
+        outcome: Outcome,
+        losses: Mapping[tuple[str, str], NDArray],
+        min_slope: float,
+    ):
+        self.plan, self.log = plan, log
+        self.rested = set(log.provenance.get("rest", []))
+        n_lanes, n_shards = log.n_lanes, min(log.n_lanes, MOST_SHARDS)
+        self.core = ContinuousBackward(plan.table, outcome.tape, n_shards, log.samples, min_slope)
+        self.counters: dict[str, Any] = {}
+        counts = [outcome.tape.n_events(lane) for lane in range(n_lanes)]
+        ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.rows = outcome.events(plan)[2]
+        dtime = np.zeros(ptr[-1])
+        for (name, kind), array in losses.items():
+            if kind == "time":
+                dtime[self.rows[plan.rank[name]]] = array
+        self.at_time, self.at_value = np.zeros(ptr[-1]), np.zeros(ptr[-1])
+        self.core.give_events(ptr, dtime, self.at_time, self.at_value)
+        self.dpar, self.dconstants, self.dinitial = [], [], []
+        for rank, population in enumerate(plan.populations):
+            row, name = plan.unit_rows[rank], population.name
+            stride = int(row["stride"])
+            self.dpar.append(np.zeros((n_lanes, int(row["n_par"]), stride)))
+            self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
+            self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
+            if row["n_slot"]:
+                parts = [losses.get((name, kind)) for kind in ("", "integral", "square")]
+                out = self.dpar[-1], self.dconstants[-1], self.dinitial[-1]
+                self.core.give_arrays(rank, outcome.final[rank], *parts, *out)
+        self.dweight, self.ddelay = [], []
+        for index, projection in enumerate(plan.projections):
+            assert projection.delay is not None  # in continuous time
+            values = projection.weight.values
+            self.dweight.append(np.zeros((n_shards, *values.shape), values.dtype))
+            wanted = projection.delay.trainable
+            self.ddelay.append(np.zeros((n_shards, projection.delay.values.size)) if wanted else None)
+            self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
+
+    def run(self, threads: int) -> None:
+        """Let the core work."""
+        macs, grazing = self.core.go(threads)
+        names = [p.name for p in self.plan.projections]
+        self.counters = {"macs": dict(zip(names, macs, strict=True)), "grazing": grazing}
+
+    def parameters(self) -> dict[str, NDArray]:
+        """Gradients by name, summed over lanes."""
+        found: dict[str, NDArray] = {}
+        dtype = self.plan.network.dtype
+        for rank, population in enumerate(self.plan.populations):
+            n, parameters = population.n_units, population.parameters
+            blocks = self.dpar[rank].sum(axis=0)[:, :n]
+            rested = [s for s in resting(population) if f"{population.name}.{s}" in self.rested]
+            for block, state in enumerate(rested):  # it is the bias of that block
+                blocks[block] += self.dinitial[rank][:, population.states.index(state), :n].sum(axis=0)
+            at = 0
+            for name in ("bias", "threshold"):
+                if name in parameters:
+                    count = parameters[name].values.size // n
+                    gradient = blocks[at : at + count].reshape(parameters[name].values.shape)
+                    found[parameters[name].name] = gradient.astype(dtype)
+                    at += count
+            for k, name in enumerate(TIME_CONSTANTS[population.kernel]):
+                if parameters[name].trainable:
+                    total = self.dconstants[rank][:, k].sum()
+                    found[parameters[name].name] = np.array([total], dtype)
+        for projection, weight, delay in zip(self.plan.projections, self.dweight, self.ddelay, strict=True):
+            found[projection.weight.name] = weight[0] if len(weight) == 1 else weight.sum(axis=0)
+            if delay is not None and projection.delay is not None:
+                shape = projection.delay.values.shape
+                found[projection.delay.name] = delay.sum(axis=0).reshape(shape).astype(dtype)
+        return found
+
+    def inputs(self) -> dict[str, dict[str, NDArray]]:
+        """dL/d(payload) and dL/d(time) of external events."""
+        found = {}
+        for population in self.plan.sources:
+            rows = self.rows[self.plan.rank[population.name]]
+            found[population.name] = {"value": self.at_value[rows], "time": self.at_time[rows]}
+        return found
+
+    def initial(self) -> dict[str, dict[str, NDArray]]:
+        """dL/d(states at the start)."""
+        return {
+            population.name: {
+                state: self.dinitial[rank][:, k, : population.n_units]
+                for k, state in enumerate(population.states)
+            }
+            for rank, population in enumerate(self.plan.populations)
+            if population.states
+        }
