@@ -29,7 +29,8 @@ FANS = np.dtype(
     + [(name, "u8") for name in ("weight", "ptr", "unit", "where", "pair", "delay")],
     align=True,
 )
-EVENT_DTYPE = np.dtype([("time", "f8"), ("value", "f8"), ("gated", "f8"), ("population", "i4"), ("unit", "i4")])
+EVENT_DTYPE = np.dtype(
+    [(name, "f8") for name in ("time", "value", "gated")] + [(name, "i4") for name in ("population", "unit")])
 
 
 def struct_sizes():

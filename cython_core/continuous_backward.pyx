@@ -1,23 +1,20 @@
 """Adjoint event replay in continuous time: the record of a run walked backwards.
 
-What happened is undone in reverse order.  Each item touches the same units as it did forwards and no others,
-so the work is that of the way there.  A unit waits, with its states x and lambda = dL/dx, at the time of the
-last thing that was undone; when the next is to be undone, both are integrated back to it (retreat in flow.h).
-The states need not be stored: they are integrated backwards too, and snapshots every few time constants keep
-that from losing what has decayed.
+What happened is undone in reverse order.  Each item touches the same units as it did forwards and no
+others, so the work is that of the way there.  A unit waits, with its states x and lambda = dL/dx, at the time
+of the last thing that was undone; when the next is to be undone, both are integrated back to it (retreat in
+flow.h).  The states need not be stored: they are integrated backwards too, and snapshots every few time
+constants keep that from losing what has decayed.
 
-With f = dx/dt and x+ = J(x-), moving an arrival or an event in time by dt changes the loss by lambda+ . (J_x f-
-- f+) dt, and a crossing c = threshold turns a gradient B at its time into lambda_c- = -B / f_c- (all else that
-an event does is in J).  Equations: Wunderlich & Pehle 2021 (LIF); for EGRU see evsim/models/egru.py.
+With f = dx/dt and x+ = J(x-), moving an arrival or an event in time by dt changes the loss by lambda+ . (J_x
+f- - f+) dt, and a crossing c = threshold turns a gradient B at its time into lambda_c- = -B / f_c- (all else
+that an event does is in J).  Equations: Wunderlich & Pehle 2021 (LIF); for EGRU see evsim/models/egru.py.
 
 Lanes are summed in fixed shards, so no result depends on the number of threads.
 """
 
-import numpy as np
-
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -117,7 +114,7 @@ cdef struct Lane:
     bint good               # False if memory ran out
 
 
-# -- units -----------------------------------------------------------------------------------------------------
+# -- units --------------------------------------------------------------------------------------------------
 
 
 cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, int64_t unit) noexcept nogil:
@@ -129,7 +126,7 @@ cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, i
 
 
 cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) back to ``now``, side by side in the scratch (all: in their places)."""
+    """Bring some units (NULL: all) back to ``now``, side by side in scratch (all: where they are)."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef Slot *slot = &lane.run.slot[p]
@@ -377,7 +374,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         drive = x[4] / K[0]
         uncross(lane, pop, drive * x[5], drive * (x[5] - par[3]), jump, &B, par[3], 0.0,
                 dsums if pool.dsums != NULL else NULL, lam)
-        dpar[3 * pop.stride] += B + (0.0 if K[5] != 0 else run.at_value[at])
+        dpar[3 * pop.stride] += B + (0.0 if K[6] != 0 else run.at_value[at])
         x[0] = par[3]
     elif pop.kind == LIF_FLOW:
         drive = (par[0] + x[1] + x[2]) / K[0]
@@ -467,7 +464,6 @@ cdef void return_to_snapshot(Lane *lane, int64_t number) noexcept nogil:
     cdef const UnitRow *pop
     cdef const double *states = lane.record.snapshot[number]
     cdef Pool *pool
-    cdef int64_t i
     cdef int p
     for p in range(run.n_populations):
         pop = &run.populations[p]
@@ -593,8 +589,8 @@ cdef void lane_finish(Lane *lane) noexcept nogil:
 cdef bint shard_run(const Run *run, Lane *lane, int64_t shard, int64_t *number, int64_t end) noexcept nogil:
     """Go on for a while with the lanes of a shard, up to ``end``; whether there is more to do."""
     cdef const Item *item
-    cdef int64_t k
-    for k in range(BUDGET):
+    cdef int64_t _
+    for _ in range(BUDGET):
         if number[0] == end:
             return False
         if lane.run == NULL:
@@ -705,7 +701,7 @@ cdef class ContinuousBackward:
                 self.run.ddelay[at] = <double *> address(ddelay[shard], ddelay[shard].size, c"d")
 
     def give_events(self, ptr, dtime, at_time, at_value):
-        """Gradients at events, lane by lane: rows ptr[l]:ptr[l + 1]; dtime IN, at_time and at_value zero, OUT."""
+        """Gradients at events, rows ptr[l]:ptr[l + 1] of lane l; dtime IN, at_time and at_value zero, OUT."""
         cdef int64_t n = len(dtime)
         self.keep += [ptr, dtime, at_time, at_value]
         self.run.event_ptr = <const int64_t *> address(ptr, self.run.n_lanes + 1, c"l")

@@ -1,8 +1,8 @@
 """The loop over events in continuous time, forwards.
 
 A unit is brought to the present only when something happens to it: when events arrive, when it may have come
-to its threshold, when states are sampled.  What comes next is the earliest of the next sample, external event,
-event in flight, and entry of the schedule; at one instant in this order.
+to its threshold, when states are sampled.  What comes next is the earliest of the next sample, external
+event, event in flight, and entry of the schedule; at one instant in this order.
 
 Lanes are independent and run in parallel; no result depends on the number of threads.
 """
@@ -42,14 +42,7 @@ from evsim.core.continuous cimport (
 )
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
-from evsim.core.schedule cimport (
-    BRANCHES,
-    Schedule,
-    schedule_free,
-    schedule_open,
-    schedule_peek,
-    schedule_set,
-)
+from evsim.core.schedule cimport Schedule, schedule_free, schedule_open, schedule_peek, schedule_set
 
 MESSAGE = np.dtype(
     [(name, "f8") for name in ("time", "sent", "value", "gated")]
@@ -116,7 +109,7 @@ cdef struct Lane:
     int status      # 0 goes on, 1 done, -1 memory ran out, -2 too many events
 
 
-# -- units -----------------------------------------------------------------------------------------------------
+# -- units --------------------------------------------------------------------------------------------------
 
 
 cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, const int32_t *unit, double now,
@@ -134,7 +127,7 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
 
 
 cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) to the present, side by side in the scratch (all: in their places)."""
+    """Bring some units (NULL: all) to the present, side by side in scratch (all: where they are)."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef const double *par = <const double *> pop.par
@@ -512,9 +505,9 @@ cdef void lane_close(Lane *lane) noexcept nogil:
 cdef void lane_run(Lane *lane) noexcept nogil:
     """Go on for a while; at the end of the window all units are brought there."""
     cdef const UnitRow *pop
-    cdef int64_t k
+    cdef int64_t _
     cdef int p
-    for k in range(BUDGET):
+    for _ in range(BUDGET):
         if lane.status != 0:
             break
         step(lane)
@@ -644,7 +637,7 @@ cdef class ContinuousForward:
         return sums(self.run.macs, n_lanes, self.run.n_projections)
 
     def in_flight(self, int64_t lane):
-        """Events of a lane that arrive after the end, of dtype MESSAGE; their events are before any window's."""
+        """Events of a lane that arrive after the end, of dtype MESSAGE; numbered as from before a window."""
         cdef Messages *heap = &self.lanes[lane].messages
         cdef int64_t n = heap.count
         if n == 0:

@@ -6,18 +6,20 @@
  *
  *     states      c a_u a_r a_z, and behind them u z, which belong to a_u a_z where egru_bound set them last
  *     parameters  b_u b_r b_z threshold, and behind them s(b_u) tanh(b_z)
- *     constants   tau_m tau_s near far taus unit
+ *     constants   tau_m tau_s near middle far taus unit
  *
  * The a are exponentials.  c has no closed form but is analytic: with x = t / tau_s the series of u and z
  * about a point where a_u - b_u = d converges for |d| (e^x - 1) < pi (half of that for z), the distance to the
  * poles of the logistic function.  A step of a fraction q of that radius with a series of order p has an error
- * of about q^(p + 1): order NEAR for q < near, else order FAR in steps of q = far.  The step's polynomial in
- * s = 0..1 also finds crossings (crossing.h).
+ * that goes with q^(p + 1) (evsim/continuous_plan.py has the factors): order NEAR for q < near, MIDDLE for
+ * q < middle, else order FAR in steps of q = far.  The step's polynomial in s = 0..1 also finds crossings
+ * (crossing.h).
  *
  * taus: whether gradients at the time constants are wanted; unit: whether events have the value 1, not the
  * threshold.
  */
-#define NEAR 6
+#define NEAR 4
+#define MIDDLE 6
 #define FAR 12
 #define PI 3.14159265358979323846
 
@@ -97,7 +99,7 @@ INLINE void FN(egru_series)(const int order, VEC H, double kappa, VEC du, VEC dz
 INLINE VEC FN(egru_reach)(VEC x, double kappa, VEC du, VEC dz)
 {
     const VEC relative = 1.0 + FN(larger)(FN(absolute)(du) * (1.0 / PI), FN(absolute)(dz) * (2.0 / PI));
-    return x * FN(larger)(relative, FN(splat)(kappa / 3));
+    return x * FN(larger)(relative, FN(splat)(kappa));
 }
 
 /* Which part of `left` one step of order FAR covers in all items; 0 if u and z do not change any more. */
@@ -109,7 +111,7 @@ static double FN(egru_share)(VEC left, double kappa, double far, VEC du, VEC dz)
         const double a = fabs(du[j]), b = fabs(dz[j]);
         still &= a < 1e-17 && b < 1e-17;
         const double radius = log1p(PI / fmax(2 * b, fmax(a, 1e-300)));
-        const double most = far * fmin(radius, 3 / kappa);
+        const double most = far * fmin(radius, 1 / kappa);
         if (left[j] * share > most)
             share = most / left[j];
     }
@@ -128,7 +130,7 @@ INLINE void FN(add_sums)(const int order, const FN(EgruSeries) *s, VEC h, VEC *i
 TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
                              double *x, double *sums)
 {
-    const double tau_s = K[1], kappa = tau_s / K[0], near = K[2], far = K[3];
+    const double tau_s = K[1], kappa = tau_s / K[0], near = K[2], middle = K[3], far = K[4];
     FN(EgruSeries) s;
     for (int64_t i = 0; i < m; i += WIDTH) {
         const VEC length = FN(load)(h, i, m), bu = FN(load)(par, i, m), bz = FN(load)(par + 2 * stride, i, m);
@@ -139,11 +141,17 @@ TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const d
         const VEC dr = FN(load)(x + 2 * stride, i, m) - br, decay = FN(vec_exponential)(-left);
         VEC integral = FN(splat)(0.0), square = FN(splat)(0.0);
         const VEC au = bu + du * decay, az = bz + dz * decay;
-        if (FN(largest)(FN(egru_reach)(left, kappa, du, dz)) <= near) {
+        const double reach = FN(largest)(FN(egru_reach)(left, kappa, du, dz));
+        if (reach <= near) {
             FN(egru_series)(NEAR, left, kappa, du, dz, u, z, c, &s);
             c = FN(at_end)(s.C, NEAR);
             if (sums)
                 FN(add_sums)(NEAR, &s, length, &integral, &square);
+        } else if (reach <= middle) {
+            FN(egru_series)(MIDDLE, left, kappa, du, dz, u, z, c, &s);
+            c = FN(at_end)(s.C, MIDDLE);
+            if (sums)
+                FN(add_sums)(MIDDLE, &s, length, &integral, &square);
         } else
             while (FN(largest)(left) > 0) {
                 const double share = FN(egru_share)(left, kappa, far, du, dz);
@@ -166,8 +174,7 @@ TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const d
                 const VEC fall = FN(vec_exponential)(-step);
                 du *= fall;
                 dz *= fall;
-                u = FN(vec_logistic)(bu + du);
-                z = FN(vec_hyperbolic_tangent)(bz + dz);
+                FN(vec_gates)(bu + du, bz + dz, &u, &z);
                 left -= step;
             }
         FN(store)(x, i, m, c);
@@ -187,8 +194,8 @@ TARGET void FN(egru_bound)(const double *K, int64_t m, int64_t stride, const dou
 {
     const double tau_m = K[0] * (1 - 1e-12);
     for (int64_t i = 0; i < m; i += WIDTH) {
-        const VEC u = FN(vec_logistic)(FN(load)(x + stride, i, m));
-        const VEC z = FN(vec_hyperbolic_tangent)(FN(load)(x + 3 * stride, i, m));
+        VEC u, z;
+        FN(vec_gates)(FN(load)(x + stride, i, m), FN(load)(x + 3 * stride, i, m), &u, &z);
         const VEC c = FN(load)(x, i, m), threshold = FN(load)(par + 3 * stride, i, m);
         /* a_X moves from here to b_X: u and z are never larger than at one of the two ends. */
         const VEC u_most = FN(larger)(u, FN(load)(par + 4 * stride, i, m)) * (1 + 1e-12);
@@ -206,7 +213,7 @@ TARGET void FN(egru_bound)(const double *K, int64_t m, int64_t stride, const dou
 /* At most a few steps ahead; what arrives meanwhile would make more of them useless. */
 TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double *x, double *when)
 {
-    const double tau_s = K[1], kappa = tau_s / K[0], far = K[3], threshold = par[3];
+    const double tau_s = K[1], kappa = tau_s / K[0], far = K[4], threshold = par[3];
     double coefficient[FAR + 1], wait, now[6];
     FN(EgruSeries) s;
     memcpy(now, x, sizeof now);
@@ -222,7 +229,7 @@ TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double 
         const VEC du = FN(splat)(now[1] - par[0]), dz = FN(splat)(now[3] - par[2]);
         const double longest = 2 * wait / tau_s; /* look twice as far as the bound does, as far as one step can */
         const double share = FN(egru_share)(FN(splat)(longest), kappa, far, du, dz);
-        const double step = share == 0 ? fmin(longest, 3 * far / kappa) : longest * share;
+        const double step = share == 0 ? fmin(longest, far / kappa) : longest * share;
         if (step * tau_s > wait) {
             FN(egru_series)(FAR, FN(splat)(step), kappa, du, dz, FN(splat)(now[4]), FN(splat)(now[5]),
                             FN(splat)(now[0]), &s);
@@ -245,15 +252,15 @@ TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double 
 TARGET double FN(egru_fire)(const double *K, const double *par, double *x)
 {
     x[0] = 0;
-    return K[5] != 0 ? 1.0 : par[3];
+    return K[6] != 0 ? 1.0 : par[3];
 }
 
 TARGET void FN(egru_rate)(const double *K, int64_t m, int64_t stride, const double *par, const double *x,
                           double *f)
 {
     for (int64_t i = 0; i < m; i += WIDTH) {
-        const VEC u = FN(vec_logistic)(FN(load)(x + stride, i, m));
-        const VEC z = FN(vec_hyperbolic_tangent)(FN(load)(x + 3 * stride, i, m));
+        VEC u, z;
+        FN(vec_gates)(FN(load)(x + stride, i, m), FN(load)(x + 3 * stride, i, m), &u, &z);
         FN(store)(f, i, m, u * (z - FN(load)(x, i, m)) * (1 / K[0]));
         for (int k = 0; k < 3; k++)
             FN(store)(f + (k + 1) * stride, i, m,
@@ -336,8 +343,8 @@ INLINE void FN(egru_step_back)(const int order, VEC H, double kappa, double tau_
 TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
                              double *x, double *lam, const double *dsums, double *dpar, double *dK)
 {
-    const double tau_m = K[0], tau_s = K[1], kappa = tau_s / tau_m, near = K[2], far = K[3];
-    const int taus = K[4] != 0;
+    const double tau_m = K[0], tau_s = K[1], kappa = tau_s / tau_m, near = K[2], middle = K[3], far = K[4];
+    const int taus = K[5] != 0;
     FN(EgruSeries) s;
     VEC to_tau_m = FN(splat)(0.0), to_tau_s = FN(splat)(0.0);
     for (int64_t i = 0; i < m; i += WIDTH) {
@@ -353,13 +360,16 @@ TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const d
             .z = FN(load)(x + 5 * stride, i, m), .lc = FN(load)(lam, i, m),
             .lu = FN(load)(lam + stride, i, m), .lz = FN(load)(lam + 3 * stride, i, m)};
         const VEC du = a.du * grown, dz = a.dz * grown;
-        if (FN(largest)(FN(egru_reach)(length, kappa, a.du, a.dz)) <= near)
+        const double reach = FN(largest)(FN(egru_reach)(length, kappa, a.du, a.dz));
+        if (reach <= near)
             FN(egru_step_back)(NEAR, length, kappa, tau_s, m1, m2, taus, &s, &a);
+        else if (reach <= middle)
+            FN(egru_step_back)(MIDDLE, length, kappa, tau_s, m1, m2, taus, &s, &a);
         else
             for (VEC left = length; FN(largest)(left) > 0;) {
                 double share = FN(egru_share)(left, kappa, far, a.du, a.dz);
                 if (share == 0) /* nothing bends but c: any step that its own exponential allows */
-                    share = fmin(1.0, 3 * far / (kappa * FN(largest)(left)));
+                    share = fmin(1.0, far / (kappa * FN(largest)(left)));
                 const VEC step = left * share; /* all of it if share is 1 */
                 FN(egru_step_back)(FAR, step, kappa, tau_s, m1, m2, taus, &s, &a);
                 left -= step;
@@ -416,7 +426,8 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
             in_time = slope * (FN(load)(par + stride, i, m) - ar) * per_s;
         }
         const VEC az = FN(load)(x + 3 * stride, i, m) - wz * gated * r;
-        const VEC u = FN(vec_logistic)(au), z = FN(vec_hyperbolic_tangent)(az);
+        VEC u, z;
+        FN(vec_gates)(au, az, &u, &z);
         const VEC u_and_r = lu * wu + lr * wr, by_z = lz * wz * r;
         FN(store)(timing, i, m,
                   lc * (u * (z - c) - after) * per_m + (u_and_r * s + by_z * gated) * per_s + in_time);
@@ -443,5 +454,6 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
 }
 
 #undef NEAR
+#undef MIDDLE
 #undef FAR
 #undef PI

@@ -1,8 +1,8 @@
 """Events in flight: a binary heap of what will arrive where, and when.
 
 The order is total, (time, source, event, projection, place in the row): so what comes out does not depend on
-what went in first.  An event whose synapses have different delays is in the heap once per projection, with the
-place of its next group of targets.
+what went in first.  An event whose synapses have different delays is in the heap once per projection, with
+the place of its next group of targets.
 """
 
 from libc.stdint cimport int32_t, int64_t

@@ -1,9 +1,10 @@
 """When each unit of a lane has to be looked at again: at its next event, or to see whether there will be one.
 
-A tournament over all units.  Every unit has exactly one entry, which is replaced when what it will do changes:
-so no entry is ever stale, and memory does not grow.  Entries of 64 units share a node, 64 nodes a node above,
-and so on.  A node holds a lower bound of what is below it: to make an entry earlier corrects the nodes above
-it, to make it later leaves them for `schedule_peek` to correct when it passes.  Ties go to the lower unit.
+A tournament over all units.  Every unit has exactly one entry, which is replaced when what it will do
+changes: so no entry is ever stale, and memory does not grow.  Entries of 64 units share a node, 64 nodes a
+node above, and so on.  A node holds a lower bound of what is below it: to make an entry earlier corrects the
+nodes above it, to make it later leaves them for `schedule_peek` to correct when it passes.  Ties go to the
+lower unit.
 """
 
 from libc.stdint cimport int64_t

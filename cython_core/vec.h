@@ -69,14 +69,39 @@ INLINE VEC FN(vec_exponential)(VEC x)
     return p * (VEC)bits;
 }
 
-INLINE VEC FN(vec_logistic)(VEC x)
+/* exp(x) = *up / *down, without the division: Pade's approximant [6/6] of exp(r), |r| <= ln(2)/2, whose error
+ * is 2e-19.  |x| is cut off at 340, so that products of two of these numbers are finite. */
+INLINE void FN(exponential_ratio)(VEC x, VEC *up, VEC *down)
 {
-    return 1.0 / (1.0 + FN(vec_exponential)(-x));
+    x = FN(larger)(x, FN(splat)(-340.0));
+    x = FN(smaller)(x, FN(splat)(340.0));
+    const VEC shifted = x * 1.4426950408889634074 + 6755399441055744.0;
+    const VEC k = shifted - 6755399441055744.0;
+    const VEC r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+    const VEC square = r * r;
+    const VEC even = ((square * (1.0 / 665280.0) + 1.0 / 792.0) * square + 5.0 / 44.0) * square + 1.0;
+    const VEC odd = ((square * (1.0 / 15840.0) + 1.0 / 66.0) * square + 0.5) * r;
+    const BITS bits = ((BITS)shifted << 52) + 0x3ff0000000000000LL;
+    *up = (even + odd) * (VEC)bits;
+    *down = even - odd;
 }
 
-INLINE VEC FN(vec_hyperbolic_tangent)(VEC x)
+INLINE VEC FN(vec_logistic)(VEC x)
 {
-    return 1.0 - 2.0 / (FN(vec_exponential)(x + x) + 1.0);
+    VEC up, down;
+    FN(exponential_ratio)(-x, &up, &down);
+    return down / (down + up);
+}
+
+/* The logistic function of x and tanh of y, with one division. */
+INLINE void FN(vec_gates)(VEC x, VEC y, VEC *logistic, VEC *tangent)
+{
+    VEC up_x, down_x, up_y, down_y;
+    FN(exponential_ratio)(-x, &up_x, &down_x);
+    FN(exponential_ratio)(y + y, &up_y, &down_y);
+    const VEC under_x = down_x + up_x, under_y = down_y + up_y, inverse = 1.0 / (under_x * under_y);
+    *logistic = down_x * under_y * inverse;
+    *tangent = (up_y - down_y) * under_x * inverse;
 }
 
 /* Items i to i + 3 of an array of m; past its end the last item again. */

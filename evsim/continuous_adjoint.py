@@ -44,7 +44,7 @@ class ContinuousAdjoint:
         plan: ContinuousPlan,
         threads: int | None = None,
         min_slope: float = 1e-6,
-        tolerance: float = 1e-10,
+        tolerance: float = 1e-12,
     ):
         if not (isinstance(min_slope, (int, float)) and 0 < min_slope < np.inf):
             raise GradientError("adjoint", f"min_slope is {min_slope!r}", "give a positive number")
@@ -84,8 +84,7 @@ class ContinuousAdjoint:
         self._check(log)
         parts = self._losses(log, losses)
         self.plan.refresh(self.tolerance)
-        outcome, carried = self._outcome(log)
-        work = _Work(self.plan, log, outcome, parts, self.min_slope)
+        work = _Work(self.plan, log, self._outcome(log), parts, self.min_slope)
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
         if inputs:
@@ -140,11 +139,11 @@ class ContinuousAdjoint:
             raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
         return parts
 
-    def _outcome(self, log: ContinuousLog) -> tuple[Outcome, list[NDArray]]:
+    def _outcome(self, log: ContinuousLog) -> Outcome:
         """What the run left behind, or leaves behind when it is run again."""
         tape = log.tape
         if tape is not None:
-            return Outcome(tape.core, tape.final, [], [], []), tape.carried
+            return Outcome(tape.core, tape.final, [], [], [])
         states = []
         for rank, population in enumerate(self.plan.populations):
             row, member = self.plan.unit_rows[rank], log[population.name]
@@ -167,7 +166,7 @@ class ContinuousAdjoint:
                     f"has {len(sent)} events, but {len(mine)} follow from the present parameters",
                     "replay before the parameters change; logs of carried runs need their tape",
                 )
-        return outcome, []
+        return outcome
 
 
 class _Work:

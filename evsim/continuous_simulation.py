@@ -34,13 +34,10 @@ class ReplayTape:
     core : Tape
     final : list of ndarray
         States of each population at the end.
-    carried : list of structured ndarray
-        Events of each lane that were in flight at the start.
     """
 
     core: Tape
     final: list[NDArray[np.float64]]
-    carried: list[NDArray]
 
 
 class ContinuousSimulation:
@@ -66,7 +63,7 @@ class ContinuousSimulation:
     """
 
     def __init__(
-        self, network: Network | ContinuousPlan, threads: int | None = None, tolerance: float = 1e-10
+        self, network: Network | ContinuousPlan, threads: int | None = None, tolerance: float = 1e-12
     ):
         keep_freed_memory()
         if not (isinstance(tolerance, (int, float)) and 1e-14 <= tolerance <= 1e-3):
@@ -159,7 +156,7 @@ class ContinuousSimulation:
         self._states, self._in_flight = outcome.final, outcome.in_flight
         given_states = {f"{name}.{state}" for name, of in (initial or {}).items() for state in of}
         rested = [] if going_on else [name for name in _resting_states(self.plan) if name not in given_states]
-        return self._log(outcome, events, before, window, times, carried, tape, rested)
+        return self._log(outcome, events, before, window, times, tape, rested)
 
     # -- the pieces of a run, in order ---------------------------------------------------------------------
 
@@ -265,7 +262,6 @@ class ContinuousSimulation:
         before: list[NDArray[np.float64]],
         window: tuple[float, float],
         times: NDArray[np.float64],
-        carried: list[NDArray],
         tape: bool,
         rested: list[str],
     ) -> ContinuousLog:
@@ -306,7 +302,7 @@ class ContinuousSimulation:
                 "tolerance": self.tolerance,
                 "rest": rested,
             },
-            tape=ReplayTape(outcome.tape, [x.copy() for x in outcome.final], carried) if tape else None,
+            tape=ReplayTape(outcome.tape, [x.copy() for x in outcome.final]) if tape else None,
         )
 
 

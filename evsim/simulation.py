@@ -52,7 +52,7 @@ class Simulation:
 
     def __new__(cls, network: Network | Plan, *args: Any, **options: Any) -> Simulation:
         """In continuous time, a `ContinuousSimulation`."""
-        if isinstance(network, Network) and network.continuous or isinstance(network, ContinuousPlan):
+        if isinstance(network, ContinuousPlan) or (isinstance(network, Network) and network.continuous):
             return ContinuousSimulation(network, *args, **options)  # type: ignore[return-value]
         return super().__new__(cls)
 

@@ -11,7 +11,8 @@ Neuroscience 23, 2007::
     at rest       V = reset,  I_e = I_i = 0
 
 When V reaches the threshold from below, an event of payload 1 is sent, V becomes the reset and stays there
-for the refractory period, of which the state ``hold`` is what is left, in ms; the currents go on.  Where an event of payload y arrives::
+for the refractory period, of which the state ``hold`` is what is left in ms; the currents go on.  Where an
+event of payload y arrives::
 
     port "excitatory"    I_e += W y
     port "inhibitory"    I_i += W y
