@@ -107,7 +107,7 @@ def first_events(events: TimedEvents) -> NDArray[np.int64]:
 
 
 def first_event_cross_entropy(
-    events: TimedEvents, target: ArrayLike, tau: float
+    events: TimedEvents, target: ArrayLike, tau: float, early: float = 0.0
 ) -> tuple[float, NDArray[np.float64]]:
     """Mean cross-entropy of softmax(-first event time / tau) with target units, in nats, and its gradient.
 
@@ -122,6 +122,9 @@ def first_event_cross_entropy(
         Unit that should be first in each lane; -1 is ignored.
     tau : float
         ms.
+    early : float
+        Nats that each ms until the target's event costs besides.  The cross-entropy knows differences only,
+        and the units that should be late can drag all others along until nobody sends.
 
     Returns
     -------
@@ -132,6 +135,8 @@ def first_event_cross_entropy(
     """
     if not (np.isfinite(tau) and tau > 0):
         raise GradientError("first_event_cross_entropy", f"tau is {tau!r}", "give a positive number of ms")
+    if not (np.isfinite(early) and early >= 0):
+        raise GradientError("first_event_cross_entropy", f"early is {early!r}", "give nats per ms, 0 or more")
     first = first_events(events)
     sent = first >= 0
     time = np.where(sent, np.append(events.time, 0.0)[first], events.stop)
@@ -141,8 +146,13 @@ def first_event_cross_entropy(
             "first_event_cross_entropy", f"targets have shape {classes.shape}", f"give ({events.n_lanes},)"
         )
     loss, by_logit = cross_entropy(-time[None] / tau, classes[None])
+    by_time = by_logit[0] / -tau
+    asked = np.flatnonzero(classes >= 0)
+    if early and asked.size:
+        loss += early * float((time[asked, classes[asked]] - events.start).mean())
+        by_time[asked, classes[asked]] += early / asked.size
     gradient = np.zeros(len(events))
-    gradient[first[sent]] = by_logit[0][sent] / -tau
+    gradient[first[sent]] = by_time[sent]
     return loss, gradient
 
 
