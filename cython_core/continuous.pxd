@@ -103,9 +103,12 @@ cdef inline int64_t align(int64_t n) noexcept nogil:
 
 
 cdef inline void gather(int64_t m, const int32_t *unit, const double *array, double *out) noexcept nogil:
+    """The last item fills up the vector."""
     cdef int64_t i
     for i in range(m):
         out[i] = array[unit[i]]
+    for i in range(m, align(m)):
+        out[i] = out[m - 1]
 
 
 cdef inline void scatter(int64_t m, const int32_t *unit, const double *array, double *out) noexcept nogil:
@@ -136,7 +139,7 @@ cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
 cdef inline void read_weights(
     const FanRow *fan, int64_t n_target, int64_t row, int64_t place, int64_t m, int64_t stride, double *w
 ) noexcept nogil:
-    """The weights of m pairs, or of a whole dense row, block by block: w[b * stride + i]."""
+    """The weights of m pairs, or of a whole dense row, block by block: w[b * stride + i]; then zeros."""
     cdef const int64_t *where = <const int64_t *> fan.where
     cdef const double *doubles = <const double *> fan.weight
     cdef const float *floats = <const float *> fan.weight
@@ -159,6 +162,9 @@ cdef inline void read_weights(
             for i in range(m):
                 at = where[(place + i) * fan.n_blocks + b]
                 w[b * stride + i] = 0.0 if at < 0 else doubles[at] if fan.wide else floats[at]
+    for b in range(fan.n_blocks):
+        for i in range(m, align(m)):
+            w[b * stride + i] = 0
 
 
 cdef class Table:

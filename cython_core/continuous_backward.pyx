@@ -146,6 +146,8 @@ cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double n
             gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
         for k in range(pop.n_par):
             gather(m, unit, par + k * pop.stride, lane.par + k * stride)
+    for i in range(m, align(m)):
+        lane.h[i] = 0
     for i in range(m):
         j = unit[i] if unit != NULL else i
         lane.h[i] = pool.last[j] - now
@@ -374,7 +376,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         drive = x[4] / K[0]
         uncross(lane, pop, drive * x[5], drive * (x[5] - par[3]), jump, &B, par[3], 0.0,
                 dsums if pool.dsums != NULL else NULL, lam)
-        dpar[3 * pop.stride] += B + (0.0 if K[6] != 0 else run.at_value[at])
+        dpar[3 * pop.stride] += B + (0.0 if K[7] != 0 else run.at_value[at])
         x[0] = par[3]
     elif pop.kind == LIF_FLOW:
         drive = (par[0] + x[1] + x[2]) / K[0]
@@ -484,6 +486,8 @@ cdef void bring_back_each(Lane *lane, int p, const double *time) noexcept nogil:
     cdef Pool *pool = &lane.pool[p]
     cdef const Slot *slot = &lane.run.slot[p]
     cdef int64_t i
+    for i in range(pop.n, align(pop.n)):
+        lane.h[i] = 0
     for i in range(pop.n):
         lane.h[i] = pool.last[i] - time[i]
         pool.last[i] = time[i]

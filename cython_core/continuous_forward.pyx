@@ -42,7 +42,14 @@ from evsim.core.continuous cimport (
 )
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
-from evsim.core.schedule cimport Schedule, schedule_free, schedule_open, schedule_peek, schedule_set
+from evsim.core.schedule cimport (
+    Schedule,
+    schedule_free,
+    schedule_open,
+    schedule_peek,
+    schedule_refresh,
+    schedule_set,
+)
 
 MESSAGE = np.dtype(
     [(name, "f8") for name in ("time", "sent", "value", "gated")]
@@ -118,8 +125,16 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
     cdef double *entry = lane.schedule.level[0] + pop.first
     cdef int64_t i
     cdef int64_t k
+    if unit == NULL:
+        for i in range(m):
+            if pool.sure[i] and entry[i] <= now:
+                continue
+            pool.sure[i] = 0
+            entry[i] = now + wait[i]
+        schedule_refresh(&lane.schedule, pop.first, m)
+        return
     for i in range(m):
-        k = unit[i] if unit != NULL else i
+        k = unit[i]
         if pool.sure[k] and entry[k] <= now:
             continue
         pool.sure[k] = 0
@@ -135,6 +150,8 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int64_t i
     cdef int k
+    for i in range(m, align(m)):
+        lane.h[i] = 0
     if unit == NULL:
         for i in range(m):
             lane.h[i] = now - pool.last[i]
@@ -462,7 +479,7 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
     lane.next_given = run.given_ptr[number]
     lane.pool = <Pool *> calloc(run.n_populations, sizeof(Pool))
     lane.h = <double *> malloc((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride * sizeof(double))
-    if lane.pool == NULL or lane.h == NULL or not schedule_open(&lane.schedule, run.n_units, INFINITY):
+    if lane.pool == NULL or lane.h == NULL or not schedule_open(&lane.schedule, run.n_units):
         return False
     lane.wait = lane.h + run.stride
     lane.x = lane.wait + run.stride

@@ -1,7 +1,8 @@
 /* The kernels of one kind of unit in continuous time, and those that all kinds share.  Times in ms.
  *
  * Items side by side: state k of item i is x[k * stride + i], parameter k is par[k * stride + i]; K are the
- * constants of the population. */
+ * constants of the population.  Kernels work on whole vectors of four: behind item m - 1 there is room up to the
+ * next multiple of four, and what lies there may be read and written (it is kept finite and means nothing). */
 #ifndef EVSIM_FLOW_H
 #define EVSIM_FLOW_H
 
@@ -32,7 +33,7 @@ enum { EGRU_FLOW, LIF_FLOW, GRU_FLOW, LSTM_FLOW, LEAKY_FLOW, SUM_FLOW, N_FLOWS }
 
 typedef struct {
     Flow kind[N_FLOWS];
-    /* index of the first smallest of n > 0 numbers, and the number */
+    /* index of the first smallest of n > 0 numbers, and the number; up to a multiple of four, INFINITY follow */
     int64_t (*least)(int64_t n, const double *numbers, double *smallest);
     void (*egru_receive)(int64_t m, int64_t stride, double *x, const double *w, double s, double gated,
                          int32_t post);

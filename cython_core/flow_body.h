@@ -10,7 +10,7 @@ TARGET int64_t FN(least)(int64_t n, const double *numbers, double *smallest)
 {
     VEC low = FN(splat)(INFINITY);
     for (int64_t i = 0; i < n; i += WIDTH)
-        low = FN(smaller)(FN(load)(numbers, i, n), low);
+        low = FN(smaller)(FN(load)(numbers, i), low);
     const double a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
     int64_t i = 0;
     *smallest = a < b ? a : b;

@@ -7,6 +7,7 @@ nodes above it, to make it later leaves them for `schedule_peek` to correct when
 lower unit.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -29,18 +30,20 @@ cdef inline void schedule_free(Schedule *schedule) noexcept nogil:
         schedule.level[k] = NULL
 
 
-cdef inline bint schedule_open(Schedule *schedule, int64_t n, double never) noexcept nogil:
-    """A schedule of n entries at ``never``; False if memory ran out."""
+cdef inline bint schedule_open(Schedule *schedule, int64_t n) noexcept nogil:
+    """A schedule of n entries, nothing to come; False if memory ran out."""
+    cdef int64_t room
     cdef int64_t i
     cdef double *entries
     schedule.n_levels = 0
     while True:
-        entries = <double *> malloc(max(n, 1) * sizeof(double))
+        room = (max(n, 1) + 3) // 4 * 4
+        entries = <double *> malloc(room * sizeof(double))
         if entries == NULL:
             schedule_free(schedule)
             return False
-        for i in range(n):
-            entries[i] = never
+        for i in range(room):
+            entries[i] = INFINITY
         schedule.level[schedule.n_levels] = entries
         schedule.size[schedule.n_levels] = n
         schedule.n_levels += 1
@@ -58,6 +61,20 @@ cdef inline void schedule_set(Schedule *schedule, int64_t entry, double time) no
         if time >= schedule.level[k][entry]:
             return
         schedule.level[k][entry] = time
+
+
+cdef inline void schedule_refresh(Schedule *schedule, int64_t first, int64_t count) noexcept nogil:
+    """Correct the nodes above entries that were written into directly."""
+    cdef int64_t stop = first + count
+    cdef int64_t node
+    cdef int k
+    for k in range(1, schedule.n_levels):
+        first = first // BRANCHES
+        stop = (stop + BRANCHES - 1) // BRANCHES
+        for node in range(first, stop):
+            active.flow.least(
+                min(<int64_t> BRANCHES, schedule.size[k - 1] - node * BRANCHES),
+                schedule.level[k - 1] + node * BRANCHES, &schedule.level[k][node])
 
 
 cdef inline int64_t schedule_peek(Schedule *schedule, double *time) noexcept nogil:

@@ -33,6 +33,11 @@ INLINE VEC FN(absolute)(VEC a)
     return (VEC)((BITS)a & 0x7fffffffffffffffLL);
 }
 
+INLINE int FN(all)(BITS mask)
+{
+    return (mask[0] & mask[1] & mask[2] & mask[3]) != 0;
+}
+
 INLINE double FN(largest)(VEC a)
 {
     const double x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
@@ -104,20 +109,13 @@ INLINE void FN(vec_gates)(VEC x, VEC y, VEC *logistic, VEC *tangent)
     *tangent = (up_y - down_y) * under_x * inverse;
 }
 
-/* Items i to i + 3 of an array of m; past its end the last item again. */
-INLINE VEC FN(load)(const double *array, int64_t i, int64_t m)
+/* Four items of an array; those that hold items have room for whole vectors. */
+INLINE VEC FN(load)(const double *array, int64_t i)
 {
-    if (i + WIDTH <= m)
-        return *(const VEC *)(array + i);
-    const int64_t last = m - 1;
-    return (VEC){array[i], array[i + 1 < m ? i + 1 : last], array[i + 2 < m ? i + 2 : last], array[last]};
+    return *(const VEC *)(array + i);
 }
 
-INLINE void FN(store)(double *array, int64_t i, int64_t m, VEC value)
+INLINE void FN(store)(double *array, int64_t i, VEC value)
 {
-    if (i + WIDTH <= m)
-        *(VEC *)(array + i) = value;
-    else
-        for (int64_t j = i; j < m; j++)
-            array[j] = value[j - i];
+    *(VEC *)(array + i) = value;
 }

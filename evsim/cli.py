@@ -11,13 +11,16 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
 from evsim.errors import EvsimError, ProtocolError
 from evsim.protocol import RunFolder, default_path, load, names
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class _RunFirst(TyperGroup):
@@ -310,6 +313,8 @@ def inspect(
         "counters": log.counters,
         "provenance": log.provenance,
     }
+    if log.dt is None:
+        facts |= {"start_ms": log.start, "samples": len(log.samples)}
     if as_json:
         print(json.dumps(json.loads(to_json(facts)), indent=2))
         return
@@ -318,14 +323,21 @@ def inspect(
     from evsim.tables import counter_table, population_table
 
     console = Console(highlight=False, markup=False)
+    clock = "in continuous time" if log.dt is None else f"in steps of {log.dt:g} ms"
     console.print(
-        f"{file}: {log.duration:g} ms in steps of {log.dt:g} ms, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}",
-        soft_wrap=True,
+        f"{file}: {log.duration:g} ms {clock}, {log.n_lanes} lane{'s' * (log.n_lanes > 1)}", soft_wrap=True
     )
     console.print("\n", population_table(facts["populations"]), "\n", sep="", end="")
     if log.counters.get("macs"):
         console.print(counter_table(log.counters), "\n", sep="", end="")
-    for key, value in log.provenance.items():
+    if log.dt is None:
+        _print_facts(console, {key: n for key, n in log.counters.items() if key not in ("macs", "events")})
+    _print_facts(console, log.provenance)
+
+
+def _print_facts(console: Console, facts: dict[str, Any]) -> None:
+    """A line for each entry that is not None."""
+    for key, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name}={entry}" for name, entry in value.items())
         if value is not None:
@@ -341,7 +353,10 @@ def raster(
     lane: Annotated[int, typer.Option(help="Lane to draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
 ) -> None:
-    """Draw the events of an event log, and the activity below."""
+    """Draw the events of an event log, and the activity below.
+
+    Of a run in continuous time, the rate is drawn in place of the activity.
+    """
     from evsim.errors import LogError
     from evsim.eventlog import EventLog
 
@@ -357,6 +372,40 @@ def raster(
             f"picture '{out}'", f"cannot be written: {error.strerror}", "give another -o"
         ) from error
     print(out)
+
+
+@app.command()
+def compare(
+    first: LogFile,
+    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    time_tolerance: Annotated[
+        float, typer.Option(help="Largest difference allowed of times of events, in ms.", min=0)
+    ] = 1e-9,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference allowed of payloads and states.", min=0)
+    ] = 1e-9,
+) -> None:
+    """Compare the events and states of two event logs.
+
+    The k-th event of each unit in one is held against the k-th in the other.  times within: the largest
+    difference, of units that sent equally many.  The exit code is 1 if the logs are not equal within the
+    tolerances.
+    """
+    from rich.console import Console
+
+    from evsim.eventlog import EventLog
+    from evsim.log_comparison import compare_logs
+    from evsim.tables import log_comparison_table
+
+    found = compare_logs(EventLog.open(first), EventLog.open(second), time_tolerance)
+    console = Console(highlight=False, markup=False)
+    console.print(log_comparison_table(found), "\n", sep="", end="")
+    for difference in found.first_differences():
+        console.print(difference, soft_wrap=True)
+    good = found.ok(tolerance)
+    verdict = "equal" if good else "NOT equal"
+    console.print(f"{verdict} within {time_tolerance:g} ms and {tolerance:g}", soft_wrap=True)
+    sys.exit(0 if good else 1)
 
 
 # -- checks ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from evsim.errors import LogError
 from evsim.log import Log, PopulationRecord, same, same_arrays
 from evsim.timed_events import TimedEvents
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: The state of each type of unit that is sampled; of other types, the first of these that it has.
 SAMPLED_STATE = {
@@ -92,6 +96,19 @@ class ContinuousPopulationLog(PopulationRecord):
     def activity(self) -> None:
         """None: events per unit and step mean nothing without steps; see `rate`."""
         return None
+
+    def plot_raster(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Raster of the events; options are those of `evsim.raster.raster`."""
+        from evsim.raster import raster
+
+        return raster(self._sent, ax=ax, **options)
+
+    def summary(self) -> dict:
+        """One row of `ContinuousLog.summary`."""
+        from evsim.raster import timed_summary_row
+
+        row = {"population": self.name, "type": self.kind, "units": self.n_units}
+        return row | timed_summary_row(self.events)
 
     def equal(self, other: ContinuousPopulationLog) -> bool:
         """Whether events, initial states, thresholds and samples have the same bits."""
@@ -184,6 +201,14 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
     def dt(self) -> None:
         """None: there are no steps."""
         return None
+
+    def figure(self, **options: Any) -> Figure:
+        """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""
+        from evsim.raster import figure
+
+        return figure(
+            {name: p.events for name, p in self.populations.items() if p.events is not None}, **options
+        )
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the log as a SONATA HDF5 file and return its path.

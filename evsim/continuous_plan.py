@@ -40,9 +40,10 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
     "readout": ("tau",),
     "delta_readout": (),
 }
-#: Orders p of the series of EGRU's c (egru_flow.h), and the factor of q^(p + 1) in the error of a step: the
-#: largest found for 4000 random states, inputs and biases at time constants in ratios from 1/4 to 4, doubled.
-SERIES = {4: 4e-2, 6: 1e-2, 12: 3e-4}
+#: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and of
+#: 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for each of
+#: the ratios 1/4, 1 and 4.
+SERIES = {4: 0.35, 6: 0.26, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
 N_CONSTANTS = 8
@@ -148,9 +149,10 @@ class ContinuousPlan:
             constants[: len(taus)] = taus
             if kernel == "egru_continuous":
                 trained = any(parameters[name].trainable for name in names)
-                series = [(tolerance / factor) ** (1 / (order + 1)) for order, factor in SERIES.items()]
+                ratio = min(1.5 * taus[1] / taus[0], 1.0)
+                series = [(tolerance / (error * ratio)) ** (1 / (p + 1)) for p, error in SERIES.items()]
                 unit = getattr(population, "transmit", "value") == "unit"
-                constants[2:7] = *series, trained, unit
+                constants[2:8] = *series, trained, unit
             elif kernel == "lif":
                 constants[3:5] = getattr(population, "reset", 0.0), getattr(population, "refractory", 0.0)
             par, n = self._arrays["par", rank], population.n_units

@@ -83,7 +83,7 @@ class Log(Generic[Member]):
         return list(self.populations)
 
     def summary(self) -> list[dict]:
-        """A row per population: type, size, events, activity, rates and extreme units (see `summary_row`)."""
+        """A row per population: type, size, events, activity, rates, extreme units (see `evsim.raster`)."""
         return [population.summary() for population in self.populations.values()]
 
     def complete_provenance(self) -> None:

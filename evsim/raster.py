@@ -2,7 +2,7 @@
 
 Few events are drawn as marks coloured by their payload; many as a density, the fraction of active units in
 cells that cover whole steps and whole units (cells of unequal cover would show stripes that are not in the
-data).
+data).  Events in continuous time (`TimedEvents`) have rates in Hz in place of that.
 
 Nothing here touches pyplot: figures are made from `matplotlib.figure.Figure` with an Agg canvas, so that
 pictures can be made without a screen and from several threads.  Matplotlib is imported when the first picture
@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import LogError, MissingExtraError
 from evsim.events import Events
-from evsim.selection import Selection
+from evsim.selection import Rows, Selection, TimedSelection, select
+from evsim.timed_events import TimedEvents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +38,8 @@ DENSITY = ("#ffffff", "#d3e3f3", "#86b6dc", "#3a7fbd", "#134a8a", "#071f45")
 
 
 def raster(
-    events: Events,
-    dt: float,
+    events: Events | TimedEvents,
+    dt: float | None = None,
     start_step: int = 0,
     ax: Axes | None = None,
     lanes: int | Iterable[int] | Literal["all"] | None = None,
@@ -50,9 +51,9 @@ def raster(
 
     Parameters
     ----------
-    events : Events
+    events : Events or TimedEvents
     dt : float
-        Length of a step in ms.
+        Length of a step in ms; of no use to events in continuous time, which know their window.
     start_step : int
         Step at which the window starts.
     ax : matplotlib.axes.Axes, optional
@@ -78,17 +79,16 @@ def raster(
     MissingExtraError
         Matplotlib is not installed.
     """
-    chosen = Selection(events, lanes, units)
+    chosen = select(events, lanes, units, dt, start_step)
     if ax is None:
         ax = _new_figure(7.2, 3.6).add_subplot()
-    left, right = start_step * dt, (start_step + max(chosen.n_steps, 1)) * dt
     bottom = chosen.first_row - 0.5
-    ax.set_xlim(left, right)
+    ax.set_xlim(chosen.left, _right(chosen))
     ax.set_ylim(bottom, bottom + chosen.n_rows)
-    if len(chosen.step) > MOST_MARKS:
-        _draw_density(ax, chosen, dt, left, bottom, colour_bar)
+    if len(chosen) > MOST_MARKS:
+        _draw_density(ax, chosen, bottom, colour_bar)
     else:
-        _draw_marks(ax, chosen, dt, left, colour, colour_bar)
+        _draw_marks(ax, chosen, colour, colour_bar)
     _label_rows(ax, chosen)
     ax.set_xlabel("time [ms]")
     _tidy(ax)
@@ -96,46 +96,32 @@ def raster(
 
 
 def activity_trace(
-    events: Events,
-    dt: float,
+    events: Events | TimedEvents,
+    dt: float | None = None,
     start_step: int = 0,
     ax: Axes | None = None,
     lanes: int | Iterable[int] | Literal["all"] | None = None,
     units: slice | Iterable[int] | None = None,
     lengths: ArrayLike | None = None,
 ) -> Axes:
-    """Draw the percentage of units that send an event, step by step.
+    """Draw the percentage of units that send an event, step by step; in continuous time, the rate of a unit.
 
     With more steps than a picture has columns, the line is the mean of a column and the band its range.  The
-    dashed line is the mean of all, alpha.
+    rate, in Hz, is 1000 times the events per ms and unit, in bins of time.  The dashed line is the mean of
+    all: alpha, or the mean rate.
     Parameters are those of `raster`; ``lengths``, shape (n_lanes,), are the steps of each lane.
     """
     if ax is None:
         ax = _new_figure(7.2, 1.6).add_subplot()
-    chosen = Selection(events, lanes, units)
-    percent, present = activity_per_step(chosen, lengths)
-    time = (start_step + np.arange(len(percent))) * dt
-    per_column = max(-(-len(percent) // MOST_CELLS[0]), 1)
-    if per_column > 1:
-        starts = np.arange(0, len(percent), per_column)
-        low, high = np.fmin.reduceat(percent, starts), np.fmax.reduceat(percent, starts)
-        weight = np.add.reduceat(present, starts)
-        summed = np.add.reduceat(np.nan_to_num(percent) * present, starts)
-        mean = summed / np.where(weight > 0, weight, np.nan)
-        centre = time[starts] + 0.5 * dt * np.diff(np.append(starts, len(percent)))
-        ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
-        ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
-    elif len(percent):
-        edges = np.append(time, (start_step + len(percent)) * dt)
-        ax.stairs(percent, edges, baseline=0.0, fill=True, color=ACCENT, alpha=0.22, linewidth=0)
-        ax.stairs(percent, edges, baseline=None, color=ACCENT, linewidth=0.9)
-    if present.any():
-        mean_percent = float(np.average(np.nan_to_num(percent), weights=present))
-        ax.axhline(mean_percent, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
-        ax.set_ylim(0.0, 1.1 * float(np.nanmax(percent)) or 1.0)
-    ax.set_xlim(start_step * dt, (start_step + max(len(percent), 1)) * dt)
+    chosen = select(events, lanes, units, dt, start_step)
+    if isinstance(chosen, TimedSelection):
+        ax.set_ylabel("rate [Hz]")
+        _draw_rate(ax, chosen)
+    else:
+        ax.set_ylabel("active [%]")
+        _draw_activity(ax, chosen, lengths)
+    ax.set_xlim(chosen.left, _right(chosen))
     ax.set_xlabel("time [ms]")
-    ax.set_ylabel("active [%]")
     _tidy(ax)
     return ax
 
@@ -157,8 +143,8 @@ def activity_per_step(
 
 
 def figure(
-    populations: Mapping[str, Events],
-    dt: float,
+    populations: Mapping[str, Events | TimedEvents],
+    dt: float | None = None,
     start_step: int = 0,
     *,
     lanes: int | Iterable[int] | Literal["all"] | None = None,
@@ -170,7 +156,7 @@ def figure(
 
     Parameters
     ----------
-    populations : mapping of str to Events
+    populations : mapping of str to Events or TimedEvents
         By name, top to bottom.
     dt, start_step, lanes, colour
         See `raster`.
@@ -182,7 +168,8 @@ def figure(
     Returns
     -------
     matplotlib.figure.Figure
-        ``figure(...).savefig("raster.png")``; titles give sizes and alpha = events / (units x lane-steps).
+        ``figure(...).savefig("raster.png")``; titles give sizes and alpha = events / (units x lane-steps), in
+        continuous time the mean rate.
     """
     if not populations:
         raise LogError("raster", "there is no population that sends events", "give at least one")
@@ -197,7 +184,7 @@ def figure(
         raster(events, dt, start_step, ax=top, lanes=lanes, colour=colour, colour_bar=bar)
         below = made.add_subplot(grid[2 * k + 1, 0], sharex=shared)
         activity_trace(events, dt, start_step, ax=below, lanes=lanes, lengths=lengths)
-        _title(top, name, Selection(events, lanes), lengths)
+        _title(top, name, select(events, lanes, None, dt, start_step), lengths)
         for ax in (top, below):
             last = ax is below and k == len(populations) - 1
             ax.tick_params(labelbottom=last)
@@ -238,12 +225,31 @@ def summary_row(
         names = ("events", "alpha", "rate_hz", "silent_units", "most_active", "least_active")
         return row | dict.fromkeys(names)
     count = np.bincount(events.unit, minlength=events.n_units)
-    rate = count / max(lane_steps * dt * 1e-3, 1e-300)
+    alpha = len(events) / max(events.n_units * lane_steps, 1)
+    return row | {"events": len(events), "alpha": alpha} | _rates(count, lane_steps * dt, n_extreme)
+
+
+def timed_summary_row(events: TimedEvents | None, n_extreme: int = 3) -> dict:
+    """Numbers about one population's events in continuous time, for a table.
+
+    Returns
+    -------
+    dict
+        ``events``, and ``rate_hz`` (of a unit, on average), ``silent_units``, ``most_active`` and
+        ``least_active`` as in `summary_row`; None for a population that sends nothing.
+    """
+    if events is None:
+        return dict.fromkeys(("events", "rate_hz", "silent_units", "most_active", "least_active"))
+    count = np.bincount(events.unit, minlength=events.n_units)
+    return {"events": len(events)} | _rates(count, events.n_lanes * events.duration, n_extreme)
+
+
+def _rates(count: NDArray[np.int64], span: float, n_extreme: int) -> dict[str, Any]:
+    """Rates from the events of each unit in ``span`` ms."""
+    rate = count / max(span * 1e-3, 1e-300)
     order = np.argsort(-count, kind="stable")  # equal units in order of their number
     quiet = np.argsort(count, kind="stable")
-    return row | {
-        "events": len(events),
-        "alpha": len(events) / max(events.n_units * lane_steps, 1),
+    return {
         "rate_hz": float(rate.mean()),
         "silent_units": int((count == 0).sum()),
         "most_active": [(int(unit), float(rate[unit])) for unit in order[:n_extreme]],
@@ -265,8 +271,52 @@ def _new_figure(width: float, height: float, dpi: int = 160) -> Figure:
     return made
 
 
+def _right(chosen: Selection | TimedSelection) -> float:
+    """Right end of the axis; a window without extent is drawn 1 ms wide."""
+    return chosen.right if chosen.right > chosen.left else chosen.left + 1.0
+
+
+def _draw_activity(ax: Axes, chosen: Selection, lengths: ArrayLike | None) -> None:
+    percent, present = activity_per_step(chosen, lengths)
+    dt, n_steps = chosen.mark, len(percent)
+    time = (chosen.start_step + np.arange(n_steps)) * dt
+    per_column = max(-(-n_steps // MOST_CELLS[0]), 1)
+    if per_column > 1:
+        starts = np.arange(0, n_steps, per_column)
+        low, high = np.fmin.reduceat(percent, starts), np.fmax.reduceat(percent, starts)
+        weight = np.add.reduceat(present, starts)
+        summed = np.add.reduceat(np.nan_to_num(percent) * present, starts)
+        mean = summed / np.where(weight > 0, weight, np.nan)
+        centre = time[starts] + 0.5 * dt * np.diff(np.append(starts, n_steps))
+        ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
+        ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
+    elif n_steps:
+        _draw_stairs(ax, percent, np.append(time, (chosen.start_step + n_steps) * dt))
+    if present.any():
+        _draw_mean(ax, percent, float(np.average(np.nan_to_num(percent), weights=present)))
+
+
+def _draw_rate(ax: Axes, chosen: TimedSelection) -> None:
+    rates, edges = chosen.rates()
+    if len(rates):
+        _draw_stairs(ax, rates, edges)
+        _draw_mean(ax, rates, chosen.rate)
+        ax.set_ylabel(f"rate [Hz]\n{edges[1] - edges[0]:.3g} ms bins")
+
+
+def _draw_stairs(ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64]) -> None:
+    ax.stairs(values, edges, baseline=0.0, fill=True, color=ACCENT, alpha=0.22, linewidth=0)
+    ax.stairs(values, edges, baseline=None, color=ACCENT, linewidth=0.9)
+
+
+def _draw_mean(ax: Axes, values: NDArray[np.float64], mean: float) -> None:
+    """A line at the mean, and an axis from 0 that holds all values."""
+    ax.axhline(mean, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
+    ax.set_ylim(0.0, 1.1 * float(np.nanmax(values)) or 1.0)
+
+
 def _draw_marks(
-    ax: Axes, chosen: Selection, dt: float, left: float, colour: str | None, colour_bar: bool | Axes
+    ax: Axes, chosen: Selection | TimedSelection, colour: str | None, colour_bar: bool | Axes
 ) -> None:
     width, height = _mark_size(ax, chosen)
     # Matplotlib scales a marker's longer side to sqrt(s).
@@ -279,7 +329,7 @@ def _draw_marks(
         # Snapped to pixels, marks look crisp, but very small ones get stripes of unequal height.
         "snap": None if min(width, height) >= 1.0 else False,
     }
-    x, y = left + (chosen.step + 0.5) * dt, chosen.row + chosen.first_row
+    x, y = chosen.time, chosen.row + chosen.first_row
     if colour != "value" or _is_flat(chosen.value):
         ax.scatter(x, y, color=INK if colour in ("value", None) else colour, **options)
         if not isinstance(colour_bar, bool):
@@ -302,19 +352,19 @@ def _draw_marks(
 
 
 def _draw_density(
-    ax: Axes, chosen: Selection, dt: float, left: float, bottom: float, colour_bar: bool | Axes
+    ax: Axes, chosen: Selection | TimedSelection, bottom: float, colour_bar: bool | Axes
 ) -> None:
-    percent, per_step, per_row = chosen.density(MOST_CELLS)
+    density, width, per_row = chosen.cells(MOST_CELLS)
     extent = (
-        left,
-        left + percent.shape[1] * per_step * dt,
+        chosen.left,
+        chosen.left + density.shape[1] * width,
         bottom,
-        bottom + percent.shape[0] * per_row,
+        bottom + density.shape[0] * per_row,
     )
     limits = ax.get_xlim(), ax.get_ylim()
-    top = float(np.quantile(percent, 0.998)) or float(percent.max())
+    top = float(np.quantile(density, 0.998)) or float(density.max())
     image = ax.imshow(
-        percent,
+        density,
         origin="lower",
         extent=extent,
         aspect="auto",
@@ -325,7 +375,7 @@ def _draw_density(
     )
     ax.set_xlim(limits[0])  # the last cells may reach past the window
     ax.set_ylim(limits[1])
-    _add_bar(ax, image, colour_bar, "active [%]", "max" if percent.max() > top else "neither")
+    _add_bar(ax, image, colour_bar, chosen.density_label, "max" if density.max() > top else "neither")
 
 
 def _add_bar(ax: Axes, drawn: Any, colour_bar: bool | Axes, label: str, extend: str) -> None:
@@ -365,17 +415,21 @@ def _limits(values: NDArray) -> tuple[float, float, str]:
     return low, high, ends[cut_low, cut_high]
 
 
-def _mark_size(ax: Axes, chosen: Selection) -> tuple[float, float]:
-    """Width and height of a mark in points: a cell of one step and one unit, but visible and no slab."""
+def _mark_size(ax: Axes, chosen: Selection | TimedSelection) -> tuple[float, float]:
+    """Width and height of a mark in points: a cell of one step and one unit, but visible and no slab.
+
+    In continuous time, where a cell has no width, it is as narrow as can be seen.
+    """
     points = 72 / ax.figure.dpi
     width, height = points * ax.bbox.width, points * ax.bbox.height
     # Marks larger than their cells are easier to see, but together they must not feign more activity.
-    least = float(np.clip(np.sqrt(0.25 * width * height / max(len(chosen.step), 1)), 0.6, 1.3))
-    cell_width, cell_height = width / max(chosen.n_steps, 1), height / max(chosen.n_rows, 1)
+    least = float(np.clip(np.sqrt(0.25 * width * height / max(len(chosen), 1)), 0.6, 1.3))
+    cell_width = width * chosen.mark / (_right(chosen) - chosen.left)
+    cell_height = height / max(chosen.n_rows, 1)
     return float(np.clip(cell_width, least, 4.0)), float(np.clip(0.85 * cell_height, least, 7.0))
 
 
-def _label_rows(ax: Axes, chosen: Selection) -> None:
+def _label_rows(ax: Axes, chosen: Rows) -> None:
     """Unit numbers for one lane, lane numbers for several."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
@@ -397,17 +451,14 @@ def _label_rows(ax: Axes, chosen: Selection) -> None:
     ax.set_yticklabels([str(chosen.units[k]) for k in shown])
 
 
-def _title(ax: Axes, name: str, chosen: Selection, lengths: ArrayLike | None) -> None:
-    ends = np.full(chosen.lanes.max() + 1, chosen.n_steps) if lengths is None else np.asarray(lengths)
-    unit_steps = len(chosen.units) * int(ends[chosen.lanes].sum())
-    alpha = len(chosen.step) / max(unit_steps, 1)
+def _title(ax: Axes, name: str, chosen: Selection | TimedSelection, lengths: ArrayLike | None) -> None:
     lanes = f"lane {chosen.lanes[0]}" if len(chosen.lanes) == 1 else f"{len(chosen.lanes)} lanes"
-    facts = f"{len(chosen.units):,} units, {lanes}, {len(chosen.step):,} events, α = {100 * alpha:.3g} %"  # noqa: RUF001
+    facts = f"{len(chosen.units):,} units, {lanes}, {len(chosen):,} events, {chosen.about(lengths)}"
     ax.set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK, pad=5)
     ax.set_title(facts, loc="right", fontsize=8, color=GREY, pad=5)
 
 
-def _height(events: Events) -> float:
+def _height(events: Events | TimedEvents) -> float:
     """Inches for a population's raster: a small population needs less."""
     return float(np.clip(0.55 + 0.022 * events.n_units, 0.7, 2.7))
 

@@ -37,6 +37,7 @@ from evsim.sonata_file import (
     LogReader,
     new_log,
     numeric,
+    says_continuous,
     write_initial,
     write_member,
     write_nodes,
@@ -144,7 +145,7 @@ def read(path: str | Path) -> dict[str, Any]:
 class _ContinuousReader(LogReader):
     def __init__(self, reader: Reader):
         super().__init__(reader)
-        if reader.attribute(self.ours, "clock") != b"continuous":
+        if not says_continuous(reader, self.ours):
             raise self.fail("is of a run in steps", "open it with EventLog.open")
         self.start = reader.number(self.ours, "start_ms", float)
         self.duration = reader.number(self.ours, "duration_ms", float)

@@ -169,7 +169,13 @@ def is_continuous(path: str | Path) -> bool:
     """
     with open_file(path, f"log {str(path)!r}") as reader:
         check_version(reader)
-        return reader.attribute(reader.group(reader.file, "evsim"), "clock") == b"continuous"
+        return says_continuous(reader, reader.group(reader.file, "evsim"))
+
+
+def says_continuous(reader: Reader, ours: h5py.Group) -> bool:
+    """Whether the group ``evsim`` of a file is that of a run in continuous time."""
+    clock = reader.attribute(ours, "clock")
+    return isinstance(clock, bytes) and clock == b"continuous"
 
 
 def check_version(reader: Reader) -> None:

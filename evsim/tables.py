@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from evsim.comparison import Comparison
+    from evsim.log_comparison import LogComparison
 
 
 def plain_table(*columns: str, words: Sequence[str] = ()) -> Table:
@@ -22,14 +23,15 @@ def plain_table(*columns: str, words: Sequence[str] = ()) -> Table:
 
 
 def population_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows of `EventLog.summary`, but for what follows from the rest."""
+    """The rows of a log's summary, but for what follows from the rest; alpha where there are steps."""
+    clocked = all("alpha" in row for row in rows)
     table = plain_table(
         "population",
         "type",
         "units",
         "silent",
         "events",
-        "alpha",
+        *(["alpha"] if clocked else []),
         "rate\n[Hz]",
         "most\nactive",
         words=("population", "type"),
@@ -37,12 +39,12 @@ def population_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         counts = [f"{row['units']:,}"]
         if row["events"] is None:
-            counts += ["-"] * 5
+            counts += ["-"] * (5 if clocked else 4)
         else:
             counts += [
                 f"{row['silent_units']:,}",
                 f"{row['events']:,}",
-                f"{row['alpha']:.4f}",
+                *([f"{row['alpha']:.4f}"] if clocked else []),
                 f"{row['rate_hz']:,.1f}",
                 " ".join(str(unit) for unit, _ in row["most_active"]),
             ]
@@ -51,7 +53,12 @@ def population_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def counter_table(counters: dict[str, Any]) -> Table:
-    """MACs of the forward run by projection."""
+    """MACs of the forward run by projection; dense ones where there are steps to count them for."""
+    if "dense_macs" not in counters:
+        table = plain_table("projection", "MACs by event", words=("projection",))
+        for name, macs in counters["macs"].items():
+            table.add_row(name, f"{macs:,}")
+        return table
     table = plain_table("projection", "MACs by event", "MACs dense", "fewer", words=("projection",))
     for name, macs in counters["macs"].items():
         dense = counters["dense_macs"][name]
@@ -77,4 +84,24 @@ def comparison_table(comparison: Comparison) -> Table:
         values = "-" if p.n_events is None else f"{p.value_error:.1e}"
         states = "-" if p.state_error is None else f"{p.state_error:.1e}"
         table.add_row(p.name, f"{p.n_units:,}", *events, first, values, states)
+    return table
+
+
+def log_comparison_table(comparison: LogComparison) -> Table:
+    """How far two logs agree, by population; first and second are the logs in the order given."""
+    table = plain_table(
+        "population",
+        "units",
+        "events\nfirst",
+        "events\nsecond",
+        "unequal",
+        "times within\n[ms]",
+        "values\nwithin",
+        "states\nwithin",
+        words=("population",),
+    )
+    for p in comparison.populations.values():
+        events = ["-" if n is None else f"{n:,}" for n in (*p.n_events, p.n_unequal)]
+        errors = ("-" if e is None else f"{e:.1e}" for e in (p.time_error, p.value_error, p.state_error))
+        table.add_row(p.name, f"{p.n_units:,}", *events, *errors)
     return table

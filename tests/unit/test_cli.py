@@ -20,8 +20,9 @@ from evsim.models import EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.protocol import load, names
 from evsim.simulation import Simulation
+from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "crosscheck", "info"]
+COMMANDS = ["run", "list", "inspect", "raster", "compare", "crosscheck", "info"]
 
 
 class Result(typing.NamedTuple):
@@ -69,6 +70,11 @@ def make_log():
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
     return make_log().save(tmp_path_factory.mktemp("log [of] a run") / "events.h5")
+
+
+@pytest.fixture(scope="module")
+def continuous(tmp_path_factory):
+    return continuous_logs.make_log().save(tmp_path_factory.mktemp("continuous") / "events.h5")
 
 
 # -- help ------------------------------------------------------------------------------------------------
@@ -549,6 +555,26 @@ class TestInspect:
         assert [row["population"] for row in facts["populations"]] == ["cue", "hidden", "answer"]
         assert facts["counters"] == EventLog.open(log).counters
 
+    def test_a_run_in_continuous_time(self, evsim, continuous):
+        result = evsim("inspect", continuous)
+        assert (result.code, result.err) == (0, "")
+        lines = result.out.splitlines()
+        assert lines[0] == f"{continuous}: 7.5 ms in continuous time, 2 lanes"
+        assert all(len(line) <= 80 for line in lines[1:] if not line.startswith("platform"))
+        truth = continuous_logs.make_log()
+        counts = np.bincount(truth["hidden"].unit, minlength=3)
+        row = next(line.split() for line in lines if line.startswith("hidden "))
+        silent, rate = str((counts == 0).sum()), f"{truth['hidden'].rate:,.1f}"
+        assert row[:7] == ["hidden", "EGRU", "3", silent, "20", rate, str(counts.argmax())]
+        row = next(line.split() for line in lines if line.startswith("answer "))
+        assert row == ["answer", "LeakyReadout", "2", "-", "-", "-", "-"]
+        assert ["cue->hidden", f"{2**40:,}"] in [line.split() for line in lines]
+        assert ["crossings", "20"] in [line.split() for line in lines]
+        facts = json.loads(evsim("inspect", continuous, "--json").out)
+        assert (facts["duration_ms"], facts["dt_ms"], facts["lanes"]) == (7.5, None, 2)
+        assert (facts["start_ms"], facts["samples"]) == (12.5, 4)
+        assert facts["populations"] == json.loads(json.dumps(truth.summary()))
+
     @pytest.mark.parametrize("command", ["inspect", "raster"])
     def test_files_that_are_no_logs(self, evsim, log, tmp_path, command):
         whole = log.read_bytes()
@@ -581,6 +607,11 @@ class TestRaster:
         assert evsim("raster", log, "-o", name) == (0, f"{name}\n", "")
         assert (tmp_path / name).read_bytes().startswith(start)
 
+    def test_a_run_in_continuous_time(self, evsim, continuous, tmp_path):
+        assert evsim("raster", continuous, "-o", "a.png", "--lane", 1) == (0, "a.png\n", "")
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+        refused(evsim("raster", continuous, "--lane", 2), "lane 2", "0..1")
+
     def test_wrong_suffix(self, evsim, log, tmp_path):
         for name in ("a.jpg", "a", ".png"):
             refused(evsim("raster", log, "-o", name), f"'{name}'", ".svg")
@@ -601,6 +632,39 @@ class TestRaster:
     @pytest.mark.parametrize("lane", [2, -1])
     def test_no_such_lane(self, evsim, log, lane):
         refused(evsim("raster", log, "--lane", lane), f"lane {lane}", "0..1")
+
+
+class TestCompare:
+    def test_equal_logs(self, evsim, log, continuous):
+        for path in (log, continuous):
+            result = evsim("compare", path, path)
+            assert (result.code, result.err) == (0, "")
+            assert result.out.splitlines()[-1] == "equal within 1e-09 ms and 1e-09"
+            assert all(len(line) <= 80 for line in result.out.splitlines())
+
+    def test_tolerances(self, evsim, continuous, tmp_path):
+        other = continuous_logs.make_log()
+        other["hidden"].time[:] += 1e-6
+        other["answer"].state[0, 0, 0] += 1e-3
+        other.save(tmp_path / "other.h5")
+        result = evsim("compare", continuous, "other.h5")
+        assert (result.code, result.err) == (1, "")
+        lines = result.out.splitlines()
+        row = next(line.split() for line in lines if line.startswith("hidden "))
+        assert row == ["hidden", "3", "20", "20", "20", "1.0e-06", "0.0e+00", "0.0e+00"]
+        row = next(line.split() for line in lines if line.startswith("answer "))
+        assert row == ["answer", "2", "-", "-", "-", "-", "-", "1.0e-03"]
+        assert any(line.startswith("hidden: unit ") and line.endswith("1e-06 ms apart") for line in lines)
+        assert lines[-1] == "NOT equal within 1e-09 ms and 1e-09"
+        assert evsim("compare", continuous, "other.h5", "--time-tolerance", "2e-6").code == 1
+        allowed = ["--time-tolerance", "2e-6", "--tolerance", "2e-3"]
+        assert evsim("compare", continuous, "other.h5", *allowed).code == 0
+
+    def test_what_cannot_be_compared(self, evsim, log, continuous, tmp_path):
+        refused(evsim("compare", log, continuous), "units", "compare runs of one network")
+        refused(evsim("compare", log, "none.h5"), "none.h5")
+        refused(evsim("compare", log), "second", "see evsim compare --help")
+        refused(evsim("compare", log, log, "--time-tolerance", "-1"), "--time-tolerance")
 
 
 # -- checks ----------------------------------------------------------------------------------------------

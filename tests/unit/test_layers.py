@@ -15,6 +15,7 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
+        "evsim.gradients",
         "evsim.loss",
         "evsim.memory",
         "evsim.parameter",
@@ -39,19 +40,15 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.log_comparison",
         "evsim.examples",
         "evsim.sonata",
         "evsim.sonata_continuous",
     ),
-    ("evsim.continuous_log",),
+    ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
-    (  # never each other
-        "evsim.simulation",
-        "evsim.adjoint",
-        "evsim.continuous_simulation",
-        "evsim.continuous_adjoint",
-        "evsim.reference",
-    ),
+    ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
+    ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.protocols.*",),

@@ -13,6 +13,7 @@ import pytest
 from evsim.errors import LogError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
+from oracles.damaged_files import drop, lay, refuse, replace, set_attribute
 
 STEPS, LANES, UNITS = 7, 2, 3
 
@@ -112,15 +113,6 @@ def test_reports_are_of_single_precision_whatever_the_run(tmp_path):
 # -- files that are no logs ------------------------------------------------------------------------------
 
 
-def refuse(path, match):
-    with pytest.raises(LogError, match=match) as caught:
-        EventLog.open(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(f"log '{path}': ")
-    assert len(message) < 600
-
-
 def test_missing_foreign_and_empty_files(tmp_path):
     refuse(tmp_path / "none.h5", "there is no such file")
     refuse(tmp_path, "there is no such file")
@@ -161,13 +153,6 @@ def test_a_changed_byte_is_seen_or_does_not_matter(log, path, tmp_path):
         else:
             assert opened.equal(log), f"byte {position}"
     assert refused > 10
-
-
-def replace(file, name, values, **options):
-    """Put other values in place of a data set, with a valid checksum."""
-    del file[name]
-    values = np.asarray(values)
-    file.create_dataset(name, data=values, **options).attrs["crc32"] = np.uint32(zlib.crc32(values.tobytes()))
 
 
 def with_zero_value(file):
@@ -251,25 +236,6 @@ def with_json_list(file):
     file.create_dataset("evsim/network", data=np.bytes_(b"[1]")).attrs["crc32"] = np.uint32(
         zlib.crc32(b"[1]")
     )
-
-
-def lay(name, values, **options):
-    """A damage: other values, checksum included."""
-
-    def damage(file):
-        replace(file, name, values(file[name][...]), **options)
-
-    return damage
-
-
-def drop(name):
-    """A damage: an entry taken away."""
-    return lambda file: file.__delitem__(name)
-
-
-def set_attribute(name, key, value):
-    """A damage: another attribute."""
-    return lambda file: file[name].attrs.__setitem__(key, value)
 
 
 DAMAGES = {
