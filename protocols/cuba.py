@@ -48,8 +48,7 @@ def build(units: int = UNITS, seed: int = 0) -> Network:
     excitatory = round(EXCITATORY * units)
     sizes = {"excitatory": excitatory, "inhibitory": units - excitatory}
     for name, size in sizes.items():
-        options = {"threshold": THRESHOLD, "bias": REST, "reset": RESET, "refractory": REFRACTORY}
-        network.add(LIF(size, name, tau_m=TAU_M, tau_e=TAU_E, tau_i=TAU_I, **options))
+        network.add(LIF(size, name, THRESHOLD, REST, TAU_M, TAU_E, TAU_I, reset=RESET, refractory=REFRACTORY))
     probability = min(PROBABILITY * UNITS / units, 1.0)
     for source, weight in WEIGHTS.items():
         for target in sizes:

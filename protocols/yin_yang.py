@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,17 @@ LANES = 500
 #: Colours of the classes (yin, yang, dot), and of ink.
 COLOURS = ("#2f6db3", "#e08a2c", "#3c9a5f")
 INK = "#1f2933"
+
+
+class Recipe(NamedTuple):
+    """What a model is trained with unless something else is asked for."""
+
+    epochs: int
+    lr: float
+    silent_cost: float
+
+
+RECIPES = {"lif": Recipe(20, 3e-3, 10.0), "egru": Recipe(5, 2e-3, 0.1)}
 
 
 class YinYang(Protocol):
@@ -113,12 +124,12 @@ def build(model: str, units: int, seed: int) -> Network:
         network.connect(hidden, answer, weight=lambda rng, shape: rng.normal(110 / units, 20 / units, shape))
         return network
     recurrent = network.add(
-        EGRU(units, "hidden", threshold=0.2, gate="pre", transmit="unit", tau_m=10.0, tau_s=20.0)
+        EGRU(units, "hidden", threshold=0.4, gate="pre", transmit="unit", tau_m=10.0, tau_s=10.0)
     )
     readout = network.add(LeakyReadout(YinYang.n_outputs, "answer", tau=20.0))
     network.connect(point, recurrent, weight=lambda rng, shape: rng.normal(0.0, 1.0, shape))
     network.connect(recurrent, recurrent, weight=lambda rng, shape: rng.normal(0.0, 0.3 / units**0.5, shape))
-    network.connect(recurrent, readout, weight="glorot")
+    network.connect(recurrent, readout, weight=lambda rng, shape: rng.normal(0.0, units**-0.5, shape))
     return network
 
 
@@ -138,7 +149,7 @@ class FirstEventLoss:
         Weight of what silent units lack.
     """
 
-    def __init__(self, tau: float = 0.3, early: float = 0.01, help: float = 10.0):
+    def __init__(self, tau: float = 0.3, early: float = 0.01, help: float = 0.0):
         self.tau, self.early, self.help = tau, early, help
 
     def __call__(self, log: ContinuousLog, target: NDArray) -> Judgement:
@@ -168,7 +179,7 @@ class MeanStateLoss:
         Weight of what silent units lack.
     """
 
-    def __init__(self, gain: float = 1.0, help: float = 10.0):
+    def __init__(self, gain: float = 5.0, help: float = 0.0):
         self.gain, self.help = gain, help
 
     def __call__(self, log: ContinuousLog, target: NDArray) -> Judgement:
@@ -216,10 +227,15 @@ def run(
     units: Annotated[int, "hidden units"] = 120,
     points: Annotated[int, "points to learn from; a fifth as many for validation, and for the test"] = 5000,
     batch_size: Annotated[int, "points learned from at once (lanes)"] = 50,
-    epochs: Annotated[int, "passes over the points"] = 20,
-    lr: Annotated[float, "learning rate of Adam, falling to 5 % along a cosine"] = 3e-3,
-    silent_cost: Annotated[float, "weight in the loss of what units lack that never send"] = 10.0,
-    grid: Annotated[int, "points over and across in the map of decisions"] = 100,
+    epochs: Annotated[int | None, "passes over the points; by default 20 of LIF, 5 of EGRU"] = None,
+    lr: Annotated[
+        float | None,
+        "learning rate of Adam, falling to 5 % along a cosine; by default 0.003 of LIF, 0.002 of EGRU",
+    ] = None,
+    silent_cost: Annotated[
+        float | None, "weight of what silent units lack in the loss; by default 10 of LIF, 0.1 of EGRU"
+    ] = None,
+    grid: Annotated[int, "points over and across in the map of decisions"] = 64,
     seed: Annotated[int, "seed of weights and points"] = 0,
 ) -> dict[str, Any]:
     """Train a network in continuous time on the Yin-Yang data set.
@@ -227,23 +243,29 @@ def run(
     A point of the square is given by the times of single events; the network names its class.  Gradients are
     those of the event times and states themselves, by adjoint replay, without a surrogate.
     """
-    check_counts("yin_yang", units=units, epochs=epochs, grid=grid)
-    for name, number in (("lr", lr), ("silent_cost", silent_cost)):
+    recipe = RECIPES[model]
+    passes = recipe.epochs if epochs is None else epochs
+    rate = recipe.lr if lr is None else lr
+    cost = recipe.silent_cost if silent_cost is None else silent_cost
+    check_counts("yin_yang", units=units, epochs=passes, grid=grid)
+    for name, number in (("lr", rate), ("silent_cost", cost)):
         if not 0 <= number < math.inf:
             raise ProtocolError("yin_yang", f"{name} is {number}", "give a number, 0 or more")
     start = time.perf_counter()
     task = YinYang(points, batch_size, seed)
     network = build(model, units, seed)
-    loss = FirstEventLoss(help=silent_cost) if model == "lif" else MeanStateLoss(help=silent_cost)
-    trainer = ContinuousTrainer(network, Adam(network.parameters(), lr=lr, clip=1.0), loss, samples=[WINDOW])
+    loss = FirstEventLoss(help=cost) if model == "lif" else MeanStateLoss(help=cost)
+    trainer = ContinuousTrainer(
+        network, Adam(network.parameters(), lr=rate, clip=1.0), loss, samples=[WINDOW]
+    )
     folder.console.print(f"{network!r}", soft_wrap=True)
-    with epochs_shown(folder, epochs, len(task)) as (tick, report):
+    with epochs_shown(folder, passes, len(task)) as (tick, report):
         history = fit(
             trainer,
             task.trials,
-            epochs=epochs,
+            epochs=passes,
             validation=lambda: task.check("valid"),
-            schedule=lambda epoch: lr * max(0.05, (1 + math.cos(math.pi * epoch / epochs)) / 2),
+            schedule=lambda epoch: cosine(rate, epoch / passes),
             checkpoint=folder / "checkpoint.h5",
             resume=folder.resume,
             on_trial=tick,
@@ -266,6 +288,11 @@ def run(
     _draw_samples(folder, trainer, task.parts["test"], tests["test"])
     _print(folder, summary)
     return summary
+
+
+def cosine(lr: float, done: float) -> float:
+    """The learning rate after a part of the training: down a cosine to 5 %."""
+    return lr * max(0.05, (1 + math.cos(math.pi * done)) / 2)
 
 
 class Outcome:
