@@ -408,6 +408,7 @@ def _draw_map(
     right.axvline(history.best_epoch + 1, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
     right.set(xlabel="epoch (dashed: the one that is kept)", ylabel="wrong answers on validation points (%)")
     right.set_ylim(0, None)
+    right.xaxis.get_major_locator().set_params(integer=True)
     right.set_title("training", fontsize=10)
     _tidy(left, right)
     picture.savefig(folder / "decisions.png")
