@@ -147,7 +147,7 @@ class Evsim:
         net.connect(source, hidden, weight=case["input"], port="recurrent")
         net.connect(hidden, hidden, weight=case["recurrent"])
         self.simulation = evsim.Simulation(net, threads=1, tolerance=tolerance)
-        self.adjoint = evsim.Adjoint(self.simulation.plan, threads=1)
+        self.adjoint = evsim.Adjoint(self.simulation.plan, threads=1, tolerance=tolerance)
         zeros = np.zeros(len(case["time"]), int)
         self.stimulus = {"input": (case["time"], zeros, case["line"], zeros + 1.0)}
         self.horizon, self.n = float(case["horizon"]), n

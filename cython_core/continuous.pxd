@@ -27,6 +27,7 @@ cdef struct UnitRow:
     int32_t out_first   # projections from it are rows out_first:out_stop
     int32_t out_stop
     int64_t first       # its first unit, counted over all populations
+    double soon         # ms: a unit that certainly does not cross for so long is looked at again then
     uint64_t par        # double[n_par, stride]
     uint64_t constants  # double[]
 
@@ -100,6 +101,31 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
 cdef inline int64_t align(int64_t n) noexcept nogil:
     """Numbers up to the next whole vector."""
     return (n + 3) // 4 * 4
+
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define EVSIM_FETCH(address) __builtin_prefetch(address)
+    #else
+    #define EVSIM_FETCH(address) ((void) (address))
+    #endif
+    """
+    void EVSIM_FETCH(const void *) nogil
+
+cdef enum:
+    FAR_APART = 16384       # units from which on their states do not fit the second-level cache
+
+
+cdef inline void fetch(
+    int64_t m, const int32_t *unit, int64_t stride, int n_rows, const double *rows
+) noexcept nogil:
+    """Ask for units' places in some rows ahead of their use: many are then on their way at once."""
+    cdef int64_t i
+    cdef int k
+    for k in range(n_rows):
+        for i in range(m):
+            EVSIM_FETCH(rows + k * stride + unit[i])
 
 
 cdef inline void gather(int64_t m, const int32_t *unit, const double *array, double *out) noexcept nogil:

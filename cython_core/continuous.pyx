@@ -20,7 +20,7 @@ FLOWS = {
 UNITS = np.dtype(
     [(name, "i4") for name in ("kind", "n", "stride", "n_state", "n_slot", "n_par", "main")]
     + [(name, "i4") for name in ("own_gate", "out_first", "out_stop")]
-    + [("first", "i8"), ("par", "u8"), ("constants", "u8")],
+    + [("first", "i8"), ("soon", "f8"), ("par", "u8"), ("constants", "u8")],
     align=True,
 )
 FANS = np.dtype(

@@ -20,6 +20,7 @@ from evsim.core.buffers cimport address, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
     EVENT,
+    FAR_APART,
     MAX_BLOCKS,
     MAX_SLOTS,
     NO_FLOW,
@@ -34,6 +35,7 @@ from evsim.core.continuous cimport (
     UnitRow,
     align,
     delay_of,
+    fetch,
     gather,
     group_end,
     read_weights,
@@ -158,6 +160,11 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
             pool.last[i] = now
         flow.advance(<const double *> pop.constants, m, stride, lane.h, par, pool.x, pool.sums)
         return
+    if pop.n >= FAR_APART:
+        fetch(m, unit, 0, 1, pool.last)
+        fetch(m, unit, pop.stride, pop.n_slot, pool.x)
+        fetch(m, unit, pop.stride, pop.n_par, par)
+        fetch(m, unit, 0, 1, lane.schedule.level[0] + pop.first)
     for i in range(m):
         lane.h[i] = now - pool.last[unit[i]]
         pool.last[unit[i]] = now
@@ -344,6 +351,8 @@ cdef bint look(Lane *lane, int64_t entry, double now) noexcept nogil:
             return True
         return send(lane, p, unit, now, value, value * gated)
     put_back(lane, p, 1, &unit, now)
+    if lane.wait[0] > pop.soon:
+        return True
     found = flow.locate(K, par, one, &when)
     when += now
     if not found and when <= now:
@@ -445,7 +454,9 @@ cdef void step(Lane *lane) noexcept nogil:
     entry = schedule_peek(&lane.schedule, &due)
     if due < now and due < run.stop:
         good = look(lane, entry, due)
-    elif what < 0 or now > run.stop or (now == run.stop and what != SAMPLE):
+    elif what < 0 or now > run.stop or (
+            # The way back needs a snapshot of the start, even if the window has no length.
+            now == run.stop and what != SAMPLE and (what != SNAPSHOT or lane.next_snapshot > 0)):
         lane.status = 1
     elif what == SAMPLE:
         sample(lane, now)

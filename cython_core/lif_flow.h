@@ -473,7 +473,7 @@ static void FN(lif_hold_back)(const FN(LifRates) *q, double reset, int64_t m, co
         const double slope = rate_m * ((bias[j] - reset) + (i_e[j] + i_i[j]));
         const double later = -at_v * slope, kept = lam_hold[j];
         const double f_e = FN(exponential)(-pinned * rate_e), f_i = FN(exponential)(-pinned * rate_i);
-        lam_hold[j] = wait >= h[j] ? kept : later;
+        lam_hold[j] = (wait > h[j]) | (h[j] == 0) ? kept : later; /* it may end with the interval */
         d_reset += at_v;
         lam_v[j] -= at_v;
         d_tau_e += pinned * (i_e[j] * lam_e[j]);

@@ -57,7 +57,7 @@ class Adjoint:
         As of a `Simulation`.  Results do not depend on it.
     """
 
-    def __new__(cls, plan: Plan, *args: Any, **options: Any) -> Adjoint:
+    def __new__(cls, plan: Any, *args: Any, **options: Any) -> Any:
         """In continuous time, a `ContinuousAdjoint`."""
         if isinstance(plan, ContinuousPlan):
             return ContinuousAdjoint(plan, *args, **options)

@@ -324,7 +324,7 @@ class BrianTwin:
         NetworkError
             Another target, or a Brian2 device that is not its runtime.
         """
-        with _quiet_brian2(target) as brian2:
+        with quiet_brian2(target) as brian2:
             start = time.perf_counter()
             self.net.restore("fresh")
             self.net.run(0 * brian2.second, namespace={})  # generates the code
@@ -389,7 +389,7 @@ def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) 
             problem = f"there are no Brian2 equations for {kind}"
             raise NetworkError(f"population '{name}'", problem, f"compare a network of {known}")
     values = {name: _values(network, name, given, int(n_steps)) for name, given in stimulus.items()}
-    with _quiet_brian2("numpy") as brian2:
+    with quiet_brian2("numpy") as brian2:
         return BrianTwin(brian2, network, values, int(n_steps))
 
 
@@ -487,7 +487,7 @@ def _import_brian2() -> Any:
 
 
 @contextmanager
-def _quiet_brian2(target: str) -> Iterator[Any]:
+def quiet_brian2(target: str) -> Iterator[Any]:
     """Brian2 with our preferences, without its chatter; afterwards everything is as before."""
     if target not in ("numpy", "cython"):
         raise NetworkError("Brian2 twin", f"target is {target!r}", "use 'numpy' or 'cython'")

@@ -36,7 +36,8 @@ class ContinuousAdjoint:
     min_slope : float
         Per ms.
     tolerance : float
-        As of a simulation; for logs that have to be run again.
+        Error of EGRU's c and its gradient in one step back.  It does not add up in the times of events, which
+        are known, so it may be larger than that of the simulation.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class ContinuousAdjoint:
         plan: ContinuousPlan,
         threads: int | None = None,
         min_slope: float = 1e-6,
-        tolerance: float = 1e-12,
+        tolerance: float = 1e-10,
     ):
         if not (isinstance(min_slope, (int, float)) and 0 < min_slope < np.inf):
             raise GradientError("adjoint", f"min_slope is {min_slope!r}", "give a positive number")
-        self.plan, self.min_slope, self.tolerance = plan, float(min_slope), tolerance
+        if not (isinstance(tolerance, (int, float)) and 1e-14 <= tolerance <= 1e-3):
+            raise GradientError("adjoint", f"tolerance is {tolerance!r}", "give 1e-14 to 1e-3")
+        self.plan, self.min_slope, self.tolerance = plan, float(min_slope), float(tolerance)
         self.threads = usable_threads(threads)
 
     def replay(
@@ -83,8 +86,9 @@ class ContinuousAdjoint:
         """
         self._check(log)
         parts = self._losses(log, losses)
+        outcome = self._outcome(log)
         self.plan.refresh(self.tolerance)
-        work = _Work(self.plan, log, self._outcome(log), parts, self.min_slope)
+        work = _Work(self.plan, log, outcome, parts, self.min_slope)
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
         if inputs:
@@ -153,6 +157,7 @@ class ContinuousAdjoint:
             states.append(x)
         given = {p.name: log[p.name].events for p in self.plan.sources}
         window = log.start, log.stop
+        self.plan.refresh(log.provenance.get("tolerance", self.tolerance))
         outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
         events, _, rows = outcome.events(self.plan)
         for rank, population in enumerate(self.plan.populations):
@@ -202,9 +207,16 @@ class _Work:
             self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
             self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
             if row["n_slot"]:
-                parts = [losses.get((name, kind)) for kind in ("", "integral", "square")]
-                out = self.dpar[-1], self.dconstants[-1], self.dinitial[-1]
-                self.core.give_arrays(rank, outcome.final[rank], *parts, *out)
+                self.core.give_arrays(
+                    rank,
+                    outcome.final[rank],
+                    losses.get((name, "")),
+                    losses.get((name, "integral")),
+                    losses.get((name, "square")),
+                    self.dpar[-1],
+                    self.dconstants[-1],
+                    self.dinitial[-1],
+                )
         self.dweight, self.ddelay = [], []
         for index, projection in enumerate(plan.projections):
             assert projection.delay is not None  # in continuous time

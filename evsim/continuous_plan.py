@@ -22,7 +22,7 @@ SLOTS = {
     "delta_readout": (1, 1, 0),
 }
 #: State that each block of a port is added to.
-PORTS = {
+PORTS: dict[str, dict[str, tuple[int, ...]]] = {
     "egru_continuous": {"input": (1, 2, 3), "recurrent": (1, 2, 3)},
     "lif": {"excitatory": (1,), "inhibitory": (2,)},
     "delta_gru": {"input": (0, 1, 2), "recurrent": (0, 1, 3)},
@@ -40,12 +40,15 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
     "readout": ("tau",),
     "delta_readout": (),
 }
-#: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and of
-#: 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for each of
-#: the ratios 1/4, 1 and 4.
+#: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and
+#: of 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for
+#: each of the ratios 1/4, 1 and 4.
 SERIES = {4: 0.35, 6: 0.26, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
+#: Crossings further ahead than so many of a unit's shortest time constants are not located yet, but bounded:
+#: what arrives meanwhile would make that useless, and a bound costs a tenth.
+SOON_TIME_CONSTANTS = 0.02
 N_CONSTANTS = 8
 
 
@@ -147,6 +150,7 @@ class ContinuousPlan:
             shortest += taus
             constants = self._arrays["constants", rank]
             constants[: len(taus)] = taus
+            self.unit_rows[rank]["soon"] = SOON_TIME_CONSTANTS * min(taus, default=1.0)
             if kernel == "egru_continuous":
                 trained = any(parameters[name].trainable for name in names)
                 ratio = min(1.5 * taus[1] / taus[0], 1.0)

@@ -251,7 +251,8 @@ class ContinuousSimulation:
                         where, f"has shape {np.shape(given)}", f"give {(n_lanes, population.n_units)}"
                     ) from None
                 if not np.isfinite(array).all():
-                    raise StimulusError(where, "is not finite", "give finite values")
+                    wrong = array[~np.isfinite(array)][0]
+                    raise StimulusError(where, f"has a value {wrong}", "give finite values")
                 slot = states[self.plan.rank[name]][:, population.states.index(state)]
                 slot[:, : population.n_units] = array
 

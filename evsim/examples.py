@@ -1,4 +1,7 @@
-"""Random networks with a stimulus, to run in two simulators: lively, and not chaotic."""
+"""Random networks with a stimulus, to run in two simulators: lively, and not chaotic.
+
+In steps `egru_example` and `delta_example`, in continuous time `continuous_example`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,21 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from evsim.errors import NetworkError
 from evsim.events import Events
-from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
+from evsim.models import (
+    EGRU,
+    LIF,
+    DeltaEncoder,
+    DeltaGRU,
+    DeltaLSTM,
+    DeltaReadout,
+    EventSource,
+    LeakyReadout,
+)
 from evsim.network import Network
 from evsim.population import Population
+from evsim.timed_events import TimedEvents
 
 
 def _normal(gain: float, density: float) -> Callable[[np.random.Generator, tuple[int, int]], Any]:
@@ -127,3 +141,117 @@ def delta_example(
     for step in range(1, n_steps):
         walk[step] = 0.95 * walk[step - 1] + np.sqrt(1 - 0.95**2) * walk[step]
     return network, {"lines": walk}
+
+
+def continuous_example(
+    model: Literal["egru", "lif", "delta_gru", "delta_lstm"] = "egru",
+    n_units: int = 16,
+    n_inputs: int = 5,
+    duration: float = 50.0,
+    layers: int = 1,
+    delay: float | None = None,
+    density: float = 1.0,
+    gate: Literal["pre", "post", "none"] = "pre",
+    transmit: Literal["value", "unit"] = "value",
+    seed: int = 0,
+) -> tuple[Network, dict[str, TimedEvents]]:
+    """A lively random network in continuous time, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
+
+    Each input sends an event every 20 ms on average.  Its value is gamma-distributed with mean 1; to delta
+    units it is the change from one normal value of its line to the next.  LIF units have a refractory period
+    of 2 ms, and recurrent inhibition besides recurrent excitation.  Units are driven strongly enough that few
+    states touch their threshold just barely: such an event may be there or not, whoever computes it.
+
+    Parameters
+    ----------
+    model : {"egru", "lif", "delta_gru", "delta_lstm"}
+    duration : float
+        Of the stimulus, in ms.
+    layers : int
+        Hidden populations, each of n_units and recurrent.
+    delay : float, optional
+        Of the recurrent projections, in ms; by default 0, of DeltaLSTM 1.
+    density : float
+        Fraction of weights kept, in CSR if below 1.
+    gate, transmit
+        Of EGRU units.
+
+    Returns
+    -------
+    network : Network
+    stimulus : dict of TimedEvents
+        For `to_brian2_continuous`, `Simulation.run` and `order_of_convergence`.
+
+    Raises
+    ------
+    NetworkError
+        No such model.
+    """
+    if model not in ("egru", "lif", "delta_gru", "delta_lstm"):
+        raise NetworkError(
+            "continuous_example", f"model is {model!r}", "use egru, lif, delta_gru or delta_lstm"
+        )
+    changes = model in ("delta_gru", "delta_lstm")
+    network = Network(dt=None, seed=seed, dtype="float64")
+    sender: Population = network.add(EventSource(n_inputs, name="cue"))
+    delay = (1.0 if model == "delta_lstm" else 0.0) if delay is None else float(delay)
+    for number in range(1, layers + 1):
+        name, hidden = f"hidden_{number}", sender
+        if model == "egru":
+            hidden = network.add(_egru(n_units, name, gate=gate, transmit=transmit))
+            network.connect(sender, hidden, weight=_normal(1.5, density))
+            network.connect(hidden, hidden, delay=delay, weight=_normal(0.5, density))
+        elif model == "lif":
+            bias = _uniform(1.2, 2.4)
+            hidden = network.add(LIF(n_units, name, bias=bias, tau_m=10.0, refractory=2.0))
+            network.connect(sender, hidden, weight=_positive(1.0, density))
+            network.connect(hidden, hidden, delay=delay, weight=_positive(1.0, density))
+            to = f"{name}-inhibitory"
+            inhibition = _positive(-1.0, density)
+            network.connect(hidden, hidden, delay=delay, weight=inhibition, port="inhibitory", name=to)
+        else:
+            threshold, bias = _uniform(0.01, 0.03), _uniform(-0.2, 0.2)
+            units = DeltaGRU if model == "delta_gru" else DeltaLSTM
+            hidden = network.add(units(n_units, name, threshold, bias, tau=40.0))
+            network.connect(sender, hidden, weight=_normal(1.5, density))
+            network.connect(hidden, hidden, delay=delay, weight=_normal(0.5, density))
+        sender = hidden
+    readout = DeltaReadout(3, name="answer", bias=0.1) if changes else LeakyReadout(3, name="answer")
+    network.connect(sender, network.add(readout))
+    return network, {"cue": _arrivals(_stimulus_generator(seed), n_inputs, duration, changes)}
+
+
+def _egru(n_units: int, name: str, **variant: Any) -> EGRU:
+    """EGRU units that mostly fire on their own, at different rates."""
+
+    def bias(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+        u, r, z = rng.normal(0.0, 0.3, (3, shape[0] // 3))
+        return np.concatenate([u + 0.5, r, z + 1.2])
+
+    options: dict[str, Any] = {"threshold": _uniform(0.2, 0.4), "bias": bias, "tau_m": 8.0, "tau_s": 6.0}
+    return EGRU(n_units, name, **options, **variant)
+
+
+def _positive(gain: float, density: float) -> Callable[[np.random.Generator, tuple[int, int]], Any]:
+    """Weights of one sign whose sum over all senders is ``gain`` on average; CSR if density is below 1."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray | scipy.sparse.csr_array:
+        weight = 2.0 * gain / (density * shape[0]) * rng.random(shape)
+        if density == 1:
+            return weight
+        return scipy.sparse.csr_array(np.where(rng.random(shape) < density, weight, 0.0))
+
+    return draw
+
+
+def _arrivals(rng: np.random.Generator, n_inputs: int, duration: float, changes: bool) -> TimedEvents:
+    """Events at random times, 20 ms apart on average."""
+    count = rng.poisson(duration / 20.0 * n_inputs)
+    time, unit = np.sort(rng.uniform(0.0, duration, count)), rng.integers(0, n_inputs, count)
+    value = rng.gamma(2.0, 0.5, count)
+    if changes:  # from one value of the line to the next
+        value = rng.normal(size=count)
+        for one in range(n_inputs):
+            value[unit == one] = np.diff(value[unit == one], prepend=0.0)
+    size: dict[str, Any] = {"n_units": n_inputs, "n_lanes": 1, "start": 0.0, "stop": duration}
+    return TimedEvents.from_list(time, np.zeros_like(unit), unit, value, **size)

@@ -18,7 +18,8 @@ class Gradients(Mapping[str, NDArray]):
     parameters : dict of str to ndarray
         In the shapes of `Network.parameters`.
     inputs : dict of str to ndarray, shape (n_steps, n_lanes, n_units)
-        Gradient at each source's input, dense; filled by ``replay(..., inputs=True)``.
+        Gradient at each source's input, dense; filled by ``replay(..., inputs=True)``.  In continuous time a
+        dict for each source: ``"value"`` and ``"time"`` of its events, shape (n_events,).
     initial : dict of str to dict of str to ndarray
         Gradient at the states before the window, shape (n_lanes, n_units), and for populations with delayed
         projections at the events in flight, ``"y"``, shape (history, n_lanes, n_units), the step just before
@@ -26,11 +27,12 @@ class Gradients(Mapping[str, NDArray]):
     counters : dict
         ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight``,
         ``macs_recompute`` (what the paper's form needs and the run did not keep) and ``macs_rerun`` (running
-        again where there is no tape) per projection.
+        again where there is no tape) per projection.  In continuous time ``macs`` per projection and
+        ``grazing``, the number of crossings whose slope was raised.
     """
 
     parameters: dict[str, NDArray]
-    inputs: dict[str, NDArray] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
     initial: dict[str, dict[str, NDArray]] = field(default_factory=dict)
     counters: dict[str, Any] = field(default_factory=dict)
 

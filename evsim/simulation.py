@@ -50,10 +50,10 @@ class Simulation:
         Lanes of the present state; 0 before the first run.
     """
 
-    def __new__(cls, network: Network | Plan, *args: Any, **options: Any) -> Simulation:
+    def __new__(cls, network: Any, *args: Any, **options: Any) -> Any:
         """In continuous time, a `ContinuousSimulation`."""
         if isinstance(network, ContinuousPlan) or (isinstance(network, Network) and network.continuous):
-            return ContinuousSimulation(network, *args, **options)  # type: ignore[return-value]
+            return ContinuousSimulation(network, *args, **options)
         return super().__new__(cls)
 
     def __init__(self, network: Network | Plan, threads: int | None = None):

@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from evsim.comparison import Comparison
+    from evsim.continuous_comparison import Convergence
     from evsim.log_comparison import LogComparison
 
 
@@ -84,6 +85,25 @@ def comparison_table(comparison: Comparison) -> Table:
         values = "-" if p.n_events is None else f"{p.value_error:.1e}"
         states = "-" if p.state_error is None else f"{p.state_error:.1e}"
         table.add_row(p.name, f"{p.n_units:,}", *events, first, values, states)
+    return table
+
+
+def convergence_table(convergence: Convergence) -> Table:
+    """What `Convergence.table` has, in narrow columns."""
+    table = plain_table(
+        "dt of Brian2\n[ms]",
+        "events\nevsim",
+        "events\nBrian2",
+        "without\npartner",
+        "times: mean\ndifference\n[ms]",
+        "largest\n\n[ms]",
+        "states:\nmean",
+        "Brian2\n\n[s]",
+    )
+    for c in convergence.comparisons:
+        events = [f"{n:,}" for n in (c.n_events, c.n_peer_events, c.n_unmatched)]
+        errors = [f"{error:.2e}" for error in (c.mean_error, c.max_error, c.mean_state_error)]
+        table.add_row(f"{c.dt:g}", *events, *errors, f"{c.peer.seconds:.1f}")
     return table
 
 

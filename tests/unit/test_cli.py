@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from evsim import brian, cli
+from evsim import brian, cli, continuous_brian
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
 from evsim.examples import delta_example, egru_example
@@ -380,7 +380,16 @@ class TestUsage:
             (["inspect"], ["file", "see evsim inspect --help"]),
             (["inspect", "a", "b"], ["b"]),
             (["raster", "a", "--lane", "x"], ["--lane", "'x'", "integer"]),
-            (["crosscheck", "lif"], ["lif", "egru", "delta_gru", "delta_lstm"]),
+            (["crosscheck", "gru"], ["gru", "egru", "lif", "delta_gru", "delta_lstm"]),
+            (["crosscheck", "lif", "--steps", "5"], ["--steps", "'5'", "in steps only"]),
+            (["crosscheck", "egru", "--continuous", "--form", "evnn"], ["--form", "in steps only"]),
+            (["crosscheck", "egru", "--gate", "post"], ["--gate", "'post'", "with --continuous only"]),
+            (["crosscheck", "egru", "--dt", "0.1"], ["--dt", "with --continuous only"]),
+            (["crosscheck", "lif", "--gate", "post"], ["--gate", "'post'", "egru", "lif"]),
+            (["crosscheck", "lif", "--dt", "0"], ["--dt", "0"]),
+            (["crosscheck", "lif", "--delay", "-1"], ["--delay", "-1"]),
+            (["crosscheck", "lif", "--halvings", "0"], ["--halvings", "0"]),
+            (["crosscheck", "egru", "--delay", "1.5"], ["--delay", "1.5", "steps"]),
             (["crosscheck", "egru", "--units", "0"], ["--units", "0"]),
             (["crosscheck", "egru", "--form", "other"], ["--form", "'other'", "evnn"]),
             (["crosscheck", "delta_gru", "--form", "paper"], ["--form", "'paper'", "egru", "delta_gru"]),
@@ -720,10 +729,55 @@ class TestCrosscheck:
             for name in ("n_units", "n_steps", "layers", "delay", "seed"):
                 assert asked[name] == defaults[name], name
 
+    @pytest.fixture
+    def converges(self, monkeypatch):
+        """As ``asked``, for continuous time."""
+        asked = {"good": True}
+
+        class Found:
+            comparisons: typing.ClassVar = []
+            order, first = 0.987, ("hidden_1", "event 3 of unit 2")
+
+            def ok(self, tolerance):
+                asked["tolerance"] = tolerance
+                return asked["good"]
+
+            def draw(self, path, tolerance):
+                path.write_text(f"picture {tolerance}")
+
+        def crosscheck_continuous_model(model, dts, **options):
+            asked.update(options, model=model, dts=dts)
+            return Found()
+
+        monkeypatch.setattr(continuous_brian, "crosscheck_continuous_model", crosscheck_continuous_model)
+        return asked
+
+    @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
+    def test_continuous(self, evsim, converges, tmp_path, good, code):
+        converges["good"] = good
+        result = evsim("crosscheck", "egru", "--continuous", "--gate", "post", "--out", "out")
+        assert (result.code, result.err) == (code, "")
+        assert "order 0.987" in result.out
+        for words in ("do NOT converge", "'hidden_1', event 3 of unit 2"):
+            assert (words in result.out) is not good
+        assert (tmp_path / "out" / "crosscheck.png").read_text() == "picture 0.1"
+        del converges["good"]
+        dts = [0.1, 0.05, 0.025, 0.0125, 0.00625]
+        expected = {"model": "egru", "dts": dts, "gate": "post", "layers": 1, "seed": 0, "tolerance": 0.1}
+        assert converges == expected
+
+    def test_options_in_continuous_time(self, evsim, converges):
+        options = ["--units", 3, "--duration", 40, "--layers", 2, "--delay", 0, "--seed", 5, "--out", "out"]
+        options += ["--dt", 0.4, "--halvings", 1, "--tolerance", 0.2]
+        assert evsim("crosscheck", "lif", *options).code == 0
+        sizes = {"n_units": 3, "duration": 40.0, "layers": 2, "delay": 0.0, "seed": 5}
+        rest = {"good": True, "tolerance": 0.2, "dts": [0.4, 0.2], "model": "lif"}
+        assert converges == sizes | rest
+
     def test_without_brian2(self, evsim, monkeypatch):
         monkeypatch.setitem(sys.modules, "brian2", None)
-        for model in ("egru", "delta_gru", "delta_lstm"):
-            refused(evsim("crosscheck", model, "--out", "out"), "Brian2", 'pip install "evsim[brian2]"')
+        for model in (["egru"], ["delta_gru"], ["delta_lstm"], ["lif"], ["egru", "--continuous"]):
+            refused(evsim("crosscheck", *model, "--out", "out"), "Brian2", 'pip install "evsim[brian2]"')
 
 
 # -- the program itself ----------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
         "evsim.sonata",
@@ -50,6 +51,7 @@ LEVELS = (
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
+    ("evsim.continuous_brian",),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.protocols.*",),
     ("evsim.cli",),
