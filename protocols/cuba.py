@@ -95,7 +95,7 @@ def run(
     duration: Annotated[float, "ms"] = 1000.0,
     seed: Annotated[int, "seed of connections and initial states"] = 0,
 ) -> dict[str, Any]:
-    """Run the classic network of 4,000 current-based units (CUBA).
+    """Run the classic network of 4,000 current-based units, CUBA.
 
     Event times are exact, not put on a grid.  No event comes from outside: the network goes on by itself,
     irregularly.

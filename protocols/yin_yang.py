@@ -237,7 +237,7 @@ def run(
     grid: Annotated[int, "points over and across in the map of decisions"] = 64,
     seed: Annotated[int, "seed of weights and points"] = 0,
 ) -> dict[str, Any]:
-    """Train a network in continuous time on the Yin-Yang data set.
+    """Train a network in continuous time on the Yin-Yang data.
 
     A point of the square is given by the times of single events; the network names its class.  Gradients are
     those of the event times and states themselves, by adjoint replay, without a surrogate.
