@@ -115,6 +115,11 @@ class ContinuousPlan:
         return f"ContinuousPlan({len(self.populations)} populations, {len(self.projections)} projections)"
 
     @property
+    def delays(self) -> dict[str, NDArray[np.float64]]:
+        """The delays in use, flat, by name of projection; other arrays once they have changed."""
+        return dict(self._delays)
+
+    @property
     def schedule(self) -> str:
         """The order of things at one instant, to be read by people."""
         lines = [

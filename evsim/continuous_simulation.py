@@ -82,6 +82,7 @@ class ContinuousSimulation:
         self.n_lanes, self.time = 0, 0.0
         self._states: list[NDArray[np.float64]] = []
         self._in_flight: list[NDArray] = []
+        self._delays: dict[str, NDArray[np.float64]] = {}
 
     def run(
         self,
@@ -137,6 +138,8 @@ class ContinuousSimulation:
         times = _sample_times(samples, window)
         # All that can be wrong with the input is found before the present state is touched.
         self.plan.refresh(self.tolerance)
+        if going_on:
+            self._check_delays()
         states = [x.copy() for x in self._states] if going_on else rest(self.plan, lanes)
         self._set(states, initial or {}, lanes)
         carried = self._in_flight if going_on else []
@@ -154,6 +157,7 @@ class ContinuousSimulation:
         )
         self.n_lanes, self.time = lanes, window[1]
         self._states, self._in_flight = outcome.final, outcome.in_flight
+        self._delays = self.plan.delays
         given_states = {f"{name}.{state}" for name, of in (initial or {}).items() for state in of}
         rested = [] if going_on else [name for name in _resting_states(self.plan) if name not in given_states]
         return self._log(outcome, events, before, window, times, tape, rested)
@@ -162,6 +166,18 @@ class ContinuousSimulation:
 
     def _source_names(self) -> list[str]:
         return [population.name for population in self.plan.sources]
+
+    def _check_delays(self) -> None:
+        """What is in flight is to arrive at targets in the order of the delays that it was sent with."""
+        now = self.plan.delays
+        flying = {int(k) for messages in self._in_flight for k in np.unique(messages["projection"])}
+        for projection in (self.plan.projections[k] for k in sorted(flying)):
+            if now[projection.name] is not self._delays[projection.name]:
+                raise StimulusError(
+                    f"projection '{projection.name}'",
+                    "its delays have changed since events in flight were sent",
+                    "call reset(), or change delays between runs that are not carried",
+                )
 
     def _by_source(self, stimulus: Any) -> Mapping[str, Any]:
         """The data by the name of their source; they may come without a name if there is but one."""

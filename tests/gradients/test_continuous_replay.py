@@ -203,7 +203,7 @@ def own_differences(net, evaluate, gradients, rng, limit=1e-6, elements=2, skip=
                 values.append(value if raster == base else np.nan)
             array[...] = before
             near, far = (values[0] - values[1]) / (2 * step), (values[2] - values[3]) / (4 * step)
-            if not abs(near - far) <= 1e-3 * (1 + abs(near)):
+            if not abs(near - far) <= 1e-5 * (1 + abs(near)):
                 left_out += 1
                 continue
             mine.append(float((gradient * direction).sum()))

@@ -173,10 +173,11 @@ class Driver:
         x, par = self.x[name], self.par[name]
         b, tau = par["bias"], par["tau"]
         if self.kind(name) == "delta_gru":
-            r, z = logistic(x["m_r"] + b[0]), logistic(x["m_z"] + b[1])
-            return np.tanh(x["m_n"] + b[2] + r * (x["m_q"] + b[3])), (1 - z) / tau
-        i, f = logistic(x["m_i"] + b[0]), logistic(x["m_f"] + b[1])
-        return i * np.tanh(x["m_g"] + b[2]) / (1 - f), (1 - f) / tau
+            r, open_ = logistic(x["m_r"] + b[0]), 1 / (1 + np.exp(x["m_z"] + b[1]))
+            return np.tanh(x["m_n"] + b[2] + r * (x["m_q"] + b[3])), open_ / tau
+        # 1 - f would lose digits where f is almost 1.
+        i, open_ = logistic(x["m_i"] + b[0]), 1 / (1 + np.exp(x["m_f"] + b[1]))
+        return i * np.tanh(x["m_g"] + b[2]) / open_, open_ / tau
 
     def slope(self, name, unit):
         """d distance / dt of one unit."""

@@ -147,6 +147,30 @@ def test_an_event_at_the_end_belongs_to_the_next_window():
     assert gradient["cue->total.weight"].tolist() == [[3.0]]
 
 
+@pytest.mark.parametrize("delay", [2.0, [[1.0, 2.0, 3.0]]])
+def test_delays_stay_while_events_are_in_flight(delay):
+    """In another order of delays the rest of an event would arrive twice here and never there."""
+    net = Network(dt=None, dtype="float64")
+    net.add(EventSource(1, "cue"))
+    net.add(DeltaReadout(3, "total"))
+    projection = net.connect("cue", "total", [[1.0, 10.0, 100.0]], delay=delay)
+    sim, before = Simulation(net), projection.delay.values.copy()
+    sim.run({"cue": ones([0.5])}, 2.0)
+    projection.delay.assign(before[..., ::-1] + 0.25)
+    with pytest.raises(StimulusError, match=r"'cue->total': its delays have changed.*reset"):
+        sim.run(duration=5.0, samples=[7.0], carry=True)
+    projection.delay.assign(before)
+    Adjoint(sim.plan)
+    with pytest.raises(StimulusError, match="have changed"):  # it cannot know that they are as before
+        sim.run(duration=5.0, samples=[7.0], carry=True)
+    fresh = sim.run({"cue": ones([0.5])}, 2.0)
+    assert sim.run(duration=5.0, samples=[7.0], carry=True)["total"].state.ravel().tolist() == [1, 10, 100]
+    projection.delay.assign(before + 1.0)
+    assert fresh.tape is not None
+    log = sim.run(duration=5.0, carry=True)  # nothing is in flight
+    assert log.counters["macs"]["cue->total"] == 0
+
+
 def test_a_crossing_at_the_end_belongs_to_the_next_window():
     """LIF from v = 0 under bias 2: threshold 1 at tau ln 2."""
     tau = 1.0 / np.log(2.0)
