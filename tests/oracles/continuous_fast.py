@@ -275,7 +275,7 @@ class FastDriver(Driver):
             x["i_e"], x["i_i"] = x["i_e"] * exp(-h / par["tau_e"]), x["i_i"] * exp(-h / par["tau_i"])
         elif kind == "delta_lstm":
             goal, rate = goal
-            x["c"] = goal + (x["c"] - goal) * np.exp(-rate * h)
+            x["c"] = x["c"] - (goal - x["c"]) * np.expm1(-rate * h)  # the goal may be far away
             self._refresh(name)
         elif kind == "delta_gru":
             x["h"] = end
@@ -304,13 +304,12 @@ class FastDriver(Driver):
             return lambda t: np.repeat(main[:, None], t.size, axis=1), np.inf, None
         goal, rate = self.delta_flow(name)
         if kind == "delta_gru":
-            path = lambda t: goal[:, None] + (x["h"] - goal)[:, None] * np.exp(-np.outer(rate, t))  # noqa: E731
+            path = lambda t: x["h"][:, None] - (goal - x["h"])[:, None] * np.expm1(-np.outer(rate, t))  # noqa: E731
         else:
             o = logistic(x["m_o"] + par["bias"][3])
 
             def path(t):
-                return o[:, None] * np.tanh(
-                    goal[:, None] + (x["c"] - goal)[:, None] * np.exp(-np.outer(rate, t))
-                )
+                away = (goal - x["c"])[:, None]
+                return o[:, None] * np.tanh(x["c"][:, None] - away * np.expm1(-np.outer(rate, t)))
 
         return path, 1 / rate.max(), (goal, rate)

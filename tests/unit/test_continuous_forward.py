@@ -1,7 +1,5 @@
 """Runs in continuous time against the oracles: event times, payloads, states and integrals at samples."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -59,8 +57,6 @@ def compare(case, by, samples, **options):
 
 
 def check(worst):
-    if os.environ.get("SHOW"):
-        print("WORST", worst)
     assert worst["time"] < TIME, worst
     assert max(worst[key] for key in ("value", "state", "integral", "square")) < STATE, worst
 
