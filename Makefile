@@ -16,7 +16,7 @@ TYPES := build/types
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers sanitize bench lint clean
+.PHONY: help demo test test-peers sanitize bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -40,6 +40,11 @@ bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and J
 	@$(BIN)/python benchmarks/scaling.py
 	@$(BIN)/python benchmarks/memory.py
 	@$(BIN)/python benchmarks/delta_training.py
+
+bench-continuous: $(VENV)/installed-base ## measure continuous time beside eventax, NEST and Brian2 (installs them under build/): 15 minutes
+	@$(BIN)/python benchmarks/continuous.py
+	@$(BIN)/python benchmarks/cuba.py
+	@$(BIN)/python benchmarks/fanout.py
 
 # Type checkers read folders, not editable installs: links under build/ show them the installed layout.
 lint: $(VENV)/installed-dev ## check style and types

@@ -29,11 +29,18 @@ from evsim.checkpoint import Checkpoint
 from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_log import ContinuousLog
 from evsim.continuous_simulation import ContinuousSimulation
+from evsim.continuous_training import ContinuousTrainer, Judgement
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
 from evsim.gradients import Gradients
-from evsim.loss import binary_cross_entropy, cross_entropy, mean_squared_error
+from evsim.loss import (
+    binary_cross_entropy,
+    cross_entropy,
+    first_event_cross_entropy,
+    mean_squared_error,
+    silence,
+)
 from evsim.narrow_weights import narrow
 from evsim.network import Network
 from evsim.optimizer import SGD, Adam
@@ -56,11 +63,13 @@ __all__ = [
     "ContinuousAdjoint",
     "ContinuousLog",
     "ContinuousSimulation",
+    "ContinuousTrainer",
     "EventLog",
     "Events",
     "EvsimError",
     "FixedPoint",
     "Gradients",
+    "Judgement",
     "Network",
     "Parameter",
     "Plan",
@@ -74,8 +83,10 @@ __all__ = [
     "binary_cross_entropy",
     "calibrate",
     "cross_entropy",
+    "first_event_cross_entropy",
     "fit",
     "mean_squared_error",
     "narrow",
     "quantize",
+    "silence",
 ]

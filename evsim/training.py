@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +46,8 @@ class Tally:
         Of each of the three if every unit sent an event in every step, by projection.
     seconds : dict of str to float
         Wall time of ``forward``, ``backward``, ``other``.
+    grazing : int
+        In continuous time: events at which a state reached its threshold so slowly that the slope was raised.
     """
 
     trials: int = 0
@@ -59,6 +61,7 @@ class Tally:
     macs: dict[str, dict[str, int]] = field(default_factory=dict)
     dense_macs: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    grazing: int = 0
 
     @property
     def mean_loss(self) -> float:
@@ -86,9 +89,9 @@ class Tally:
             if not isinstance(value, dict):
                 setattr(self, name, getattr(self, name) + value)
         for name in ("events", "unit_steps", "backward_active", "dense_macs", "seconds"):
-            _add(getattr(self, name), getattr(more, name))
+            add(getattr(self, name), getattr(more, name))
         for kind, macs in more.macs.items():
-            _add(self.macs.setdefault(kind, {}), macs)
+            add(self.macs.setdefault(kind, {}), macs)
         return self
 
     def summary(self) -> dict[str, Any]:
@@ -115,6 +118,22 @@ class History:
     best_epoch: int = 0
     stopped_early: bool = False
     training: Tally = field(default_factory=Tally)
+
+
+class Learner(Protocol):
+    """What `fit` trains: `Trainer`, and `evsim.continuous_training.ContinuousTrainer`."""
+
+    network: Network
+    optimizer: Optimizer
+
+    def reset(self) -> None:
+        """Forget the states in which the last trial ended."""
+
+    def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = ...) -> Tally:
+        """One pass over trials with an optimiser step after each."""
+
+    def evaluate(self, trials: Iterable[Trial]) -> Tally:
+        """One pass over trials without learning."""
 
 
 class Trainer:
@@ -174,6 +193,10 @@ class Trainer:
                     "trainer", f"{name} is {cost}, and the network has no {kind}", "leave it at 0"
                 )
 
+    def reset(self) -> None:
+        """Forget the states in which the last trial ended."""
+        self.simulation.reset()
+
     def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = lambda: None) -> Tally:
         """One pass over trials with an optimiser step after each."""
         tally = Tally()
@@ -186,11 +209,11 @@ class Trainer:
             backward = time.perf_counter()
             self.optimizer.step(gradients)
             self._count(tally, log, trial, value)
-            _add(tally.backward_active, gradients.counters["backward_active"])
+            add(tally.backward_active, gradients.counters["backward_active"])
             for kind in ("state", "weight"):
-                _add(tally.macs.setdefault(kind, {}), gradients.counters[f"macs_{kind}"])
+                add(tally.macs.setdefault(kind, {}), gradients.counters[f"macs_{kind}"])
             end = time.perf_counter()
-            _add(
+            add(
                 tally.seconds,
                 {"forward": forward - start, "backward": backward - forward, "other": end - backward},
             )
@@ -210,7 +233,7 @@ class Trainer:
         for trial in trials:
             start = time.perf_counter()
             log, value, _ = self._present(simulation, trial, tape=False)
-            _add(tally.seconds, {"forward": time.perf_counter() - start})
+            add(tally.seconds, {"forward": time.perf_counter() - start})
             self._count(tally, log, trial, value)
         return tally
 
@@ -246,16 +269,16 @@ class Trainer:
         tally.targets += number
         tally.loss += value * number
         tally.lane_steps += log.counters["lane_steps"]
-        _add(tally.events, log.counters["events"])
-        _add(
+        add(tally.events, log.counters["events"])
+        add(
             tally.unit_steps, {n: log[n].n_units * log.counters["lane_steps"] for n in log.counters["events"]}
         )
-        _add(tally.macs.setdefault("forward", {}), log.counters["macs"])
-        _add(tally.dense_macs, log.counters["dense_macs"])
+        add(tally.macs.setdefault("forward", {}), log.counters["macs"])
+        add(tally.dense_macs, log.counters["dense_macs"])
 
 
 def fit(
-    trainer: Trainer,
+    trainer: Learner,
     trials: Callable[[int], Iterable[Trial]],
     *,
     epochs: int,
@@ -271,7 +294,7 @@ def fit(
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Trainer or ContinuousTrainer
     trials : callable
         Epoch number -> its trials.  They must depend on nothing but that number for a resumed run to equal an
         uninterrupted one.  State is carried from trial to trial, but not from epoch to epoch.
@@ -308,7 +331,7 @@ def fit(
         if schedule is not None:
             trainer.optimizer.lr = schedule(epoch)
         start = time.perf_counter()
-        trainer.simulation.reset()  # a checkpoint holds no states: a resumed run must not miss them
+        trainer.reset()  # a checkpoint holds no states: a resumed run must not miss them
         history.training = trainer.learn(trials(epoch), on_trial)
         checked = trainer.evaluate(validation()) if validation is not None else None
         score = checked.mean_loss if checked is not None else -float(epoch)
@@ -332,7 +355,7 @@ def fit(
 
 
 def _save(
-    trainer: Trainer, path: str | Path, history: History, best_loss: float, best: dict[str, NDArray]
+    trainer: Learner, path: str | Path, history: History, best_loss: float, best: dict[str, NDArray]
 ) -> None:
     progress = {
         "epochs": history.epochs,
@@ -344,7 +367,7 @@ def _save(
     Checkpoint(parameters, best, trainer.optimizer.state(), progress).save(path)
 
 
-def _resume(trainer: Trainer, path: str | Path | None, history: History) -> tuple[float, dict[str, NDArray]]:
+def _resume(trainer: Learner, path: str | Path | None, history: History) -> tuple[float, dict[str, NDArray]]:
     """Put a checkpoint into trainer and history; nothing is changed if any part of it does not fit."""
     if path is None:
         raise CheckpointError("fit", "asked to resume without a checkpoint", "give checkpoint=")
@@ -371,6 +394,7 @@ def _copy(parameters: Mapping[str, Parameter]) -> dict[str, NDArray]:
     return {name: p.values.copy() for name, p in parameters.items()}
 
 
-def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
+def add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add numbers to those under the same names."""
     for name, value in more.items():
         sums[name] = sums.get(name, 0) + value

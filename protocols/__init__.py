@@ -3,5 +3,6 @@
 from evsim.protocols.delayed_copy import DelayedCopy
 from evsim.protocols.keyword_spotting import KeywordSpotting
 from evsim.protocols.language_model import LanguageModel
+from evsim.protocols.yin_yang import YinYang
 
-__all__ = ["DelayedCopy", "KeywordSpotting", "LanguageModel"]
+__all__ = ["DelayedCopy", "KeywordSpotting", "LanguageModel", "YinYang"]

@@ -228,8 +228,14 @@ CASES = [
     Case(
         "cycle through an LSTM",
         NetworkError,
-        lambda n: n.connect("gru", "lstm", name="x", delay=1e-4, train_delay=True),
+        lambda n: n.connect("gru", "lstm", name="x", delay=1e-4),
         ("'x'", "DeltaLSTM(4, name='lstm')", "0.001 ms"),
+    ),
+    Case(
+        "trained delays into an LSTM",
+        NetworkError,
+        lambda n: n.connect("gru", "lstm", name="x", delay=1.0, train_delay=True),
+        ("'x'", "DeltaLSTM(4, name='lstm')", "leave out train_delay"),
     ),
     Case(
         "one pair without delay",

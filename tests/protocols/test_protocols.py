@@ -453,7 +453,14 @@ def test_work_is_what_can_be_counted(parts, level):
 
 
 def test_names():
-    assert names() == ["delayed_copy", "incremental_learning", "keyword_spotting", "language_model"]
+    assert names() == [
+        "cuba",
+        "delayed_copy",
+        "incremental_learning",
+        "keyword_spotting",
+        "language_model",
+        "yin_yang",
+    ]
     assert all(load(name).__doc__ for name in names())
 
 

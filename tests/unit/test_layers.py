@@ -16,7 +16,6 @@ LEVELS = (
     (
         "evsim.events",
         "evsim.gradients",
-        "evsim.loss",
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
@@ -27,6 +26,7 @@ LEVELS = (
     (
         "evsim.hdf5",
         "evsim.log",
+        "evsim.loss",
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
@@ -53,6 +53,7 @@ LEVELS = (
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
     ("evsim.continuous_brian",),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
+    ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),

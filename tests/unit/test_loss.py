@@ -5,7 +5,16 @@ import pytest
 import scipy.special
 
 from evsim.errors import GradientError
-from evsim.loss import IGNORED, binary_cross_entropy, cross_entropy, mean_squared_error
+from evsim.loss import (
+    IGNORED,
+    binary_cross_entropy,
+    cross_entropy,
+    first_event_cross_entropy,
+    first_events,
+    mean_squared_error,
+    silence,
+)
+from evsim.timed_events import TimedEvents
 
 
 def state(seed=0, shape=(5, 3, 4), scale=2.0, dtype="float64"):
@@ -198,3 +207,124 @@ class TestBinaryCrossEntropy:
     def test_refuses_targets_that_are_no_probabilities(self, goal, message):
         with pytest.raises(GradientError, match=message):
             binary_cross_entropy(state(), goal)
+
+
+# -- continuous time -------------------------------------------------------------------------------------
+
+
+def timed(times, n_lanes=3, n_units=4, stop=30.0):
+    """Events from {(lane, unit): times}."""
+    rows = [(t, lane, unit) for (lane, unit), sent in times.items() for t in sent]
+    time, lane, unit = zip(*rows, strict=True) if rows else ((), (), ())
+    size = {"n_lanes": n_lanes, "n_units": n_units, "start": 0.0, "stop": stop}
+    return TimedEvents.from_list(time, lane, unit, [0.7] * len(rows), **size)
+
+
+SENT = {(0, 0): [3.0, 9.0], (0, 1): [2.0], (0, 3): [2.5, 2.75, 28.0], (1, 2): [11.0], (1, 0): [12.0]}
+
+
+class TestFirstEvents:
+    def test_rows_of_the_earliest(self):
+        events, first = timed(SENT), first_events(timed(SENT))
+        assert first.shape == (3, 4)
+        for lane in range(3):
+            for unit in range(4):
+                row = first[lane, unit]
+                if (lane, unit) not in SENT:
+                    assert row == -1
+                else:
+                    assert (events.time[row], events.lane[row], events.unit[row]) == (
+                        SENT[lane, unit][0],
+                        lane,
+                        unit,
+                    )
+
+    def test_no_events_at_all(self):
+        assert (first_events(timed({})) == -1).all()
+
+
+class TestFirstEventCrossEntropy:
+    target = np.array([3, 1, 0])  # sends second; is silent; all are silent
+
+    def test_value_by_definition(self):
+        expected = 0.0
+        for lane, unit in enumerate(self.target):
+            times = [SENT.get((lane, k), [30.0])[0] for k in range(4)]
+            expected += times[unit] / 4.0 + np.log(sum(np.exp(-t / 4.0) for t in times))
+        loss, _ = first_event_cross_entropy(timed(SENT), self.target, 4.0)
+        assert loss == pytest.approx(expected / 3, rel=1e-13)
+
+    def test_gradient(self):
+        events = timed(SENT)
+        _, gradient = first_event_cross_entropy(events, self.target, 4.0)
+        assert gradient.shape == (8,)
+        for row in range(len(events)):
+            moved = []
+            for step in (1e-5, -1e-5):
+                time = events.time.copy()
+                time[row] += step
+                columns = (time, events.lane, events.unit, events.value)
+                moved.append(
+                    first_event_cross_entropy(TimedEvents(4, 3, 0.0, 30.0, *columns), self.target, 4.0)[0]
+                )
+            assert gradient[row] == pytest.approx((moved[0] - moved[1]) / 2e-5, abs=1e-9)
+        later = [row for row in range(len(events)) if events.time[row] in (9.0, 2.75, 28.0)]
+        assert not gradient[later].any()
+        assert np.count_nonzero(gradient) == 5
+
+    def test_ignored_lanes(self):
+        both, gradient = first_event_cross_entropy(timed(SENT), np.array([3, -1, -1]), 4.0)
+        alone, _ = first_event_cross_entropy(
+            timed({k: t for k, t in SENT.items() if k[0] == 0}, n_lanes=1), np.array([3]), 4.0
+        )
+        assert both == pytest.approx(alone, rel=1e-14)
+        assert not gradient[timed(SENT).lane == 1].any()
+
+    def test_nothing_sent(self):
+        loss, gradient = first_event_cross_entropy(timed({}), self.target, 4.0)
+        assert loss == pytest.approx(np.log(4), rel=1e-14)
+        assert gradient.shape == (0,)
+
+    @pytest.mark.parametrize("tau", [0.0, -1.0, np.nan, np.inf])
+    def test_tau(self, tau):
+        with pytest.raises(GradientError, match=r"tau is .*; give a positive number of ms"):
+            first_event_cross_entropy(timed(SENT), self.target, tau)
+
+    @pytest.mark.parametrize("target", [[0, 1], [[0, 1, 2]], [0, 1, 4], [0.0, 1.0, 2.0]])
+    def test_targets(self, target):
+        with pytest.raises(GradientError, match="target"):
+            first_event_cross_entropy(timed(SENT), target, 4.0)
+
+
+class TestSilence:
+    silent = np.array([[True, False, True], [False, False, True]])
+
+    def test_value_by_definition(self):
+        integral = np.random.default_rng(0).normal(size=(4, 2, 3))
+        loss, _ = silence(integral, self.silent, 0.5, 40.0)
+        lacks = [(0.5 - integral[:, lane, unit].sum() / 40) / 0.5 for lane, unit in ((0, 0), (0, 2), (1, 2))]
+        assert loss == pytest.approx(sum(lacks) / 6, rel=1e-13)
+
+    def test_gradient(self):
+        integral = np.random.default_rng(1).normal(size=(2, 2, 3))
+        _, gradient = silence(integral, self.silent, 0.5, 40.0)
+        np.testing.assert_allclose(
+            gradient, differences(lambda x: silence(x, self.silent, 0.5, 40.0), integral), atol=1e-9
+        )
+        assert not gradient[:, ~self.silent].any()
+        assert (gradient[:, self.silent] < 0).all()  # more state costs less
+
+    def test_nobody_is_silent(self):
+        loss, gradient = silence(np.ones((1, 2, 3)), np.zeros((2, 3), bool), 1.0, 1.0)
+        assert loss == 0
+        assert not gradient.any()
+
+    @pytest.mark.parametrize("name", ["level", "duration"])
+    @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
+    def test_numbers(self, name, value):
+        with pytest.raises(GradientError, match=f"{name} is"):
+            silence(np.ones((1, 2, 3)), self.silent, **{"level": 1.0, "duration": 1.0, name: value})
+
+    def test_shapes(self):
+        with pytest.raises(GradientError, match=r"silent has shape \(2, 3\), integral \(1, 3, 2\)"):
+            silence(np.ones((1, 3, 2)), self.silent, 1.0, 1.0)
