@@ -42,7 +42,7 @@ from evsim.core.continuous cimport (
     scatter,
 )
 from evsim.core.messages cimport Message
-from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, SUM_FLOW, Flow, active, logistic
+from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW, Flow, active, logistic
 
 cdef enum:
     BUDGET = 65536      # items of a shard before signals are looked at
@@ -153,7 +153,7 @@ cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double n
         lane.h[i] = pool.last[j] - now
         moves = moves or lane.h[i] > 0
         pool.last[j] = now
-    if not moves:
+    if not moves and pop.kind != LSTM_FLOW:     # its lambda at h goes on to c by a retreat of any length
         return
     if pop.kind == LIF_FLOW:
         for i in range(m):

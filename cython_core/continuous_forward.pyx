@@ -115,7 +115,7 @@ cdef struct Lane:
     double *w
     double *wait
     double *sums
-    int status      # 0 goes on, 1 done, -1 memory ran out, -2 too many events
+    int status      # 0 goes on, 1 done, -1 memory ran out, -2 too many events, -3 states are not numbers
 
 
 # -- units --------------------------------------------------------------------------------------------------
@@ -133,6 +133,8 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
                 continue
             pool.sure[i] = 0
             entry[i] = now + wait[i]
+            if wait[i] != wait[i]:
+                lane.status = -3
         schedule_refresh(&lane.schedule, pop.first, m)
         return
     for i in range(m):
@@ -141,6 +143,8 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
             continue
         pool.sure[k] = 0
         schedule_set(&lane.schedule, pop.first + k, now + wait[i])
+        if wait[i] != wait[i]:
+            lane.status = -3
 
 
 cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
@@ -644,6 +648,8 @@ cdef class ContinuousForward:
         MemoryError
         OverflowError
             A lane had too many events.
+        FloatingPointError
+            States of a lane are no numbers any more.
         """
         cdef int64_t lane
         cdef int64_t n_lanes = self.run.n_lanes
@@ -660,6 +666,8 @@ cdef class ContinuousForward:
                     raise MemoryError
                 if self.lanes[lane].status == -2:
                     raise OverflowError(f"lane {lane}")
+                if self.lanes[lane].status == -3:
+                    raise FloatingPointError(f"lane {lane}")
                 going = going or self.lanes[lane].status == 0
             PyErr_CheckSignals()
         return sums(self.run.macs, n_lanes, self.run.n_projections)

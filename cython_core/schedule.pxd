@@ -58,7 +58,7 @@ cdef inline void schedule_set(Schedule *schedule, int64_t entry, double time) no
     schedule.level[0][entry] = time
     for k in range(1, schedule.n_levels):
         entry = entry // BRANCHES
-        if time >= schedule.level[k][entry]:
+        if not time < schedule.level[k][entry]:
             return
         schedule.level[k][entry] = time
 

@@ -86,8 +86,9 @@ class ContinuousAdjoint:
         """
         self._check(log)
         parts = self._losses(log, losses)
-        outcome = self._outcome(log)
         self.plan.refresh(self.tolerance)
+        outcome = self._outcome(log)
+        self.plan.refresh(self.tolerance)  # running again has a tolerance of its own
         work = _Work(self.plan, log, outcome, parts, self.min_slope)
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
@@ -147,7 +148,20 @@ class ContinuousAdjoint:
         """What the run left behind, or leaves behind when it is run again."""
         tape = log.tape
         if tape is not None:
+            if not tape.core.replayable:
+                raise GradientError("log", "its tape is empty", "run again with tape=True")
+            now = self.plan.delays
+            if any(now[name] is not then for name, then in tape.delays.items()):
+                raise GradientError(
+                    "log", "delays have changed since it was made", "replay before the parameters change"
+                )
             return Outcome(tape.core, tape.final, [], [], [])
+        if log.provenance.get("carried"):
+            raise GradientError(
+                "log",
+                "events were in flight at its start, and it has no tape to hold them",
+                "replay a carried run from the log that Simulation.run returned",
+            )
         states = []
         for rank, population in enumerate(self.plan.populations):
             row, member = self.plan.unit_rows[rank], log[population.name]
@@ -159,17 +173,22 @@ class ContinuousAdjoint:
         window = log.start, log.stop
         self.plan.refresh(log.provenance.get("tolerance", self.tolerance))
         outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
-        events, _, rows = outcome.events(self.plan)
+        events, lane, rows = outcome.events(self.plan)
         for rank, population in enumerate(self.plan.populations):
             sent = log[population.name].events
             if sent is None:
                 continue
             mine = events[rows[rank]]
-            if len(mine) != len(sent) or not np.array_equal(mine["unit"], sent.unit):
+            if (
+                len(mine) != len(sent)
+                or not np.array_equal(mine["unit"], sent.unit)
+                or not np.array_equal(lane[rows[rank]], sent.lane)
+                or not np.allclose(mine["time"], sent.time, rtol=1e-6, atol=1e-6)
+            ):
                 raise GradientError(
                     f"log of '{population.name}'",
-                    f"has {len(sent)} events, but {len(mine)} follow from the present parameters",
-                    "replay before the parameters change; logs of carried runs need their tape",
+                    f"has {len(sent)} events, and others ({len(mine)}) follow from the present parameters",
+                    "replay before the parameters change",
                 )
         return outcome
 
@@ -239,9 +258,10 @@ class _Work:
         for rank, population in enumerate(self.plan.populations):
             n, parameters = population.n_units, population.parameters
             blocks = self.dpar[rank].sum(axis=0)[:, :n]
-            rested = [s for s in resting(population) if f"{population.name}.{s}" in self.rested]
-            for block, state in enumerate(rested):  # it is the bias of that block
-                blocks[block] += self.dinitial[rank][:, population.states.index(state), :n].sum(axis=0)
+            for block, state in enumerate(resting(population)):
+                if f"{population.name}.{state}" in self.rested:  # it is the bias of that block
+                    k = population.states.index(state)
+                    blocks[block] += self.dinitial[rank][:, k, :n].sum(axis=0)
             at = 0
             for name in ("bias", "threshold"):
                 if name in parameters:

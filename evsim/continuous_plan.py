@@ -55,7 +55,8 @@ N_CONSTANTS = 8
 class ContinuousPlan:
     """A network in continuous time in the form the core runs.
 
-    The order is canonical: populations by name, projections by (source, target, name).
+    The order is canonical: populations by name, but those that can send at the instant of an arrival after
+    all that reach them at once; projections by (source, target, name).
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ class ContinuousPlan:
             raise NetworkError("network", "has no populations", "add() some first")
         self.network = network
         self.description = network.describe()
-        self.populations = [network.populations[name] for name in sorted(network.populations)]
+        self.populations = _in_order(network)
         self.rank = {population.name: rank for rank, population in enumerate(self.populations)}
         self.projections = sorted(
             network.projections.values(),
@@ -150,6 +151,8 @@ class ContinuousPlan:
         shortest = [np.inf]
         for rank, population in enumerate(self.populations):
             parameters, kernel = population.parameters, population.kernel
+            for parameter in parameters.values():
+                parameter.check(parameter.values)
             names = TIME_CONSTANTS[kernel]
             taus = [float(parameters[name].values[0]) for name in names]
             shortest += taus
@@ -159,7 +162,7 @@ class ContinuousPlan:
             if kernel == "egru_continuous":
                 trained = any(parameters[name].trainable for name in names)
                 ratio = min(1.5 * taus[1] / taus[0], 1.0)
-                series = [(tolerance / (error * ratio)) ** (1 / (p + 1)) for p, error in SERIES.items()]
+                series = [min((tolerance / (e * ratio)) ** (1 / (p + 1)), 0.5) for p, e in SERIES.items()]
                 unit = getattr(population, "transmit", "value") == "unit"
                 constants[2:8] = *series, trained, unit
             elif kernel == "lif":
@@ -204,6 +207,7 @@ class ContinuousPlan:
         """The pairs of a projection in the order of its delays, if those have changed."""
         row = self.fan_rows[index]
         assert projection.delay is not None  # in continuous time
+        projection.delay.check(projection.delay.values)
         now = projection.delay.values.astype(np.float64).ravel()
         before = self._delays.get(projection.name)
         if before is not None and np.array_equal(now, before):
@@ -229,6 +233,20 @@ class ContinuousPlan:
     def _keep(self, key: object, array: NDArray) -> int:
         self._arrays[key] = array  # alive as long as the plan holds the address
         return array.ctypes.data
+
+
+def _in_order(network: Network) -> list[Population]:
+    """Populations by name; those that cascade behind their senders without delay.
+
+    So a unit that several events reach at one instant has received all of them before it sends.
+    """
+    depth = dict.fromkeys(sorted(network.populations), 0)
+    for _ in depth:
+        for p in network.projections.values():
+            at_once = p.delay is None or not p.delay.values.all()
+            if p.target.cascades and at_once:
+                depth[p.target.name] = max(depth[p.target.name], depth[p.source.name] + 1)
+    return [network.populations[name] for name in sorted(depth, key=lambda name: (depth[name], name))]
 
 
 def _gated(projection: Projection) -> bool:

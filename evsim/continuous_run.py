@@ -97,7 +97,7 @@ def forward(
     Raises
     ------
     StimulusError
-        A lane had more than ``most_events`` events.
+        A lane had more than ``most_events`` events, or its states are no longer numbers.
     """
     n_lanes, (start, stop) = len(states[0]), window
     core = ContinuousForward(
@@ -123,8 +123,19 @@ def forward(
             f"{error} had more than {most_events} events before {stop:g} ms",
             "give a shorter duration, weaker weights, or a larger most_events",
         ) from None
+    except FloatingPointError as error:
+        raise _no_numbers(str(error)) from None
+    for rank, population in enumerate(plan.populations):
+        if not np.isfinite(states[rank][:, :, : population.n_units]).all():
+            raise _no_numbers(f"'{population.name}'")
     in_flight = [core.in_flight(lane) for lane in range(n_lanes)]
     return Outcome(core.tape, states, taken, macs, in_flight)
+
+
+def _no_numbers(of: str) -> StimulusError:
+    return StimulusError(
+        "run", f"states of {of} are no longer numbers", "look for weights or values that are not finite"
+    )
 
 
 def _by_lane(plan: ContinuousPlan, given: Mapping[str, TimedEvents], n_lanes: int) -> tuple[NDArray, ...]:

@@ -34,10 +34,13 @@ class ReplayTape:
     core : Tape
     final : list of ndarray
         States of each population at the end.
+    delays : dict of str to ndarray
+        `ContinuousPlan.delays` of that time.
     """
 
     core: Tape
     final: list[NDArray[np.float64]]
+    delays: dict[str, NDArray[np.float64]]
 
 
 class ContinuousSimulation:
@@ -160,7 +163,7 @@ class ContinuousSimulation:
         self._delays = self.plan.delays
         given_states = {f"{name}.{state}" for name, of in (initial or {}).items() for state in of}
         rested = [] if going_on else [name for name in _resting_states(self.plan) if name not in given_states]
-        return self._log(outcome, events, before, window, times, tape, rested)
+        return self._log(outcome, events, before, window, times, tape, rested, any(map(len, carried)))
 
     # -- the pieces of a run, in order ---------------------------------------------------------------------
 
@@ -219,12 +222,11 @@ class ContinuousSimulation:
             )
         if fixed:
             return fixed.pop()
-        top = [
-            int(np.max(np.asarray(data[1], dtype=np.float64), initial=0)) + 1
-            for data in given.values()
-            if isinstance(data, tuple) and len(data) == 4
-        ]
-        return max(top, default=1)
+        lanes = [np.asarray(data[1]) for data in given.values() if isinstance(data, tuple) and len(data) == 4]
+        return max(
+            (int(column.max()) + 1 for column in lanes if column.dtype.kind in "iu" and column.size),
+            default=1,
+        )
 
     def _events(self, name: str, data: Any, n_lanes: int, window: tuple[float, float]) -> TimedEvents:
         """The events of one source, checked."""
@@ -281,6 +283,7 @@ class ContinuousSimulation:
         times: NDArray[np.float64],
         tape: bool,
         rested: list[str],
+        carried: bool,
     ) -> ContinuousLog:
         events, lane, rows = outcome.events(self.plan)
         members = {}
@@ -318,8 +321,11 @@ class ContinuousSimulation:
                 "instruction_set": kernels.in_use(),
                 "tolerance": self.tolerance,
                 "rest": rested,
+                "carried": carried,
             },
-            tape=ReplayTape(outcome.tape, [x.copy() for x in outcome.final]) if tape else None,
+            tape=ReplayTape(outcome.tape, [x.copy() for x in outcome.final], self.plan.delays)
+            if tape
+            else None,
         )
 
 
