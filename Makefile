@@ -16,7 +16,7 @@ TYPES := build/types
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers sanitize bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow sanitize bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -29,7 +29,10 @@ test: $(VENV)/installed-dev ## run the tests that need no other simulator
 	@$(BIN)/python -m pytest -m "not peer" $(PYTEST_ARGS)
 
 test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTorch (installs both)
-	@$(BIN)/python -m pytest -m peer $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "peer and not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
+	@$(BIN)/python -m pytest -m "peer and slow" $(PYTEST_ARGS)
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh

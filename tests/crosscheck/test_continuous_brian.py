@@ -68,6 +68,7 @@ def test_order_is_one(brian2, model):
 
 
 @pytest.mark.peer
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_oracle_is_what_brian2_tends_to(brian2, model):
     net, stimulus = continuous_example(model, seed=1, duration=40.0)
@@ -83,6 +84,7 @@ def test_the_oracle_is_what_brian2_tends_to(brian2, model):
 
 
 @pytest.mark.peer
+@pytest.mark.slow
 @pytest.mark.parametrize(("gate", "transmit"), VARIANTS)
 def test_variants_of_egru(brian2, gate, transmit):
     net, stimulus = continuous_example("egru", gate=gate, transmit=transmit, duration=30.0)
@@ -91,6 +93,7 @@ def test_variants_of_egru(brian2, gate, transmit):
 
 
 @pytest.mark.peer
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rk4", "exponential_euler"])
 def test_methods(brian2, method):
     net, stimulus = continuous_example("egru", duration=30.0)
@@ -201,6 +204,7 @@ def test_a_network_in_which_nothing_happens(brian2):
 
 
 @pytest.mark.peer
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["hidden_1.threshold", "hidden_1->hidden_1.weight"])
 def test_an_error_is_found(brian2, what):
     net, stimulus = continuous_example("lif")
