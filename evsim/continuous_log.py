@@ -1,8 +1,8 @@
 """The record of a run in continuous time: what every population sent and when, and its states at samples.
 
 A log lives in memory; `ContinuousLog.save` and `ContinuousLog.open` go through `evsim.log_writer` and
-`evsim.log_file`; the format is that of `evsim.log_format`.  Times are in ms from the start of the simulation; arrays are in the order
-(sample, lane, unit).
+`evsim.log_file`.  Times are in ms from the start of the simulation; arrays are in the order (sample, lane,
+unit).
 """
 
 from __future__ import annotations

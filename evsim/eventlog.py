@@ -1,8 +1,8 @@
 """The record of a run: what every population sent, what its readouts held, and what is needed to replay it.
 
 A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.log_writer` and
-`evsim.log_file`; the format is that of `evsim.log_format`.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the simulation: step
-``s`` of the window is at ``(start_step + s) * dt``.
+`evsim.log_file`.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the
+simulation: step ``s`` of the window is at ``(start_step + s) * dt``.
 """
 
 from __future__ import annotations

@@ -326,12 +326,15 @@ class FilePopulation:
 
     def _states(self, samples: slice) -> NDArray:
         """States of some samples or steps."""
-        shape = (self.n_lanes, self.n_units)
         if self._report is None:
-            return self._journal.rows(self._group, "state", "f", samples, shape)
+            return self._sampled("state", samples)
         exact = self._read.has(self._report, "data64")
         flat = self._journal.rows(self._report, "data64" if exact else "data", "f", samples, (self.n_nodes,))
-        return flat.reshape(len(flat), *shape)
+        return flat.reshape(len(flat), self.n_lanes, self.n_units)
+
+    def _sampled(self, what: str, samples: slice) -> NDArray:
+        """Rows of an array of our own layout."""
+        return self._journal.rows(self._group, what, "f", samples, (self.n_lanes, self.n_units))
 
     # -- logs ----------------------------------------------------------------------------------------------
 
@@ -354,7 +357,7 @@ class FilePopulation:
         return found
 
     def log_of_times(self, stop: float, span: tuple[float, float], samples: slice) -> ContinuousPopulationLog:
-        """A stretch of a run in continuous time, its events before ``stop`` and its window as a log has it."""
+        """A stretch of a run in continuous time: its events before ``stop``, its window ``span``."""
         start = span[0]
         found = ContinuousPopulationLog(self.name, self.kind, self.n_units)
         if self.sends:
@@ -373,10 +376,9 @@ class FilePopulation:
                 setattr(found, name, self.gradients(rows, name))
         found.thresholds = self._thresholds()
         found.initial = self._initial(0) if start == self._file.start else {}
-        shape = (self.n_lanes, self.n_units)
         for what in ("integral", "square"):
             if self._read.has(self._group, what):
-                setattr(found, what, self._journal.rows(self._group, what, "f", samples, shape))
+                setattr(found, what, self._sampled(what, samples))
         if self.state_name is not None:
             found.state = self._states(samples)
         for what in ("state", "integral", "square"):
@@ -434,9 +436,7 @@ class FilePopulation:
         value = read.column(group, "value", "f")
         unit = read.array(group, "unit", "i", value.shape)
         if ptr[0] != 0 or ptr[-1] != len(value) or (np.diff(ptr) < 0).any():
-            raise read.fail(
-                f"the row pointer of the events '{self.name}' carries does not fit {len(value)} rows"
-            )
+            raise read.fail(f"the row pointer of what '{self.name}' carries does not fit {len(value)} rows")
         carried = Events(self.n_units, n_lanes, n_steps, ptr, unit.astype(np.int32, copy=False), value)
         try:
             carried.check()
@@ -511,8 +511,7 @@ class FilePopulation:
                 yield lambda rows=rows: self._states(rows)
             for what in ("integral", "square"):
                 if self._read.has(self._group, what):
-                    shape = (self.n_lanes, self.n_units)
-                    yield lambda what=what, rows=rows: self._journal.rows(self._group, what, "f", rows, shape)
+                    yield lambda what=what, rows=rows: self._sampled(what, rows)
 
     def _check_tally(self) -> None:
         tally, counts = self.unit_events.ravel(), self.block_counts.sum(axis=0, dtype=np.int64)

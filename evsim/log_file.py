@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -233,7 +234,7 @@ class LogFile:
         """The run in memory, one window after the other, each of about so many events at most."""
         with self._read.guard():
             marks = self._marks(n_rows)
-        for start, stop in zip(marks[:-1], marks[1:], strict=True):
+        for start, stop in pairwise(marks):
             yield self._window_of_times(start, stop) if self.continuous else self.steps(int(start), int(stop))
 
     def _marks(self, n_rows: int) -> list[Any]:

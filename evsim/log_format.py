@@ -10,10 +10,11 @@ Layout, version 2.0 of ``evsim_log_version``::
         index/unit_events           events of each node; written when the file is closed
     /report/<population>    sampled states (v of a readout, h of delta units, c of EGRU) in SONATA's report
                             layout; all bits of float64 states in data64
-    /evsim                  clock ("steps": dt_ms, start_step; "continuous": start_ms), n_lanes; journal; JSON:
-                            network, provenance; samples (ms, continuous)
-        populations/<name>  kind, n_units, rank, emits, dtype; thresholds; initial/<state>; carried/{ptr, unit,
-                            value}; continuous: integral, square, and state where it is not in a report
+    /evsim                  clock ("steps": dt_ms, start_step; "continuous": start_ms), n_lanes; journal;
+                            JSON: network, provenance; samples (ms, continuous)
+        populations/<name>  kind, n_units, rank, emits; thresholds; initial/<state>;
+                            carried/{ptr, unit, value}; continuous: integral, square, and state where it is
+                            not in a report
         parameters/<name>   arrays
         checkpoints         step, and <population>/<state>: states before some steps
 
