@@ -53,6 +53,8 @@ class FilePopulation:
             raise read.fail(f"population '{name}' {problem}")
         self._report = read.group(report, name) if report is not None and read.has(report, name) else None
         self._path = f"spikes/{name}"
+        self._row_ptr: NDArray[np.int64] | None = None
+        self._tally: tuple[NDArray[np.int64], int] | None = None
         if self.sends:
             self._spikes = read.group(spikes, name)
             self._index = read.group(self._spikes, "index")
@@ -89,15 +91,15 @@ class FilePopulation:
     def row_ptr(self) -> NDArray[np.int64]:
         """Rows of step s, from the first of the file, are ``row_ptr[s]:row_ptr[s + 1]``; of runs in steps."""
         n_steps = self._file.n_steps
-        if "row_ptr" not in self.__dict__.setdefault("_kept", {}) or len(self._kept["row_ptr"]) <= n_steps:
+        if self._row_ptr is None or len(self._row_ptr) <= n_steps:
             with self._read.guard():
                 ptr = self._journal.array(self._index, "row_ptr", "i")
                 if len(ptr) != n_steps + 1 or ptr[0] or ptr[-1] != self.n_events or (np.diff(ptr) < 0).any():
                     raise self._read.fail(
                         f"index/row_ptr of '{self.name}' does not fit its {self.n_events} rows"
                     )
-                self._kept["row_ptr"] = ptr
-        return self._kept["row_ptr"]
+                self._row_ptr = ptr
+        return self._row_ptr
 
     def rows(self, start: float | None = None, stop: float | None = None) -> slice:
         """Rows of the events with ``start <= time < stop``, in ms from the start of the simulation."""
@@ -155,8 +157,8 @@ class FilePopulation:
         ptr = self.row_ptr
         first, last = np.searchsorted(ptr, [rows.start, rows.stop], "right") - 1
         last = min(max(last, first), len(ptr) - 2)
-        counts = np.diff(np.clip(ptr[first : last + 2], rows.start, rows.stop))
-        return np.repeat(np.arange(first, last + 1) + self._file.start_step, counts)
+        ends = np.clip(ptr[first : last + 2], rows.start, rows.stop)
+        return np.repeat(np.arange(first, last + 1) + self._file.start_step, ends[1:] - ends[:-1])
 
     def _row_at(self, when: float) -> int:
         """The first row at or after a time, in continuous time."""
@@ -242,11 +244,10 @@ class FilePopulation:
                     raise self._read.fail(f"index/unit_events of '{self.name}' does not fit its events")
                 return tally.reshape(shape)
             self._read.check_memory(8 * self.n_nodes, f"{self.n_nodes} nodes")
-            kept = self.__dict__.setdefault("_kept", {})
-            tally, done = kept.get("tally", (np.zeros(self.n_nodes, np.int64), 0))
+            tally, done = self._tally or (np.zeros(self.n_nodes, np.int64), 0)
             for rows in pieces_of(slice(done, self.n_events), ROWS):
                 tally = tally + np.bincount(self.nodes(rows), minlength=self.n_nodes)
-            kept["tally"] = tally, self.n_events
+            self._tally = tally, self.n_events
             return tally.reshape(shape)
 
     @property
@@ -351,9 +352,9 @@ class FilePopulation:
         if self._read.has(self._group, "carried"):
             found.carried = self._carried(first)
         found.initial, found.thresholds = self._initial(first), self._thresholds()
-        name = self.state_name
-        if name is not None:
-            found.tape, found.tape_fields = self._states(slice(first, last))[:, :, None], (name,)
+        state = self.state_name
+        if state is not None:
+            found.tape, found.tape_fields = self._states(slice(first, last))[:, :, None], (state,)
         return found
 
     def log_of_times(self, stop: float, span: tuple[float, float], samples: slice) -> ContinuousPopulationLog:
@@ -363,11 +364,11 @@ class FilePopulation:
         if self.sends:
             rows = self.rows(start, stop)
             lane, unit = self._lanes_and_units(rows)
-            columns = self.times(rows), lane, unit, self.values(rows)
-            if not columns[0].dtype == columns[3].dtype == np.float64:
-                types = f"times of {columns[0].dtype} and values of {columns[3].dtype}"
+            time, value = self.times(rows), self.values(rows)
+            if not time.dtype == value.dtype == np.float64:
+                types = f"times of {time.dtype} and values of {value.dtype}"
                 raise self._read.fail(f"'{self.name}' has {types}, not float64")
-            found.events = TimedEvents(self.n_units, self.n_lanes, *span, *columns)
+            found.events = TimedEvents(self.n_units, self.n_lanes, *span, time, lane, unit, value)
             try:
                 found.events.check()
             except StimulusError as error:
