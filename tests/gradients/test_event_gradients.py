@@ -30,7 +30,11 @@ WARM_UP = 7
 STEP = 1e-5
 CASES = [
     *(Case(units, storage, (1, 3), gamma=0.0) for units, storage in product(LAYERS, ("dense", "csr"))),
-    *(Case(units, storage, (1, 3), graph="tangle", gamma=0.0) for units in LAYERS for storage in ("dense", "csr")),
+    *(
+        Case(units, storage, (1, 3), graph="tangle", gamma=0.0)
+        for units in LAYERS
+        for storage in ("dense", "csr")
+    ),
     *(Case(units, "csr", (2,), graph="tangle", gamma=0.0, lengths=(N_STEPS, 0, 6)) for units in LAYERS),
     *(Case(units, loss="v", graph="tangle", gamma=0.0, threshold="zero") for units in LAYERS),
 ]
@@ -154,7 +158,9 @@ def test_nothing_else_changes(case):
 def test_same_bits_with_any_number_of_threads_and_without_tape(case):
     log, net, _, simulation = carried_log(case)
     losses = case.losses(net)
-    expected = event_bits(Adjoint(simulation.plan, **case.surrogate, threads=1).replay(log, losses, events=True))
+    expected = event_bits(
+        Adjoint(simulation.plan, **case.surrogate, threads=1).replay(log, losses, events=True)
+    )
     for threads, teams in ((2, False), (3, True)):
         more = Adjoint(simulation.plan, **case.surrogate, threads=threads)
         more._teams = teams
