@@ -170,6 +170,12 @@ class Adjoint:
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
+        if any(log.counters.get("edits", {}).values()):
+            raise GradientError(
+                "log",
+                "some of its events were edited on their way, and do not follow from the states",
+                "replay a log that was run without edits",
+            )
         if log.network is not mine:
             for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):
                 if log.network.get(part) != mine.get(part):

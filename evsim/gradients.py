@@ -36,8 +36,8 @@ class Gradients(Mapping[str, NDArray]):
     counters : dict
         ``backward_active`` and ``beta`` per population; ``macs_state`` (dL/dy), ``macs_weight``,
         ``macs_recompute`` (what the paper's form needs and the run did not keep) and ``macs_rerun`` (running
-        again where there is no tape) per projection; with ``events``, those of sources too.  In continuous time ``macs`` per projection and
-        ``grazing``, the number of crossings whose slope was raised.
+        again where there is no tape) per projection; with ``events``, those of sources too.  In continuous
+        time ``macs`` per projection and ``grazing``, the number of crossings whose slope was raised.
     """
 
     parameters: dict[str, NDArray]

@@ -1,4 +1,4 @@
-"""dL/d(payload) and dL/d(time) of single events, by differences of an oracle that changes them on their way."""
+"""dL/d(payload) and dL/d(time) of events, by differences of an oracle that changes one on its way."""
 
 import numpy as np
 import pytest

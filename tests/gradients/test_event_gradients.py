@@ -1,4 +1,4 @@
-"""dL/d(payload) of every event: by differences of a reference that changes one event on its way, and others."""
+"""dL/d(payload) of every event: by differences of a reference that changes one on its way, and others."""
 
 from dataclasses import replace
 from itertools import product
