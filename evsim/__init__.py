@@ -30,6 +30,7 @@ from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_log import ContinuousLog
 from evsim.continuous_simulation import ContinuousSimulation
 from evsim.continuous_training import ContinuousTrainer, Judgement
+from evsim.edits import Edits
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
@@ -64,6 +65,7 @@ __all__ = [
     "ContinuousLog",
     "ContinuousSimulation",
     "ContinuousTrainer",
+    "Edits",
     "EventLog",
     "Events",
     "EvsimError",

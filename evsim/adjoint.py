@@ -97,7 +97,13 @@ class Adjoint:
         self._teams = plan.heavy and threads is not None
 
     def replay(
-        self, log: EventLog, losses: Mapping[str, ArrayLike], *, inputs: bool = False, initial: bool = False
+        self,
+        log: EventLog,
+        losses: Mapping[str, ArrayLike],
+        *,
+        inputs: bool = False,
+        initial: bool = False,
+        events: bool = False,
     ) -> Gradients:
         """Gradient of a loss whose derivatives at the populations are given.
 
@@ -116,6 +122,14 @@ class Adjoint:
             that sends changes, where it is the gradient at the stimulus).
         initial : bool
             Also give the gradient at the states and events in flight before the window (dense products).
+        events : bool
+            Also give ``events[name]["value"]``, shape (n_events,), for every population that sends: the
+            gradient at the number that each event of the log carries to all its targets, and to a loss at
+            ``.y``.  The sender has sent it and is left as it is, reset included; all that follows at the
+            targets follows by the rules of this replay.  With ``gamma=0``, and for delta units, that is what
+            a small change of the payload on its way does to the loss, as long as the same units send at the
+            same steps (`Simulation.run(..., edits=...)` makes such changes).  It is 0 where nothing arrives
+            within the window.  The work is that of the events' weight rows.
 
         Raises
         ------
@@ -123,7 +137,7 @@ class Adjoint:
             Unknown names, wrong shapes, values that are not finite, a log of another plan.
         """
         self._check(log)
-        work = _Work(self.plan, log, self._losses(log, losses), inputs)
+        work = _Work(self.plan, log, self._losses(log, losses), inputs, events)
         tapes = self._tapes(work)
         for piece in _pieces(log, self.plan):
             if tapes is None:
@@ -146,6 +160,8 @@ class Adjoint:
             macs = core.go(self.threads, self._teams and log.n_lanes < self.threads)
             work.collect(macs, core.weights(work.dweights, work.fresh, self.threads), inputs)
         gradients = Gradients(work.parameters(), work.inputs, counters=work.counters())
+        if events:
+            gradients.events = {name: {"value": found} for name, found in work.event_gradients()}
         if initial:
             gradients.initial = {
                 p.name: work.initial_gradient(rank) for rank, p in enumerate(self.plan.populations)
@@ -154,6 +170,12 @@ class Adjoint:
 
     def _check(self, log: EventLog) -> None:
         mine = self.plan.description
+        if any(log.counters.get("edits", {}).values()):
+            raise GradientError(
+                "log",
+                "some of its events were edited on their way, and do not follow from the states",
+                "replay a log that was run without edits",
+            )
         if log.network is not mine:
             for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):
                 if log.network.get(part) != mine.get(part):
@@ -304,7 +326,9 @@ def _pieces(log: EventLog, plan: Plan) -> Iterator[_Piece]:
 class _Work:
     """The arrays of one replay: filled by the core piece by piece, then read out by parameter name."""
 
-    def __init__(self, plan: Plan, log: EventLog, losses: dict[str, dict[str, NDArray]], inputs: bool):
+    def __init__(
+        self, plan: Plan, log: EventLog, losses: dict[str, dict[str, NDArray]], inputs: bool, sent: bool
+    ):
         self.plan, self.log, self.losses = plan, log, losses
         n_lanes = log.n_lanes
         self.lane_steps = sum(log.lengths.tolist())
@@ -328,6 +352,10 @@ class _Work:
             shape = log.n_steps, n_lanes
             self.inputs = {p.name: np.zeros((*shape, p.n_units), plan.dtype) for p in plan.sources}
         self.events = [self._all_events(log[p.name]) for p in plan.populations]
+        # dL/d(payload) by piece, the last one first, of populations that send.
+        self.dsent: dict[int, list[NDArray]] = {}
+        if sent:
+            self.dsent = {rank: [] for rank, p in enumerate(plan.populations) if p.emits}
         self.D: list[NDArray] = []
         self.fresh = True
 
@@ -366,6 +394,8 @@ class _Work:
         population, events, piece = self.plan.populations[rank], self.events_of(rank, self.piece), self.piece
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
+            if rank in self.dsent:
+                self._give_sent(core, rank, events)
         if population.kernel == "source":
             return
         steps = slice(piece.start, piece.start + piece.n_steps)
@@ -397,6 +427,15 @@ class _Work:
             for index, projection in enumerate(self.plan.projections):
                 if projection.target is population and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
+
+    def _give_sent(self, core: Backward, rank: int, events: Events) -> None:
+        """Hand the core room for the gradients at a population's events, and keep those to be replayed."""
+        piece, n_lanes, history = self.piece, self.log.n_lanes, self.plan.history[rank]
+        steps = np.array([0, piece.stop - piece.start, piece.n_steps]) + history
+        first, stop, end = events.ptr[steps * n_lanes].tolist()
+        room = np.zeros(end - first, self.plan.dtype)
+        core.give_sent(rank, room)
+        self.dsent[rank].append(room[: stop - first])
 
     def count(self, name: str, macs: list[int]) -> None:
         """Add to the MACs of each projection."""
@@ -430,11 +469,18 @@ class _Work:
         weights = zip(self.plan.projections, self.dweights, strict=True)
         return found | {p.weight.name: gradient for p, gradient in weights}
 
+    def event_gradients(self) -> Iterator[tuple[str, NDArray]]:
+        """By name, the gradient at what each event carries, in order of the log."""
+        for rank, parts in self.dsent.items():
+            found = parts[0] if len(parts) == 1 else np.concatenate(parts[::-1])
+            parts.clear()
+            yield self.plan.populations[rank].name, found
+
     def counters(self) -> dict[str, Any]:
         """MACs, and backward-active units and their share of all, per population with thresholds.
 
-        Those of delta units are the ones that sent an event, for a source only if ``inputs`` or ``initial``
-        gradients were asked for.
+        Those of delta units are the ones that sent an event, for a source only if ``inputs``, ``initial`` or
+        ``events`` gradients were asked for.
         """
         active, beta = {}, {}
         lane_steps = max(self.lane_steps, 1)
