@@ -115,11 +115,11 @@ def cost(path: Path, total: int, start: float, cpu: float, before: int) -> dict[
 
 
 def ask(path: Path, at: float) -> dict[str, float]:
-    """Seconds to open a file and get the columns of a thousandth of it, that begins at a part of the whole."""
-    import evsim.log_file  # noqa: F401  imports are Python's own time
+    """Seconds to open a file and get the columns of a thousandth of it, from some part on; not to import."""
+    from evsim.log_file import LogFile
 
     start = time.perf_counter()
-    with evsim.log_file.LogFile(path) as file:
+    with LogFile(path) as file:
         first = file.start + at * file.duration
         table = file["hidden"].table(first, first + 1e-3 * file.duration)
     return {"seconds": time.perf_counter() - start, "rows": len(table)}
