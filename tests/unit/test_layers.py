@@ -15,7 +15,6 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
-        "evsim.gradients",
         "evsim.memory",
         "evsim.parameter",
         "evsim.event_table",
@@ -25,6 +24,7 @@ LEVELS = (
         "evsim.data.*",
     ),
     (
+        "evsim.edits",
         "evsim.hdf5",
         "evsim.log_format",
         "evsim.log",
@@ -34,7 +34,7 @@ LEVELS = (
         "evsim.projection",
         "evsim.selection",
     ),
-    ("evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -50,6 +50,7 @@ LEVELS = (
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_writer"),
     ("evsim.log_file",),
+    ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
