@@ -52,7 +52,7 @@ def write_gradients(
     try:
         # a chunk that begins to be filled takes all its room
         reserve(file, sum(column.nbytes + 2**19 for column in columns.values()) + SPARE)
-        pieces = {}
+        pieces: dict[str, list] = {}
         for name, column in columns.items():
             dataset, start, pieces[name] = file[name], 0, []
             dataset.resize(len(column), axis=0)
