@@ -231,9 +231,8 @@ def build(folder: Path, *command: str) -> Path:
 def beside(folder: Path, module: str, compiler: str) -> list[str]:
     """A command that does the same with the kernels of a module that is compiled already."""
     (folder / "driver.c").write_text(source())
-    compile_c(
-        folder, compiler, "-O1", "-ffp-contract=off", "-fPIC", "-shared", f"-I{CORE}", "driver.c", "-o", "driver"
-    )
+    options = ["-O1", "-ffp-contract=off", "-fPIC", "-shared", f"-I{CORE}"]
+    compile_c(folder, compiler, *options, "driver.c", "-o", "driver")
     program = (
         "import ctypes; ctypes.CDLL({!r}, ctypes.RTLD_GLOBAL); lib = ctypes.CDLL({!r}); lib.main(); "
         "ctypes.CDLL(None).fflush(None)"
