@@ -16,6 +16,7 @@ LEVELS = (
     (
         "evsim.events",
         "evsim.gradients",
+        "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
@@ -23,6 +24,7 @@ LEVELS = (
         "evsim.timed_events",
         "evsim.data.*",
     ),
+    ("evsim.event_table",),
     (
         "evsim.hdf5",
         "evsim.log",
