@@ -127,9 +127,10 @@ def to_pynapple(table: EventTable) -> Any:
     Keys are ``lane * n_units + unit``; lane and unit are metadata; times are in seconds, as always there.
     """
     pynapple = _tool("pynapple")
-    if not table.start < table.stop:
+    start, stop = table.start / MS_PER_S, table.stop / MS_PER_S
+    if not start < stop:
         raise LogError(f"{table!r}", "pynapple has no empty windows", "give start < stop")
-    window = pynapple.IntervalSet(table.start / MS_PER_S, table.stop / MS_PER_S)
+    window = pynapple.IntervalSet(start, stop)
     lanes, units, series = [], [], {}
     for lane, unit, rows in _trains(table):
         lanes.append(lane)
