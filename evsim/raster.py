@@ -225,8 +225,17 @@ def summary_row(
         names = ("events", "alpha", "rate_hz", "silent_units", "most_active", "least_active")
         return row | dict.fromkeys(names)
     count = np.bincount(events.unit, minlength=events.n_units)
-    alpha = len(events) / max(events.n_units * lane_steps, 1)
-    return row | {"events": len(events), "alpha": alpha} | _rates(count, lane_steps * dt, n_extreme)
+    return row | counted_row(count, lane_steps * dt, lane_steps, n_extreme)
+
+
+def counted_row(
+    count: NDArray[np.int64], span: float, lane_steps: int | None = None, n_extreme: int = 3
+) -> dict:
+    """The same about a population of which the events of each unit are known, in ``span`` ms of all lanes."""
+    row: dict[str, Any] = {"events": int(count.sum())}
+    if lane_steps is not None:
+        row["alpha"] = row["events"] / max(len(count) * lane_steps, 1)
+    return row | _rates(count, span, n_extreme)
 
 
 def timed_summary_row(events: TimedEvents | None, n_extreme: int = 3) -> dict:
@@ -241,7 +250,7 @@ def timed_summary_row(events: TimedEvents | None, n_extreme: int = 3) -> dict:
     if events is None:
         return dict.fromkeys(("events", "rate_hz", "silent_units", "most_active", "least_active"))
     count = np.bincount(events.unit, minlength=events.n_units)
-    return {"events": len(events)} | _rates(count, events.n_lanes * events.duration, n_extreme)
+    return counted_row(count, events.n_lanes * events.duration, None, n_extreme)
 
 
 def _rates(count: NDArray[np.int64], span: float, n_extreme: int) -> dict[str, Any]:
