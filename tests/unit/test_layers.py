@@ -19,7 +19,6 @@ LEVELS = (
         "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
-        "evsim.event_table",
         "evsim.provenance",
         "evsim.threads",
         "evsim.timed_events",
