@@ -15,14 +15,16 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
+        "evsim.gradients",
+        "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
-        "evsim.event_table",
         "evsim.provenance",
         "evsim.threads",
         "evsim.timed_events",
         "evsim.data.*",
     ),
+    ("evsim.event_table",),
     (
         "evsim.edits",
         "evsim.hdf5",
@@ -34,7 +36,7 @@ LEVELS = (
         "evsim.projection",
         "evsim.selection",
     ),
-    ("evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.network", "evsim.journal", "evsim.models.*"),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
