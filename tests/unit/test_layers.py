@@ -14,6 +14,7 @@ LEVELS = (
     ("evsim.errors",),
     ("evsim.core.*",),
     (
+        "evsim.event_table",
         "evsim.events",
         "evsim.gradients",
         "evsim.memory",
@@ -24,6 +25,7 @@ LEVELS = (
         "evsim.data.*",
     ),
     (
+        "evsim.density",
         "evsim.hdf5",
         "evsim.log",
         "evsim.loss",
