@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.core import counting
 from evsim.errors import LogError
-from evsim.event_table import EventTable
+from evsim.event_rows import as_rows, first_step
 
 #: Rows read at a time, and rows up to which a density is counted rather than estimated.
 PIECE = 2**20
@@ -100,9 +100,9 @@ def density(
 
     Parameters
     ----------
-    population : FilePopulation or EventTable
+    population : FilePopulation, EventTable, PopulationLog or TimedEvents
     start, stop : float
-        The window in ms, cut into ``n_columns`` equal parts; by default all there is of an `EventTable`.
+        The window in ms, cut into ``n_columns`` equal parts; by default all there is.
     n_columns : int
     nodes : (int, int)
         First node, and the one after the last; a node is ``lane * n_units + unit``.  By default all.
@@ -115,7 +115,7 @@ def density(
     value : "value", "gradient", "time_gradient" or None
         A column to sum over the events of each cell; all of them are read then.
     dt : float, optional
-        Length of a step in ms, for `Density.steps`.
+        Length of a step in ms, of a population that does not know it, for `Density.steps`.
     edges : array of float64, shape (n_columns + 1,), optional
         The columns, in place of ``start``, ``stop`` and ``n_columns``.
     row_of : array of integers, shape (nodes[1] - nodes[0],), optional
@@ -126,24 +126,94 @@ def density(
     LogError
         Nodes, rows or columns that make no picture, or a column that the events do not have.
     """
-    cuts = _edges(population, start, stop, n_columns, edges)
-    first, last = _nodes(population, nodes)
+    events = as_rows(population, dt)
+    cuts = _edges(events, start, stop, n_columns, edges)
+    first, last = _nodes(events, nodes)
     places, n_rows, covered = _places(first, last, n_rows, row_of)
+    dt = getattr(events, "dt", dt)
     steps = None if dt is None else np.diff(first_step(cuts, dt))
-    if exact is not True and value is None and has_blocks(population):
-        near = _near_bounds(population, cuts)
+    if exact is not True and value is None and _has_blocks(events):
+        near = _near_bounds(events, cuts)
         if exact is False or near[-1] - near[0] > MOST_ROWS:
-            counts = _estimate(population, near, first, last, places, n_rows)
+            counts = _estimate(events, near, first, last, places, n_rows)
             return Density(np.ascontiguousarray(counts.T), cuts, False, covered, steps)
-    bounds = row_bounds(population, cuts)
-    most = int(np.diff(bounds).max())
-    if most > np.iinfo(np.uint32).max:
-        raise LogError("density", f"has a column of {most} events", "give more columns: a cell holds 2^32")
-    counts = np.zeros((len(cuts) - 1, n_rows), np.uint32)
-    sums = None if value is None else np.zeros(counts.shape)
-    _count(population, bounds, first, last, places, counts, sums, value)
-    turned = None if sums is None else np.ascontiguousarray(sums.T)
-    return Density(np.ascontiguousarray(counts.T), cuts, True, covered, steps, turned)
+    tally = Tally(row_bounds(events, cuts), n_rows, first, last, places, value)
+    count(events, [tally])
+    sums = None if tally.sums is None else np.ascontiguousarray(tally.sums.T)
+    return Density(np.ascontiguousarray(tally.counts.T), cuts, True, covered, steps, sums)
+
+
+class Tally:
+    """Cells that `count` adds events to.
+
+    Parameters
+    ----------
+    bounds : ndarray of int64, shape (n_columns + 1,)
+        Rows of events between which the columns lie.
+    n_rows : int
+    first, last : int
+        The nodes that are shown.
+    places : ndarray of int32, shape (last - first,), or None
+        Row of each of them, or -1; None for even rows.
+    value : str, optional
+        A column to sum.
+
+    Attributes
+    ----------
+    counts : ndarray of uint32, shape (n_columns, n_rows)
+    sums : ndarray of float64, shape (n_columns, n_rows), or None
+    """
+
+    def __init__(
+        self,
+        bounds: NDArray[np.int64],
+        n_rows: int,
+        first: int,
+        last: int,
+        places: NDArray[np.int32] | None = None,
+        value: ValueName | None = None,
+    ):
+        most = int(np.diff(bounds).max(initial=0))
+        if most > np.iinfo(np.uint32).max:
+            problem = f"has a column of {most} events"
+            raise LogError("density", problem, "give more columns: a cell holds 2^32")
+        self.bounds, self.value = bounds, value
+        self.counts = np.zeros((len(bounds) - 1, n_rows), np.uint32)
+        self.sums = None if value is None else np.zeros(self.counts.shape)
+        self._window = (first, last) if places is None else None
+        self._first = first if places is not None else 0
+        self._table = np.arange(n_rows, dtype=np.int32) if places is None else places
+
+    def add(self, events: Any, rows: slice, nodes: NDArray[np.unsignedinteger]) -> None:
+        """Count a piece of rows, whose nodes these are."""
+        bounds = self.bounds
+        start, stop = np.clip([rows.start, rows.stop], bounds[0], bounds[-1])
+        if start == stop:
+            return
+        here = slice(start - rows.start, stop - rows.start)
+        nodes = nodes[here]
+        if self._window is not None:
+            nodes = _even_rows(nodes, *self._window, self.counts.shape[1])
+        # From the column in which the piece begins to that in which it ends.
+        begin = int(np.searchsorted(bounds, start, side="right")) - 1
+        end = int(np.searchsorted(bounds, stop, side="left"))
+        ends = np.clip(bounds[begin + 1 : end + 1], start, stop) - start
+        counts = self.counts[begin:end]
+        if self.sums is None or self.value is None:
+            counting.count_cells(nodes, ends, self._first, self._table, counts)
+        else:
+            values = column(events, slice(int(start), int(stop)), self.value)
+            counting.sum_cells(nodes, values, ends, self._first, self._table, counts, self.sums[begin:end])
+
+
+def count(events: Any, tallies: list[Tally]) -> None:
+    """Add the events of a population to several tallies, reading them once."""
+    start = min(int(tally.bounds[0]) for tally in tallies)
+    stop = max(int(tally.bounds[-1]) for tally in tallies)
+    for rows in pieces(events, slice(start, stop)):
+        nodes = nodes_of(events, rows)
+        for tally in tallies:
+            tally.add(events, rows, nodes)
 
 
 def row_bounds(population: Any, edges: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -151,53 +221,43 @@ def row_bounds(population: Any, edges: NDArray[np.float64]) -> NDArray[np.int64]
 
     Of a file in continuous time only the blocks are read in which one of the times lies.
     """
-    if isinstance(population, EventTable):
-        return np.searchsorted(population.time, edges).astype(np.int64)
-    if _in_steps(population) or not has_blocks(population):
-        return np.array([population.rows(None, float(edge)).stop for edge in edges], np.int64)
-    ends = np.asarray(population.block_ends, np.int64)
+    events = as_rows(population)
+    dt = getattr(events, "dt", None)
+    if dt is not None:
+        step = first_step(edges, dt) - events.start_step
+        return np.asarray(events.row_ptr[np.clip(step, 0, len(events.row_ptr) - 1)], np.int64)
+    ends = np.asarray(getattr(events, "block_ends", [events.n_events]), np.int64)
     starts = np.append(0, ends)
     # A block that begins before a time and whose successor does not: the time lies within it, or at its end.
-    block = np.searchsorted(population.block_times, edges) - 1
+    first = getattr(events, "block_times", np.array([-np.inf]))
+    block = np.searchsorted(first, edges) - 1
     bounds = np.zeros(len(edges), np.int64)
     for b in np.unique(block[block >= 0]):
         here = block == b
-        times = population.times(slice(int(starts[b]), int(ends[b])))
+        times = events.times(slice(int(starts[b]), int(ends[b])))
         bounds[here] = starts[b] + np.searchsorted(times, edges[here])
     return bounds
 
 
-def _near_bounds(population: Any, edges: NDArray[np.float64]) -> NDArray[np.int64]:
+def _near_bounds(events: Any, edges: NDArray[np.float64]) -> NDArray[np.int64]:
     """`row_bounds`; of a file in continuous time as if events were spread evenly within a block."""
-    if _in_steps(population):
-        return row_bounds(population, edges)
-    ends = np.asarray(population.block_ends, np.int64)
-    last = population.times(slice(int(ends[-1]) - 1, int(ends[-1])))
-    times, rows = np.append(population.block_times, last), np.append(0, ends)
+    if getattr(events, "dt", None) is not None:
+        return row_bounds(events, edges)
+    ends = np.asarray(events.block_ends, np.int64)
+    last = events.times(slice(int(ends[-1]) - 1, int(ends[-1])))
+    times, rows = np.append(events.block_times, last), np.append(0, ends)
     return np.rint(np.interp(edges, times, rows, right=float(ends[-1]))).astype(np.int64)
 
 
-def _in_steps(population: Any) -> bool:
-    return getattr(population, "row_ptr", None) is not None
+def _has_blocks(events: Any) -> bool:
+    """Whether events are on file, with counts of their blocks."""
+    return len(getattr(events, "block_ends", ())) > 0
 
 
-def first_step(edges: NDArray[np.float64], dt: float) -> NDArray[np.int64]:
-    """The first step of the simulation that begins at each of these times in ms or later."""
-    step = np.ceil(edges / dt).astype(np.int64)
-    # The quotient may be off by a rounding; what counts is step * dt, the time that events are given.
-    step -= (step - 1) * dt >= edges
-    return np.asarray(step + (step * dt < edges), np.int64)
-
-
-def has_blocks(population: Any) -> bool:
-    """Whether a population is on file with counts of its blocks."""
-    return getattr(population, "block_counts", None) is not None and len(population.block_ends) > 0
-
-
-def pieces(population: Any, rows: slice, size: int = PIECE) -> Iterator[slice]:
+def pieces(events: Any, rows: slice, size: int = PIECE) -> Iterator[slice]:
     """Rows in pieces of about ``size``, of whole blocks where there are blocks."""
     start, stop = int(rows.start), int(rows.stop)
-    ends = getattr(population, "block_ends", None)
+    ends = getattr(events, "block_ends", None)
     while start < stop:
         end = min(start + size, stop)
         if ends is not None and end < stop:
@@ -208,56 +268,25 @@ def pieces(population: Any, rows: slice, size: int = PIECE) -> Iterator[slice]:
         start = end
 
 
-def nodes_of(population: Any, rows: slice) -> NDArray[np.unsignedinteger]:
+def nodes_of(events: Any, rows: slice) -> NDArray[np.unsignedinteger]:
     """Nodes of some rows, in a type that the core takes."""
-    if isinstance(population, EventTable):
-        lane = population.lane[rows].astype(np.uint64)
-        return lane * np.uint64(population.n_units) + population.unit[rows].astype(np.uint64)
-    nodes = np.ascontiguousarray(population.nodes(rows))
+    nodes = np.ascontiguousarray(events.nodes(rows))
     return nodes if nodes.dtype in (np.uint16, np.uint32, np.uint64) else nodes.astype(np.uint64)
 
 
-def values_of(population: Any, rows: slice, value: ValueName) -> NDArray[np.floating]:
-    """One of the columns of some rows."""
-    if isinstance(population, EventTable):
-        column = getattr(population, value)
-        if column is not None:
-            return np.ascontiguousarray(column[rows])
-    elif value in population.columns:
-        read = population.values(rows) if value == "value" else population.gradients(rows, value)
-        return np.ascontiguousarray(read)
-    what = "have no payload" if value == "value" else f"have no {value.replace('_', ' ')}"
-    raise LogError(
-        f"population '{population.name}'", f"its events {what}", "gradients are written by a replay"
-    )
+def column(events: Any, rows: slice, value: ValueName) -> NDArray[np.floating]:
+    """One of the columns of some rows.
 
-
-def _count(
-    population: Any,
-    bounds: NDArray[np.int64],
-    first: int,
-    last: int,
-    places: NDArray[np.int32] | None,
-    counts: NDArray[np.uint32],
-    sums: NDArray[np.float64] | None,
-    value: ValueName | None,
-) -> None:
-    """Add all events between the first and the last of ``bounds`` to the cells, (n_columns, n_rows)."""
-    table = np.arange(counts.shape[1], dtype=np.int32) if places is None else places
-    for rows in pieces(population, slice(bounds[0], bounds[-1])):
-        nodes = nodes_of(population, rows)
-        if places is None:
-            nodes = _even_rows(nodes, first, last, counts.shape[1])
-        # From the column in which the piece begins to that in which it ends.
-        begin = int(np.searchsorted(bounds, rows.start, side="right")) - 1
-        end = int(np.searchsorted(bounds, rows.stop, side="left"))
-        ends = np.clip(bounds[begin + 1 : end + 1], rows.start, rows.stop) - rows.start
-        base = 0 if places is None else first
-        if sums is None or value is None:
-            counting.count_cells(nodes, ends, base, table, counts[begin:end])
-        else:
-            values = values_of(population, rows, value)
-            counting.sum_cells(nodes, values, ends, base, table, counts[begin:end], sums[begin:end])
+    Raises
+    ------
+    LogError
+        The events do not have it.
+    """
+    if value not in events.columns:
+        what = f"its events have no {value.replace('_', ' ')}"
+        raise LogError(f"population '{events.name}'", what, "gradients are written by a replay")
+    read = events.values(rows) if value == "value" else events.gradients(rows, value)
+    return np.ascontiguousarray(read)
 
 
 def _even_rows(
@@ -271,7 +300,7 @@ def _even_rows(
 
 
 def _estimate(
-    population: Any,
+    events: Any,
     bounds: NDArray[np.int64],
     first: int,
     last: int,
@@ -284,31 +313,30 @@ def _estimate(
     column has as many events in all as in truth, and rounding loses none along a row.
     """
     # From the block in which the window begins to the one in which it ends.
-    ends = np.asarray(population.block_ends, np.int64)
+    ends = np.asarray(events.block_ends, np.int64)
     begin = int(np.searchsorted(ends, bounds[0], side="right"))
     end = min(int(np.searchsorted(ends, bounds[-1], side="left")) + 1, len(ends))
-    grouped = np.asarray(population.block_counts[begin:end], np.float64)
+    if begin >= end:
+        return np.zeros((len(bounds) - 1, n_rows), np.uint32)
+    grouped = np.asarray(events.block_counts[begin:end], np.float64)
     starts = np.append(0, ends)[begin : end + 1]
     total = np.zeros((len(grouped) + 1, grouped.shape[1]))
     np.cumsum(grouped, axis=0, out=total[1:])
-    # Events of each group before each edge: interpolated over rows, whose number at each edge is known.
-    block = np.clip(np.searchsorted(starts, bounds, side="right") - 1, 0, max(len(grouped) - 1, 0))
-    if not len(grouped):
-        return np.zeros((len(bounds) - 1, n_rows), np.uint32)
+    # Events of each group before each edge, by the part of the block's rows that are before it.
+    block = np.clip(np.searchsorted(starts, bounds, side="right") - 1, 0, len(grouped) - 1)
     part = (bounds - starts[block]) / np.maximum(np.diff(starts)[block], 1)
     before = total[block] + part[:, None] * grouped[block]
-    cells = np.diff(before, axis=0) @ _shares(population, first, last, places, n_rows)
-    whole = np.rint(np.cumsum(cells, axis=0))
+    shares = _shares(events, grouped.shape[1], first, last, places, n_rows)
+    whole = np.rint(np.cumsum(np.diff(before, axis=0) @ shares, axis=0))
     return np.diff(whole, axis=0, prepend=0.0).astype(np.uint32)
 
 
 def _shares(
-    population: Any, first: int, last: int, places: NDArray[np.int32] | None, n_rows: int
+    events: Any, n_groups: int, first: int, last: int, places: NDArray[np.int32] | None, n_rows: int
 ) -> NDArray[np.float64]:
     """What part of the events of each group of nodes is in each row, (n_groups, n_rows)."""
-    per_group, n_groups = int(population.group_size), int(population.block_counts.shape[1])
-    sent = np.asarray(population.unit_events, np.float64).ravel()
-    group = np.arange(len(sent)) // per_group
+    sent = np.asarray(events.unit_events, np.float64).ravel()
+    group = np.arange(len(sent)) // int(events.group_size)
     of_group = np.bincount(group, sent, minlength=n_groups)
     node = np.arange(first, last)
     row = (node - first) * n_rows // (last - first) if places is None else places
@@ -320,15 +348,14 @@ def _shares(
 
 
 def _edges(
-    population: Any, start: float | None, stop: float | None, n_columns: int, edges: ArrayLike | None
+    events: Any, start: float | None, stop: float | None, n_columns: int, edges: ArrayLike | None
 ) -> NDArray[np.float64]:
     """The columns of a picture."""
     if edges is not None:
         cuts = np.array(edges, np.float64)
     else:
-        if isinstance(population, EventTable):
-            start = population.start if start is None else start
-            stop = population.stop if stop is None else stop
+        start = getattr(events, "start", None) if start is None else start
+        stop = getattr(events, "stop", None) if stop is None else stop
         if start is None or stop is None or n_columns < 1:
             problem = f"has {n_columns} columns from {start} to {stop} ms"
             raise LogError("density", problem, "give start, stop and at least one column")
@@ -338,13 +365,12 @@ def _edges(
     return cuts
 
 
-def _nodes(population: Any, nodes: tuple[int, int] | None) -> tuple[int, int]:
-    n_nodes = population.n_lanes * population.n_units
+def _nodes(events: Any, nodes: tuple[int, int] | None) -> tuple[int, int]:
+    n_nodes = events.n_lanes * events.n_units
     first, last = (0, n_nodes) if nodes is None else (int(nodes[0]), int(nodes[1]))
     if not 0 <= first < last <= n_nodes:
-        raise LogError(
-            f"population '{population.name}'", f"has no nodes {first} to {last}", f"it has 0 to {n_nodes}"
-        )
+        problem = f"has no nodes {first} to {last}"
+        raise LogError(f"population '{events.name}'", problem, f"it has 0 to {n_nodes}")
     return first, last
 
 

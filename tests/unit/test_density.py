@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from evsim import density as module
 from evsim.core import counting
-from evsim.density import density, first_step, pieces, row_bounds
+from evsim.density import density, pieces, row_bounds
 from evsim.errors import LogError
+from evsim.event_rows import first_step
 from evsim.event_table import EventTable
 from oracles.block_population import BlockPopulation
 
@@ -180,7 +181,7 @@ def test_activity_shows_no_stripes_where_columns_cover_unequally_many_steps(dt):
     assert len(set(found.counts[0])) > 1
     assert found.steps.sum() == n_steps
     with pytest.raises(LogError, match="has no steps"):
-        _ = density(population, 0.0, STOP, 37).active
+        _ = density(make(), 0.0, STOP, 37).active
     with pytest.raises(LogError, match="has no sums"):
         _ = found.mean
 
@@ -189,8 +190,9 @@ def test_activity_shows_no_stripes_where_columns_cover_unequally_many_steps(dt):
 def test_the_first_step_of_a_time_is_that_of_its_events(dt):
     step = np.arange(2000)
     for times in (step * dt, np.nextafter(step * dt, np.inf), np.nextafter(step * dt, -1.0)):
-        expected = np.searchsorted(np.arange(2002) * dt, times)
-        np.testing.assert_array_equal(first_step(times, dt), expected)
+        np.testing.assert_array_equal(first_step(times, dt), step)
+    np.testing.assert_array_equal(first_step((step + 0.01) * dt, dt), step + 1)
+    np.testing.assert_array_equal(first_step((step - 0.99) * dt, dt), step)
 
 
 def test_very_many_nodes_need_no_table(monkeypatch):
@@ -276,7 +278,6 @@ def test_an_estimate_of_nothing():
         ({"edges": [0.0]}, "give at least two finite times"),
         ({"edges": [0.0, np.nan]}, "give at least two finite times"),
         ({"edges": [3.0, 2.0]}, "give at least two finite times"),
-        ({"start": None}, "give start, stop"),
         ({"row_of": [0, 1]}, "for each of 30 nodes"),
         ({"row_of": [4] * 30, "n_rows": 3}, "give a row below 3"),
         ({"value": "time_gradient"}, "its events have no time gradient"),
@@ -289,6 +290,8 @@ def test_what_makes_no_picture_is_refused(options, match):
 
 def test_a_table_knows_its_window():
     table = as_table(make())
+    with pytest.raises(LogError, match="give start, stop"):
+        density(make())
     assert density(table).edges[[0, -1]].tolist() == [0.0, STOP]
     with pytest.raises(LogError, match="its events have no time gradient; gradients are written by a replay"):
         density(table, value="time_gradient")
