@@ -208,8 +208,8 @@ class Tally:
 
 def count(events: Any, tallies: list[Tally]) -> None:
     """Add the events of a population to several tallies, reading them once."""
-    start = min(int(tally.bounds[0]) for tally in tallies)
-    stop = max(int(tally.bounds[-1]) for tally in tallies)
+    start = min((int(tally.bounds[0]) for tally in tallies), default=0)
+    stop = max((int(tally.bounds[-1]) for tally in tallies), default=0)
     for rows in pieces(events, slice(start, stop)):
         nodes = nodes_of(events, rows)
         for tally in tallies:
