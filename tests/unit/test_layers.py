@@ -42,6 +42,7 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
