@@ -3,12 +3,13 @@
 Rates come from the counts of units that a file keeps.  Synchrony and regularity need the events; of more than
 `MOST_EVENTS` they are estimated from windows spread evenly over the run, and say so.
 
-Synchrony is Golomb's chi (D. Golomb, Scholarpedia 2(1):1347, 2007, eq. 4)::
+Synchrony is Golomb's chi (D. Golomb, Neuronal synchrony measures, Scholarpedia 2(1):1347, 2007)::
 
     chi^2 = Var_t[X(t)] / mean_i Var_t[x_i(t)],    X(t) = mean_i x_i(t)
 
 of the units i of a lane: 1 if all do the same, of the order 1 / sqrt(units) if each does what it likes.  In
-steps, x_i(t) is 1 if unit i sends in step t, else 0; in continuous time it is how many events it has in a bin.
+steps, x_i(t) is 1 if unit i sends in step t, else 0; in continuous time it counts its events in a bin.
+
 Regularity is the coefficient of variation (standard deviation / mean) of the times from each event of a unit
 to its next: 0 of a clock, 1 of a Poisson process; the mean over the units with at least `LEAST_INTERVALS`.
 """
