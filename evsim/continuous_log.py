@@ -1,8 +1,8 @@
 """The record of a run in continuous time: what every population sent and when, and its states at samples.
 
-A log lives in memory; `ContinuousLog.save` and `ContinuousLog.open` go through `evsim.sonata_continuous`,
-which owns the file format.  Times are in ms from the start of the simulation; arrays are in the order
-(sample, lane, unit).
+A log lives in memory; `ContinuousLog.save` and `ContinuousLog.open` go through `evsim.log_writer` and
+`evsim.log_file`.  Times are in ms from the start of the simulation; arrays are in the order (sample, lane,
+unit).
 """
 
 from __future__ import annotations
@@ -227,10 +227,9 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
         LogError
             The file exists, or cannot be written.
         """
-        from evsim.sonata_continuous import write
+        from evsim.log_writer import write_whole
 
-        self.complete_provenance()
-        return write(self, path, overwrite=overwrite)
+        return write_whole(self, path, overwrite=overwrite)
 
     @classmethod
     def open(cls, path: str | Path) -> ContinuousLog:
@@ -241,11 +240,14 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
         LogError
             The file is missing, foreign, damaged or inconsistent, or of a run in steps.
         """
-        from evsim.sonata_continuous import read
+        from evsim.log_file import LogFile
 
-        content = read(path)
-        members = content.pop("populations")
-        return cls({name: ContinuousPopulationLog(**member) for name, member in members.items()}, **content)
+        with LogFile(path) as file:
+            if not file.continuous:
+                raise LogError(f"log {str(path)!r}", "is of a run in steps", "open it with EventLog.open")
+            log = file.window()
+        assert isinstance(log, ContinuousLog)
+        return log
 
     def equal(self, other: ContinuousLog) -> bool:
         """Whether two logs hold the same run: the same bits in all that a file keeps."""

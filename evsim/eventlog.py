@@ -1,8 +1,8 @@
 """The record of a run: what every population sent, what its readouts held, and what is needed to replay it.
 
-A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.sonata`, which owns the file
-format.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the simulation: step
-``s`` of the window is at ``(start_step + s) * dt``.
+A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.log_writer` and
+`evsim.log_file`.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the
+simulation: step ``s`` of the window is at ``(start_step + s) * dt``.
 """
 
 from __future__ import annotations
@@ -260,28 +260,27 @@ class EventLog(Log[PopulationLog]):
         LogError
             The file exists, or cannot be written.
         """
-        from evsim.sonata import write
+        from evsim.log_writer import write_whole
 
-        self.complete_provenance()
-        return write(self, path, overwrite=overwrite, states=states)
+        return write_whole(self, path, overwrite=overwrite, states=states)
 
     @classmethod
     def open(cls, path: str | Path) -> EventLog | ContinuousLog:
-        """Read a file made by `save`; that of a run in continuous time becomes a `ContinuousLog`.
+        """Read a file made by `save` or a `LogWriter`; that of a run in continuous time becomes a
+        `ContinuousLog`.
+
+        A file that is still being written, or whose writer was killed, is read as far as it is on disk; see
+        `LogFile` for files larger than memory.
 
         Raises
         ------
         LogError
             The file is missing, foreign, damaged or inconsistent.
         """
-        from evsim.sonata import read
-        from evsim.sonata_file import is_continuous
+        from evsim.log_file import LogFile
 
-        if is_continuous(path):
-            return ContinuousLog.open(path)
-        content = read(path)
-        members = {name: PopulationLog(**member) for name, member in content.pop("populations").items()}
-        return cls(members, **content)
+        with LogFile(path) as file:
+            return file.window()
 
     def figure(self, **options: Any) -> Figure:
         """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""
