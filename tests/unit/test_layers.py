@@ -27,6 +27,7 @@ LEVELS = (
     ("evsim.event_table",),
     (
         "evsim.edits",
+        "evsim.event_rows",
         "evsim.hdf5",
         "evsim.log_format",
         "evsim.log",
@@ -34,9 +35,9 @@ LEVELS = (
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
-        "evsim.selection",
     ),
-    ("evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.selection",),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -44,6 +45,7 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
