@@ -14,6 +14,7 @@ LEVELS = (
     ("evsim.errors",),
     ("evsim.core.*",),
     (
+        "evsim.event_table",
         "evsim.events",
         "evsim.gradients",
         "evsim.memory",
@@ -24,15 +25,16 @@ LEVELS = (
         "evsim.data.*",
     ),
     (
+        "evsim.event_rows",
         "evsim.hdf5",
         "evsim.log",
         "evsim.loss",
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
-        "evsim.selection",
     ),
-    ("evsim.network", "evsim.sonata_file", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.sonata_file", "evsim.models.*"),
+    ("evsim.selection",),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
