@@ -4,7 +4,7 @@ import { count, short, time as timeWords, withStep } from "./axes.js";
 import { palette, whenPaletteChanges } from "./colours.js";
 import { NAMES, Plot } from "./plot.js";
 import { listen } from "./pointer.js";
-import { makePicture, mostMarks } from "./raster.js";
+import { Lanes, makePicture, mostMarks } from "./raster.js";
 import { askArrays, askFacts, Newest, Refused } from "./requests.js";
 import { Selection } from "./selection.js";
 import { States } from "./states.js";
@@ -109,7 +109,7 @@ async function loadTile({ refine }, signal) {
     const tile = await askArrays("tile", query, signal);
     if (asked !== serial) return;
     const window = { start: query.start, stop: query.stop, low: query.low, high: query.high };
-    picture = Object.assign(makePicture(tile, window, info.dt), { serial });
+    picture = Object.assign(makePicture(tile, window, new Lanes(info.dt, population.n_units, info.lane_stops)), { serial });
     const all = bounds();
     if (window.start <= all.start && window.stop >= all.stop && window.low <= all.low && window.high >= all.high) {
       backdrop = picture;
@@ -134,7 +134,7 @@ function refineSoon(tile, refined) {
   clearTimeout(refining);
   if (tile.progress !== null && (tile.coarse || !tile.exact || tile.colour !== $("colour").value)) {
     refining = setTimeout(() => tiles.want({ refine: false }), REFINE_AFTER);
-  } else if (tile.coarse && !refined) {
+  } else if ((tile.coarse || !tile.exact) && !refined) {
     refining = setTimeout(() => tiles.want({ refine: true }), REFINE_AFTER);
   }
 }
@@ -192,7 +192,7 @@ function draw() {
   if (!view) return;
   const lanes = info.n_lanes > 1 ? `${count(info.n_lanes)} lanes × ` : "";
   const about = `${population.kind} · ${lanes}${count(population.n_units)} units`;
-  plot.draw({ view, population, lane, nLanes: info.n_lanes, dt: info.dt, picture, backdrop, scale, about, traced: states.traced });
+  plot.draw({ view, population, lane, nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt, picture, backdrop, scale, about, traced: states.traced });
   states.want(view, Math.ceil(plot.frames.raster.width));
   describe();
   drawOverlay();

@@ -184,13 +184,18 @@ function upright(context, words, x, y, options) {
 
 // -- axes of the raster --------------------------------------------------------------------------------------
 
-function lanes(context, frame, { view, population, lane }, colours) {
-  if (lane >= 0 || population.n_units * frame.perNode < 6) return;
+function lanes(context, frame, { view, population, lane, laneStops }, colours) {
+  const n = population.n_units;
+  for (let k = Math.floor(view.low / n); laneStops && k * n < view.high; k++) {
+    const [x, y] = [frame.x(laneStops[k]), frame.y((k + 1) * n)];
+    context.fillStyle = colours.faint;
+    context.fillRect(x, y, Math.max(frame.left + frame.width - x, 0), frame.y(k * n) - y);
+  }
+  if (lane >= 0 || n * frame.perNode < 6) return;
   context.strokeStyle = colours.pale;
   context.lineWidth = 1;
-  const first = Math.max(Math.ceil(view.low / population.n_units), 1);
-  for (let k = first; k * population.n_units < view.high; k++) {
-    const y = frame.snap(frame.y(k * population.n_units)) + 0.5;
+  for (let k = Math.max(Math.ceil(view.low / n), 1); k * n < view.high; k++) {
+    const y = frame.snap(frame.y(k * n)) + 0.5;
     line(context, frame.left, y, frame.left + frame.width, y);
   }
 }

@@ -29,6 +29,8 @@ class Level:
         Ticks of a column; columns are counted from the start of the file.
     height : int
         Nodes of a band.
+    n_nodes : int
+        Nodes of all bands.
     n_columns : int
         Columns that have been counted: the file had been written up to their end.
     counts : ndarray of uint32, shape (MOST_COLUMNS, n_bands)
@@ -37,6 +39,7 @@ class Level:
 
     width: float
     height: int
+    n_nodes: int
     n_columns: int
     counts: NDArray[np.uint32]
     sums: NDArray[np.float32] | None
@@ -46,10 +49,15 @@ class Level:
         across, up = round(columns.width / self.width), bands.height // self.height
         left, bottom = columns.first * across, bands.first // self.height
         window = slice(left, min(left + columns.count * across, self.n_columns))
-        shown = slice(bottom, bottom + bands.count * up)
+        shown = slice(bottom, min(bottom + bands.count * up, -(-bands.high // self.height)))
         shape = columns.count, bands.count
         counts = _sum_blocks(self.counts[window, shown], across, up, shape)
         return counts, None if self.sums is None else _sum_blocks(self.sums[window, shown], across, up, shape)
+
+    def fits(self, bands: Bands) -> bool:
+        """Whether no cell holds nodes of lanes that are not shown."""
+        edges = bands.low, bands.high
+        return all(edge % self.height == 0 or edge == self.n_nodes for edge in edges)
 
     def merged(self) -> Level:
         """The same with columns of twice the width; an odd last one is to be counted again."""
@@ -61,7 +69,7 @@ class Level:
             return coarse
 
         sums = None if self.sums is None else add(self.sums)
-        return Level(2 * self.width, self.height, pairs, add(self.counts), sums)
+        return Level(2 * self.width, self.height, self.n_nodes, pairs, add(self.counts), sums)
 
 
 def _sum_blocks(fine: NDArray, across: int, up: int, shape: tuple[int, int]) -> NDArray:
@@ -105,7 +113,7 @@ class Pyramid:
         shape = MOST_COLUMNS, self.bands.count
         sums = None if colour is None else np.zeros(shape, np.float32)
         # Memory is taken only as it is written to.
-        self.level = Level(width, self.bands.height, 0, np.zeros(shape, np.uint32), sums)
+        self.level = Level(width, self.bands.height, n_nodes, 0, np.zeros(shape, np.uint32), sums)
 
     def _ticks(self) -> float:
         file = self.source.file

@@ -30,17 +30,35 @@ export function activity(count, nodes, ms, dt) {
   return dt === null ? (1000 * count) / (nodes * ms) : (100 * count * dt) / (nodes * ms);
 }
 
-export function makePicture(tile, window, dt) {
-  return tile.kind === "cells" ? new Cells(tile, window, dt) : new Marks(tile, window, dt);
+export function makePicture(tile, window, lanes) {
+  return tile.kind === "cells" ? new Cells(tile, window, lanes) : new Marks(tile, window, lanes);
+}
+
+/** Steps and lanes: how many of some nodes there are at a time, as lanes may end before the file does. */
+export class Lanes {
+  /** @param stops  when each lane ends, in ms; null if all end with the file */
+  constructor(dt, nUnits, stops) {
+    Object.assign(this, { dt, nUnits, stops });
+  }
+
+  present(low, high, time) {
+    if (this.stops === null) return high - low;
+    let found = 0;
+    for (let k = Math.floor(low / this.nUnits); k * this.nUnits < high; k++) {
+      if (time < this.stops[k]) found += Math.min((k + 1) * this.nUnits, high) - Math.max(k * this.nUnits, low);
+    }
+    return found;
+  }
 }
 
 /** Events counted in cells. */
 class Cells {
-  constructor(tile, window, dt) {
+  constructor(tile, window, lanes) {
     this.kind = "cells";
     this.tile = tile;
     this.window = window;
-    this.dt = dt;
+    this.lanes = lanes;
+    this.dt = lanes.dt;
     [this.columns, this.rows] = tile.arrays.find(([name]) => name === "counts")[2];
     this.box = {
       start: tile.start, stop: tile.start + this.columns * tile.width,
@@ -138,12 +156,13 @@ class Cells {
     const { tile } = this;
     const from = Math.max(Math.floor((view.low - tile.first) / tile.height), 0);
     const to = Math.min(Math.ceil((view.high - tile.first) / tile.height), this.rows);
-    let nodes = 0;
-    for (let r = from; r < to; r++) nodes += this.rowExtent(r);
+    const low = Math.max(tile.first + from * tile.height, tile.low);
+    const high = Math.min(tile.first + to * tile.height, tile.high);
     const values = new Float32Array(this.columns);
     for (let c = 0; c < this.columns; c++) {
       let sum = 0;
       for (let r = from; r < to; r++) sum += tile.counts[c * this.rows + r];
+      const nodes = this.lanes.present(low, high, tile.start + (c + 0.5) * tile.width);
       values[c] = activity(sum, nodes, this.columnExtent(c), this.dt);
     }
     return { start: tile.start, width: tile.width, values };
@@ -167,14 +186,15 @@ class Cells {
 
 /** Events one by one. */
 class Marks {
-  constructor(tile, window, dt) {
+  constructor(tile, window, lanes) {
     this.kind = "marks";
     this.tile = tile;
     this.window = window;
-    this.dt = dt;
+    this.lanes = lanes;
+    this.dt = lanes.dt;
     this.box = window;
     this.events = tile.time.length;
-    this.shift = (dt ?? 0) / 2; // a step is drawn in its middle
+    this.shift = (this.dt ?? 0) / 2; // a step is drawn in its middle
     this.ordered = null;
   }
 
@@ -254,7 +274,7 @@ class Marks {
     for (let b = 0; b < values.length; b++) {
       const from = Math.max((first + b) * width, this.box.start);
       const ms = Math.min((first + b + 1) * width, this.box.stop) - from;
-      values[b] = activity(values[b], high - low, ms, this.dt);
+      values[b] = activity(values[b], this.lanes.present(low, high, from + ms / 2), ms, this.dt);
     }
     return { start: first * width, width, values };
   }

@@ -65,7 +65,6 @@ class Session:
         self._making = Lock()
         self._identity = _identity(self.path)
         self._last_growth = time.monotonic()
-        self._states: dict[str, bool] = {}
         self.answers: dict[str, Callable[[Query, Check], Answer]] = {
             "info": self._info,
             "tile": self._tile,
@@ -117,6 +116,7 @@ class Session:
             "n_lanes": file.n_lanes,
             "start": file.start,
             "stop": file.stop,
+            "lane_stops": self._lane_stops(),
             "complete": file.complete,
             "quiet_s": time.monotonic() - self._last_growth,
             "note": note,
@@ -125,11 +125,15 @@ class Session:
         }
         return words(facts)
 
+    def _lane_stops(self) -> list[float] | None:
+        """When each lane ends in ms, if not all end with the file."""
+        file = self.file
+        if file.dt is None or file.n_lanes > MOST_CELLS or (file.lengths == file.n_steps).all():
+            return None
+        return ((file.start_step + file.lengths) * file.dt).tolist()
+
     def _member(self, name: str) -> dict[str, Any]:
         population = self.file[name]
-        if name not in self._states:
-            start = self.file.start
-            self._states[name] = population.state(start, start + (self.file.dt or 0.0)) is not None
         return {
             "name": name,
             "kind": population.kind,
@@ -137,7 +141,7 @@ class Session:
             "n_events": population.n_events,
             "sends": population.sends,
             "colours": [colour for colour in COLOURS if colour in population.columns],
-            "states": self._states[name],
+            "states": population.state_name is not None,
         }
 
     def _tile(self, query: Query, check: Check) -> Answer:
@@ -289,8 +293,9 @@ class Session:
 
     def _pyramid(self, source: Source, colour: str | None) -> Pyramid | None:
         """The pyramid of a population that needs one, made when it is first asked for."""
-        if source.population.n_events <= MOST_ROWS:
-            return None
+        with source.turn():
+            if source.population.n_events <= MOST_ROWS:
+                return None
         key = source.name, colour
         with self._making:
             if key not in self._pyramids:

@@ -42,19 +42,29 @@ def statistics(
             for name, found in moments.items():
                 found.add(source.column(name, piece)[inside])
     counts = counts[low:high]
-    n_events, duration, dt = int(counts.sum()), stop - start, source.file.dt
-    extent = len(counts) * duration
+    n_events, extent, dt = int(counts.sum()), _extent(source, start, stop, low, high), source.file.dt
     spread = _intervals(intervals, low, high)
     return {
         "events": n_events,
         "nodes": len(counts),
         "active": int(np.count_nonzero(counts)),
-        "duration_ms": duration,
+        "duration_ms": stop - start,
         "rate_hz": 1e3 * n_events / extent if extent > 0 else None,
         "alpha": n_events * dt / extent if dt is not None and extent > 0 else None,
         **{name: found.result() for name, found in moments.items()},
         **spread,
     }
+
+
+def _extent(source: Source, start: float, stop: float, low: int, high: int) -> float:
+    """How long nodes were there, in ms summed over them: a lane may end before the file does."""
+    file, n_units = source.file, source.population.n_units
+    if file.dt is None:
+        return (high - low) * (stop - start)
+    first = np.arange(file.n_lanes) * n_units
+    nodes = np.clip(np.minimum(first + n_units, high) - np.maximum(first, low), 0, None)
+    ends = (file.start_step + file.lengths) * file.dt
+    return float((nodes * np.clip(np.minimum(ends, stop) - start, 0, None)).sum())
 
 
 class _Moments:

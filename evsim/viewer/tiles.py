@@ -72,7 +72,8 @@ class Cells:
     means : ndarray of float32, likewise, or None
         Of the column of the file asked for; 0 where there are no events.
     exact : bool
-        Whether counts are those of the file; else events are spread evenly over blocks of the file.
+        Whether counts are those of the file; else events are spread evenly over blocks of the file, or
+        some are of units next to the lane that is shown.
     coarse : bool
         Whether cells are larger than asked for.
     """
@@ -127,7 +128,8 @@ def _is_fine(
     chosen = colours if window.colour else pyramid
     if chosen is None or chosen.missing > 0:
         return False
-    return columns.width >= chosen.level.width and bands.height >= chosen.level.height
+    level = chosen.level
+    return columns.width >= level.width and bands.height >= level.height and level.fits(bands)
 
 
 def _marks(source: Source, rows: slice, window: Window, chosen: NDArray[np.int64] | None = None) -> Marks:
@@ -176,7 +178,7 @@ def _from_level(source: Source, window: Window, level: Level, check: Check) -> C
         sums[counted:] = last
     asked, asked_bands = _grid(source, window)
     coarse = columns.width > asked.width or bands.height > asked_bands.height
-    return Cells(columns, bands, counts, _means(counts, sums), coarse=coarse)
+    return Cells(columns, bands, counts, _means(counts, sums), level.fits(bands), coarse)
 
 
 def _from_blocks(source: Source, window: Window) -> Cells:

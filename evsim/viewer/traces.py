@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from evsim.viewer.turns import Turns
 if TYPE_CHECKING:
     from evsim.log_file import LogFile
 
-#: Bytes of states read at once, and for one picture.
-PIECE_BYTES, MOST_BYTES = 2**22, 2**26
+#: Elements of states read at once, which is how a file keeps them, and for one picture.
+STRETCH, MOST_ELEMENTS = 2**18, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,36 +55,39 @@ def traces(
 ) -> Traces | None:
     """States of nodes in ``start <= time < stop`` ms at ``most`` times at most; None if none are recorded.
 
-    Of more samples, the lowest and highest of a stretch are given.  Of very many, a part is read.
+    Of more samples, the lowest and highest of a stretch are given.  Of very many, stretches that lie equally
+    far apart are read.
     """
     population = file[name]
-    tick = file.dt or (stop - start) / most
-    sample_bytes = 8 * population.n_lanes * population.n_units
-    n_samples = max((stop - start) / tick, 1.0)
-    thinned = n_samples * sample_bytes > MOST_BYTES
-    n_parts = most if thinned else min(max(int(n_samples * sample_bytes / PIECE_BYTES), 1), most)
+    n_samples = most if file.dt is None else max((stop - start) / file.dt, 1.0)
+    stretches = n_samples * population.n_lanes * population.n_units / STRETCH
+    n_parts = min(max(math.ceil(stretches), 1), most)
+    thinned = stretches > MOST_ELEMENTS / STRETCH
+    if thinned:
+        n_parts = min(MOST_ELEMENTS // STRETCH, most)
     edges = np.linspace(start, stop, n_parts + 1)
-    read = tick * max(MOST_BYTES // (sample_bytes * most), 1)
-    times, samples, state = [], [], None
+    length = (stop - start) / stretches if thinned else np.inf
     per_part = max(most // n_parts, 1)
-    for begin, end in pairwise(edges):
+    state, times, lows, highs = None, [], [], []
+    for begin, end in pairwise(edges.tolist()):
         check()
         with turns.now():
-            found = population.state(begin, min(begin + read, end) if thinned else end)
+            found = population.state(begin, min(begin + length, end))
         if found is None:
             return None
         time, state, values = found
-        if not len(time):
-            continue
-        chosen = values.reshape(len(time), -1)[:, nodes].T.astype(np.float32)
-        middle, low, high = _ranges(time, chosen, per_part)
-        times.append(middle)
-        samples.append((low, high))
-    if state is None or not times:
+        if len(time):
+            chosen = values.reshape(len(time), -1)[:, nodes].T.astype(np.float32)
+            middle, low, high = _ranges(time, chosen, per_part)
+            times.append(middle)
+            lows.append(low)
+            highs.append(high)
+    assert state is not None
+    if not times:
         nothing = np.zeros((len(nodes), 0), np.float32)
-        return None if state is None else Traces(state, np.zeros(0), nothing, nothing, False)
-    lows, highs = (np.concatenate([pair[k] for pair in samples], axis=1) for k in (0, 1))
-    return Traces(state, np.concatenate(times), lows, highs, thinned)
+        return Traces(state, np.zeros(0), nothing, nothing, False)
+    low, high = np.concatenate(lows, axis=1), np.concatenate(highs, axis=1)
+    return Traces(state, np.concatenate(times), low, high, thinned)
 
 
 def _ranges(
