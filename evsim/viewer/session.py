@@ -203,7 +203,9 @@ class Session:
         low, high, shown = self._nodes(query, source)
         query.finish()
         half = 0.5 * (self.file.dt or 0.0)  # steps are drawn in their middle
-        rows = source.rows(max(when - half - reach, self.file.start), when - half + reach)
+        first, last = self.file.start, self.file.stop
+        start, stop = (min(max(when - half + side, first), last) for side in (-reach, reach))
+        rows = source.rows(start, stop)
         if not 0 < rows.stop - rows.start <= MOST_NEAR:
             return words({"event": None})
         check()
