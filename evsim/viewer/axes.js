@@ -12,11 +12,11 @@ export function ticks(low, high, count, least = 0) {
   return { step, values };
 }
 
-/** The next of 1, 1.5, 2, 3, 5, 7 times a power of ten. */
+/** The next of a few round numbers times a power of ten. */
 export function roundUp(value) {
   if (!(value > 0)) return 0;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 5, 7, 10].find((m) => m * power >= value * (1 - 1e-9)) * power;
+  return [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((m) => m * power >= value * (1 - 1e-9)) * power;
 }
 
 /** Unit of time in which a span is read most easily. */
@@ -43,7 +43,8 @@ export function short(value, digits = 4) {
     const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
     return `${minus(Number(mantissa).toString())}×10${superscript(Number(exponent))}`;
   }
-  return minus(Number(value.toPrecision(digits)).toString());
+  const [whole, rest] = Number(value.toPrecision(digits)).toString().split(".");
+  return grouped(whole) + (rest ? `.${rest}` : "");
 }
 
 /** A whole number with separators. */

@@ -374,11 +374,25 @@ function setSelecting(on) {
 }
 
 function selectView() {
-  selection.choose({ start: view.start, stop: view.stop, low: Math.floor(view.low), high: Math.ceil(view.high) });
+  choose({ start: view.start, stop: view.stop, low: Math.floor(view.low), high: Math.ceil(view.high) });
+}
+
+/** Select a box; of whole steps, those whose middle, where they are drawn, is in it. */
+function choose(box) {
+  const { dt } = info;
+  if (dt === null) return selection.choose(box);
+  const first = Math.round(box.start / dt);
+  const last = Math.max(Math.round(box.stop / dt), first + 1);
+  return selection.choose({ ...box, start: first * dt, stop: last * dt });
+}
+
+/** Zoom about a place; while following a run, about its end. */
+function zoom(time, node, factor, axes) {
+  setView(zoomed(view, following ? view.stop : time, node, factor, axes));
 }
 
 function zoomBy(factor) {
-  setView(zoomed(view, (view.start + view.stop) / 2, (view.low + view.high) / 2, factor));
+  zoom((view.start + view.stop) / 2, (view.low + view.high) / 2, factor);
 }
 
 function goTo(start) {
@@ -389,7 +403,7 @@ function goTo(start) {
 const KEYS = {
   0: () => setView(whole()),
   Home: () => goTo(info.start),
-  End: () => goTo(info.stop - (view.stop - view.start)),
+  End: () => (info.complete ? goTo(info.stop - (view.stop - view.start)) : follow(true)),
   s: () => setSelecting(!selecting),
   v: selectView,
   f: () => info.complete || follow(!following),
@@ -436,6 +450,7 @@ function connect() {
   listen($("overlay"), plot, {
     current: () => view,
     view: setView,
+    zoom,
     whole: () => setView(whole()),
     selecting: () => selecting,
     place: (found) => {
@@ -444,7 +459,7 @@ function connect() {
     },
     box: (box, done) => {
       drawnBox = done ? null : box;
-      if (done) selection.choose(box);
+      if (done) choose(box);
       drawOverlay();
     },
     click: (at) => {

@@ -1,6 +1,6 @@
 // Mouse, pen and keys over the plot, turned into views, boxes and places.
 
-import { moved, zoomed } from "./view.js";
+import { moved } from "./view.js";
 
 /** How far a press may wander and still be a click, in CSS pixels. */
 const STILL = 4;
@@ -8,7 +8,8 @@ const STILL = 4;
 /**
  * @param surface  canvas that takes the events
  * @param plot     has `frames` once it has been drawn
- * @param on       { view(view), view now: current(), place(place | null), box(box, done), click(place), whole(), selecting() }
+ * @param on       what to do: current() gives the view; view(view), zoom(time, node, factor, axes), whole(),
+ *                 place(place or null), box(box or null, done), click(place); selecting() says what a drag means
  */
 export function listen(surface, plot, on) {
   let press = null;
@@ -31,7 +32,7 @@ export function listen(surface, plot, on) {
     const lines = event.deltaMode === 1 ? 33 : 1;
     const factor = Math.exp(Math.min(Math.max(turned * lines * (event.ctrlKey ? 0.01 : 0.002), -1), 1));
     const axes = { times: !event.altKey, nodes: !event.shiftKey && place.inRaster };
-    on.view(zoomed(on.current(), place.time, place.node, factor, axes));
+    on.zoom(place.time, place.node, factor, axes);
   }, { passive: false });
 
   surface.addEventListener("pointerdown", (event) => {
@@ -86,20 +87,20 @@ export function listen(surface, plot, on) {
     const [ms, nodes] = [view.stop - view.start, view.high - view.low];
     const far = event.shiftKey ? 0.5 : 0.1;
     const centre = [(view.start + view.stop) / 2, (view.low + view.high) / 2];
-    const zoom = (factor) => zoomed(view, ...centre, factor, { times: !event.altKey, nodes: !event.shiftKey });
-    const views = {
-      ArrowLeft: () => moved(view, -far * ms, 0),
-      ArrowRight: () => moved(view, far * ms, 0),
-      ArrowUp: () => moved(view, 0, far * nodes),
-      ArrowDown: () => moved(view, 0, -far * nodes),
-      PageUp: () => moved(view, -ms, 0),
-      PageDown: () => moved(view, ms, 0),
+    const zoom = (factor) => on.zoom(...centre, factor, { times: !event.altKey, nodes: !event.shiftKey });
+    const actions = {
+      ArrowLeft: () => on.view(moved(view, -far * ms, 0)),
+      ArrowRight: () => on.view(moved(view, far * ms, 0)),
+      ArrowUp: () => on.view(moved(view, 0, far * nodes)),
+      ArrowDown: () => on.view(moved(view, 0, -far * nodes)),
+      PageUp: () => on.view(moved(view, -ms, 0)),
+      PageDown: () => on.view(moved(view, ms, 0)),
       "+": () => zoom(0.5), "=": () => zoom(0.5), "*": () => zoom(0.5),
       "-": () => zoom(2), _: () => zoom(2),
     };
-    if (!(event.key in views)) return;
+    if (!(event.key in actions)) return;
     event.preventDefault();
-    on.view(views[event.key]());
+    actions[event.key]();
   });
 }
 

@@ -308,7 +308,8 @@ function limits(values) {
   if (spread > 0 && inner[0] - low > 0.5 * spread) low = inner[0];
   if (spread > 0 && high - inner[1] > 0.5 * spread) high = inner[1];
   if (low < 0 && high > 0) {
-    const size = roundUp(Math.max(-low, high));
+    const sizes = sorted.map(Math.abs).sort();
+    const size = roundUp(sizes[Math.round(0.99 * (sizes.length - 1))]);
     return { low: -size, high: size, both: true };
   }
   const unit = roundUp((high - low) / 20) || Math.abs(high) || 1;

@@ -52,7 +52,7 @@ export class Selection {
 
 function lines(box, facts) {
   const digits = (box.stop - box.start) / 1000;
-  const moments = (found) => (found ? `${short(found.mean, 3)} ± ${short(found.sd, 3)}` : "–");
+  const moments = (found) => (found ? `${short(found.mean, 3)} ± ${short(found.sd, 2)}` : "–");
   const rows = [
     ["from", `${withStep(box.start, digits)} ms`],
     ["to", `${withStep(box.stop, digits)} ms`],

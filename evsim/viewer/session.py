@@ -74,6 +74,7 @@ class Session:
             "events.csv": self._table,
         }
         self._ahead.start()
+        self._pyramid(Source(self.file, population, self._turns), None)  # while the browser starts
 
     def __enter__(self) -> Self:
         return self
