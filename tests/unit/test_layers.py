@@ -62,6 +62,7 @@ LEVELS = (
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
+    ("evsim.viewer.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
