@@ -53,6 +53,8 @@ class FilePopulation:
             raise read.fail(f"population '{name}' {problem}")
         self._report = read.group(report, name) if report is not None and read.has(report, name) else None
         self._path = f"spikes/{name}"
+        self._row_ptr: NDArray[np.int64] | None = None
+        self._tally: tuple[NDArray[np.int64], int] | None = None
         if self.sends:
             self._spikes = read.group(spikes, name)
             self._index = read.group(self._spikes, "index")
@@ -89,15 +91,15 @@ class FilePopulation:
     def row_ptr(self) -> NDArray[np.int64]:
         """Rows of step s, from the first of the file, are ``row_ptr[s]:row_ptr[s + 1]``; of runs in steps."""
         n_steps = self._file.n_steps
-        if "row_ptr" not in self.__dict__.setdefault("_kept", {}) or len(self._kept["row_ptr"]) <= n_steps:
+        if self._row_ptr is None or len(self._row_ptr) <= n_steps:
             with self._read.guard():
                 ptr = self._journal.array(self._index, "row_ptr", "i")
                 if len(ptr) != n_steps + 1 or ptr[0] or ptr[-1] != self.n_events or (np.diff(ptr) < 0).any():
                     raise self._read.fail(
                         f"index/row_ptr of '{self.name}' does not fit its {self.n_events} rows"
                     )
-                self._kept["row_ptr"] = ptr
-        return self._kept["row_ptr"]
+                self._row_ptr = ptr
+        return self._row_ptr
 
     def rows(self, start: float | None = None, stop: float | None = None) -> slice:
         """Rows of the events with ``start <= time < stop``, in ms from the start of the simulation."""
@@ -155,8 +157,8 @@ class FilePopulation:
         ptr = self.row_ptr
         first, last = np.searchsorted(ptr, [rows.start, rows.stop], "right") - 1
         last = min(max(last, first), len(ptr) - 2)
-        counts = np.diff(np.clip(ptr[first : last + 2], rows.start, rows.stop))
-        return np.repeat(np.arange(first, last + 1) + self._file.start_step, counts)
+        ends = np.clip(ptr[first : last + 2], rows.start, rows.stop)
+        return np.repeat(np.arange(first, last + 1) + self._file.start_step, ends[1:] - ends[:-1])
 
     def _row_at(self, when: float) -> int:
         """The first row at or after a time, in continuous time."""
@@ -242,11 +244,10 @@ class FilePopulation:
                     raise self._read.fail(f"index/unit_events of '{self.name}' does not fit its events")
                 return tally.reshape(shape)
             self._read.check_memory(8 * self.n_nodes, f"{self.n_nodes} nodes")
-            kept = self.__dict__.setdefault("_kept", {})
-            tally, done = kept.get("tally", (np.zeros(self.n_nodes, np.int64), 0))
+            tally, done = self._tally or (np.zeros(self.n_nodes, np.int64), 0)
             for rows in pieces_of(slice(done, self.n_events), ROWS):
                 tally = tally + np.bincount(self.nodes(rows), minlength=self.n_nodes)
-            kept["tally"] = tally, self.n_events
+            self._tally = tally, self.n_events
             return tally.reshape(shape)
 
     @property
@@ -350,10 +351,10 @@ class FilePopulation:
                 setattr(found, name, self.gradients(rows, name))
         if self._read.has(self._group, "carried"):
             found.carried = self._carried(first)
-        found.initial, found.thresholds = self._initial(first), self._thresholds()
-        name = self.state_name
-        if name is not None:
-            found.tape, found.tape_fields = self._states(slice(first, last))[:, :, None], (name,)
+        found.initial, found.thresholds = self.states_before(first), self._thresholds()
+        state = self.state_name
+        if state is not None:
+            found.tape, found.tape_fields = self._states(slice(first, last))[:, :, None], (state,)
         return found
 
     def log_of_times(self, stop: float, span: tuple[float, float], samples: slice) -> ContinuousPopulationLog:
@@ -363,11 +364,11 @@ class FilePopulation:
         if self.sends:
             rows = self.rows(start, stop)
             lane, unit = self._lanes_and_units(rows)
-            columns = self.times(rows), lane, unit, self.values(rows)
-            if not columns[0].dtype == columns[3].dtype == np.float64:
-                types = f"times of {columns[0].dtype} and values of {columns[3].dtype}"
+            time, value = self.times(rows), self.values(rows)
+            if not time.dtype == value.dtype == np.float64:
+                types = f"times of {time.dtype} and values of {value.dtype}"
                 raise self._read.fail(f"'{self.name}' has {types}, not float64")
-            found.events = TimedEvents(self.n_units, self.n_lanes, *span, *columns)
+            found.events = TimedEvents(self.n_units, self.n_lanes, *span, time, lane, unit, value)
             try:
                 found.events.check()
             except StimulusError as error:
@@ -375,7 +376,7 @@ class FilePopulation:
             for name in self.columns[4:]:
                 setattr(found, name, self.gradients(rows, name))
         found.thresholds = self._thresholds()
-        found.initial = self._initial(0) if start == self._file.start else {}
+        found.initial = self.states_before(0) if start == self._file.start else {}
         for what in ("integral", "square"):
             if self._read.has(self._group, what):
                 setattr(found, what, self._sampled(what, samples))
@@ -446,30 +447,21 @@ class FilePopulation:
             return carried
         return carried.window(first, n_steps).then(self._events_of_steps(0, first))
 
-    def _initial(self, first: int) -> dict[str, NDArray]:
-        """States before a step counted from the first of the file; none where they are not known."""
-        shape = (self.n_lanes, self.n_units)
-        if first == 0:
-            initial = self._read.group(self._group, "initial")
-            return {state: self._read.array(initial, state, "f", shape) for state in initial}
-        step = self._file.start_step + first
-        at = np.flatnonzero(self._checkpoints == step)
-        if not at.size:
-            return {}
-        kept = self._read.group(self._read.group(self._file._ours, "checkpoints"), self.name)
-        rows = slice(int(at[0]), int(at[0]) + 1)
-        return {state: self._journal.rows(kept, state, "f", rows, shape)[0] for state in kept}
-
-    @property
-    def _checkpoints(self) -> NDArray[np.int64]:
-        """Steps before which the states of this population are on file."""
-        ours = self._file._ours
-        if not self._read.has(ours, "checkpoints"):
-            return np.zeros(0, np.int64)
-        group = self._read.group(ours, "checkpoints")
-        if not self._read.has(group, self.name):
-            return np.zeros(0, np.int64)
-        return self._journal.array(group, "step", "i")
+    def states_before(self, first: int) -> dict[str, NDArray]:
+        """States before a step counted from the first of the file, by name; none where they are not known."""
+        with self._read.guard():
+            shape = (self.n_lanes, self.n_units)
+            if first == 0:
+                initial = self._read.group(self._group, "initial")
+                return {state: self._read.array(initial, state, "f", shape) for state in initial}
+            at = np.flatnonzero(self._file.checkpoints == first)
+            if not at.size:
+                return {}
+            group = self._read.group(self._file._ours, "checkpoints")
+            if not self._read.has(group, self.name):
+                return {}
+            kept, rows = self._read.group(group, self.name), slice(int(at[0]), int(at[0]) + 1)
+            return {state: self._journal.rows(kept, state, "f", rows, shape)[0] for state in kept}
 
     def _thresholds(self) -> NDArray | None:
         if not self._read.has(self._group, "thresholds"):
@@ -481,7 +473,7 @@ class FilePopulation:
     def checks(self) -> Iterator[Any]:
         """Functions that raise LogError if a part of this population is damaged; together they read all."""
         file, read = self._file, self._read
-        yield lambda: self._initial(0)
+        yield lambda: self.states_before(0)
         yield lambda: self._thresholds()
         yield lambda: self.state_name
         if read.has(self._group, "carried"):

@@ -15,7 +15,6 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
-        "evsim.gradients",
         "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
@@ -26,6 +25,7 @@ LEVELS = (
     ),
     ("evsim.event_table",),
     (
+        "evsim.edits",
         "evsim.hdf5",
         "evsim.log_format",
         "evsim.log",
@@ -35,7 +35,7 @@ LEVELS = (
         "evsim.projection",
         "evsim.selection",
     ),
-    ("evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -51,6 +51,7 @@ LEVELS = (
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_writer"),
     ("evsim.log_file",),
+    ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
