@@ -149,6 +149,12 @@ class LogFile:
         return self._journal.lengths
 
     @property
+    def samples(self) -> NDArray[np.float64]:
+        """Times at which states were sampled, in ms; of runs in continuous time."""
+        with self._read.guard():
+            return self._samples
+
+    @property
     def counters(self) -> dict[str, Any]:
         """Operation counts of what was recorded."""
         return self._journal.counters
