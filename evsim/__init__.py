@@ -30,10 +30,14 @@ from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_log import ContinuousLog
 from evsim.continuous_simulation import ContinuousSimulation
 from evsim.continuous_training import ContinuousTrainer, Judgement
+from evsim.edits import Edits
+from evsim.event_table import EventTable
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
 from evsim.gradients import Gradients
+from evsim.log_file import LogFile
+from evsim.log_writer import LogWriter
 from evsim.loss import (
     binary_cross_entropy,
     cross_entropy,
@@ -64,12 +68,16 @@ __all__ = [
     "ContinuousLog",
     "ContinuousSimulation",
     "ContinuousTrainer",
+    "Edits",
     "EventLog",
+    "EventTable",
     "Events",
     "EvsimError",
     "FixedPoint",
     "Gradients",
     "Judgement",
+    "LogFile",
+    "LogWriter",
     "Network",
     "Parameter",
     "Plan",

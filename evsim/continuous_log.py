@@ -34,6 +34,8 @@ SAMPLED_STATE = {
 }
 #: Arrays that have a row for each sample.
 SAMPLED = ("state", "integral", "square")
+#: Columns that `Gradients.mark` writes beside the events.
+MARKED = ("gradient", "time_gradient")
 
 
 @dataclass(eq=False, repr=False)
@@ -57,6 +59,10 @@ class ContinuousPopulationLog(PopulationRecord):
         of the window, to each sample.
     thresholds : ndarray of float, shape (n_units,), or None
         Live, like all parameters of a log that was not read from a file.
+    gradient : ndarray of float64, shape (n_events,), or None
+        dL/d(payload) of each event, where `Gradients.mark` has written it.
+    time_gradient : ndarray of float64, shape (n_events,), or None
+        dL/d(time) in 1/ms, likewise.
     """
 
     name: str
@@ -68,6 +74,8 @@ class ContinuousPopulationLog(PopulationRecord):
     integral: NDArray[np.float64] | None = None
     square: NDArray[np.float64] | None = None
     thresholds: NDArray | None = None
+    gradient: NDArray[np.float64] | None = None
+    time_gradient: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         what = "no events" if self.events is None else repr(self.events)
@@ -111,14 +119,14 @@ class ContinuousPopulationLog(PopulationRecord):
         return row | timed_summary_row(self.events)
 
     def equal(self, other: ContinuousPopulationLog) -> bool:
-        """Whether events, initial states, thresholds and samples have the same bits."""
+        """Whether events, initial states, thresholds, samples and gradients have the same bits."""
         mine, theirs = self.events, other.events
         return (
             (self.name, self.kind, self.n_units) == (other.name, other.kind, other.n_units)
             and (mine is theirs if mine is None or theirs is None else mine.equal(theirs))
             and same_arrays(self.initial, other.initial)
             and same(self.thresholds, other.thresholds)
-            and all(same(getattr(self, name), getattr(other, name)) for name in SAMPLED)
+            and all(same(getattr(self, name), getattr(other, name)) for name in (*SAMPLED, *MARKED))
         )
 
 

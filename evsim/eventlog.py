@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class PopulationLog(PopulationRecord):
         Live, like all parameters of a log that was not read from a file.
     lengths : ndarray of int64, shape (n_lanes,), or None
         Steps of each lane; set by the `EventLog`.  None: all lanes are as long as the window.
+    gradient : ndarray of float, shape (n_events,), or None
+        dL/d(payload) of each event, where `Gradients.mark` has written it.
+    time_gradient
+        None: on a grid there is none.
     """
 
     name: str
@@ -71,6 +75,8 @@ class PopulationLog(PopulationRecord):
     checkpoints: NDArray | None = None
     thresholds: NDArray | None = None
     lengths: NDArray[np.int64] | None = None
+    gradient: NDArray | None = None
+    time_gradient: ClassVar[None] = None
 
     def __repr__(self) -> str:
         what = "no events" if self.events is None else repr(self.events)
@@ -150,8 +156,9 @@ class PopulationLog(PopulationRecord):
         )
 
     def equal(self, other: PopulationLog) -> bool:
-        """Whether events, carried events, initial states, thresholds and readouts' states have the same bits.
+        """Whether events, what was carried, initial states, thresholds, gradients and readouts' states agree.
 
+        To the last bit.
         States of units that send count only when both logs hold them: they follow from the events.
         """
         mine, theirs = self.state_name, other.state_name
@@ -161,6 +168,7 @@ class PopulationLog(PopulationRecord):
             and _same_events(self.carried, other.carried)
             and same_arrays(self.initial, other.initial)
             and same(self.thresholds, other.thresholds)
+            and same(self.gradient, other.gradient)
             and (mine == theirs if "v" in (mine, theirs) else True)
             and (mine is None or theirs is None or same(self.state, other.state))
         )

@@ -383,7 +383,7 @@ class FilePopulation:
                 setattr(found, name, self.gradients(rows, name))
         if self._read.has(self._group, "carried"):
             found.carried = self._carried(first)
-        found.initial, found.thresholds = self._initial(first), self._thresholds()
+        found.initial, found.thresholds = self.states_before(first), self._thresholds()
         state = self.state_name
         if state is not None:
             found.tape, found.tape_fields = self._states(slice(first, last))[:, :, None], (state,)
@@ -408,7 +408,7 @@ class FilePopulation:
             for name in self.columns[4:]:
                 setattr(found, name, self.gradients(rows, name))
         found.thresholds = self._thresholds()
-        found.initial = self._initial(0) if start == self._file.start else {}
+        found.initial = self.states_before(0) if start == self._file.start else {}
         for what in ("integral", "square"):
             if self._read.has(self._group, what):
                 setattr(found, what, self._sampled(what, samples))
@@ -479,30 +479,21 @@ class FilePopulation:
             return carried
         return carried.window(first, n_steps).then(self._events_of_steps(0, first))
 
-    def _initial(self, first: int) -> dict[str, NDArray]:
-        """States before a step counted from the first of the file; none where they are not known."""
-        shape = (self.n_lanes, self.n_units)
-        if first == 0:
-            initial = self._read.group(self._group, "initial")
-            return {state: self._read.array(initial, state, "f", shape) for state in initial}
-        step = self._file.start_step + first
-        at = np.flatnonzero(self._checkpoints == step)
-        if not at.size:
-            return {}
-        kept = self._read.group(self._read.group(self._file._ours, "checkpoints"), self.name)
-        rows = slice(int(at[0]), int(at[0]) + 1)
-        return {state: self._journal.rows(kept, state, "f", rows, shape)[0] for state in kept}
-
-    @property
-    def _checkpoints(self) -> NDArray[np.int64]:
-        """Steps before which the states of this population are on file."""
-        ours = self._file._ours
-        if not self._read.has(ours, "checkpoints"):
-            return np.zeros(0, np.int64)
-        group = self._read.group(ours, "checkpoints")
-        if not self._read.has(group, self.name):
-            return np.zeros(0, np.int64)
-        return self._journal.array(group, "step", "i")
+    def states_before(self, first: int) -> dict[str, NDArray]:
+        """States before a step counted from the first of the file, by name; none where they are not known."""
+        with self._read.guard():
+            shape = (self.n_lanes, self.n_units)
+            if first == 0:
+                initial = self._read.group(self._group, "initial")
+                return {state: self._read.array(initial, state, "f", shape) for state in initial}
+            at = np.flatnonzero(self._file.checkpoints == first)
+            if not at.size:
+                return {}
+            group = self._read.group(self._file._ours, "checkpoints")
+            if not self._read.has(group, self.name):
+                return {}
+            kept, rows = self._read.group(group, self.name), slice(int(at[0]), int(at[0]) + 1)
+            return {state: self._journal.rows(kept, state, "f", rows, shape)[0] for state in kept}
 
     def _thresholds(self) -> NDArray | None:
         if not self._read.has(self._group, "thresholds"):
@@ -514,7 +505,7 @@ class FilePopulation:
     def checks(self) -> Iterator[Any]:
         """Functions that raise LogError if a part of this population is damaged; together they read all."""
         file, read = self._file, self._read
-        yield lambda: self._initial(0)
+        yield lambda: self.states_before(0)
         yield lambda: self._thresholds()
         yield lambda: self.state_name
         if read.has(self._group, "carried"):

@@ -155,6 +155,18 @@ class LogFile:
             return self._samples
 
     @property
+    def checkpoints(self) -> NDArray[np.int64]:
+        """Steps, counted from the first of the file, before which all states are on file."""
+        with self._read.guard():
+            group = _optional(self._read, self._ours, "checkpoints")
+            if group is None:
+                return np.zeros(0, np.int64)
+            steps = self._journal.array(group, "step", "i") - (0 if self.continuous else self.start_step)
+            if (np.diff(steps, prepend=-1) <= 0).any() or steps.max(initial=0) > self.n_steps:
+                raise self._read.fail("has checkpoints that do not increase, or lie outside its window")
+            return steps
+
+    @property
     def counters(self) -> dict[str, Any]:
         """Operation counts of what was recorded."""
         return self._journal.counters

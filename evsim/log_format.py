@@ -55,6 +55,9 @@ SORTING = h5py.enum_dtype({"none": 0, "by_id": 1, "by_time": 2}, basetype="i1")
 LIBVER = ("v110", "v110")
 #: Rows of a block, and of a chunk of the columns of events.
 BLOCK = 65536
+#: Rows of a chunk of columns that pass a filter: the less, the fewer bits a row needs, and the less room is
+#: lost where a chunk grew that others follow.
+PACKED = 16384
 #: Groups of nodes that events are counted in, at most.
 GROUPS = 256
 #: Elements of a piece of a data set that is no column of events.

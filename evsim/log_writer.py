@@ -26,6 +26,7 @@ from evsim.log_format import (
     BLOCK,
     LIBVER,
     MAGIC,
+    PACKED,
     PIECE,
     SORTING,
     VERSION,
@@ -312,7 +313,7 @@ class _Spikes:
         values = numeric(where, "value", sent.value, "f").dtype
 
         def column(name: str, dtype: Any, **options: Any) -> Column:
-            return Column(group, name, dtype, chunk=BLOCK, piece=BLOCK, **options)
+            return Column(group, name, dtype, chunk=PACKED if options else BLOCK, piece=BLOCK, **options)
 
         if isinstance(log, EventLog):
             group.attrs["dt_ms"] = float(log.dt)
@@ -401,10 +402,18 @@ class _Spikes:
             column.pending = [np.concatenate(column.pending)]
         times, nodes = self.time.pending[0], self.node.pending[0]
         shift, width = group_shift(self.n_nodes), n_groups(self.n_nodes)
-        self.tally += np.bincount(nodes, minlength=self.n_nodes)
+        few = self.n_nodes <= BLOCK
         for at in range(0, len(nodes), BLOCK):
-            groups = nodes[at : at + BLOCK] >> nodes.dtype.type(shift)
-            self.counts.add(np.bincount(groups, minlength=width)[None])
+            block = nodes[at : at + BLOCK]
+            if few:  # count once, and add up the nodes of each group
+                by_node = np.bincount(block, minlength=self.n_nodes)
+                groups = np.add.reduceat(by_node, np.arange(width) << shift)
+                self.tally += by_node
+            else:
+                groups = np.bincount(block >> block.dtype.type(shift), minlength=width)
+            self.counts.add(groups[None])
+        if not few:
+            self.tally += np.bincount(nodes, minlength=self.n_nodes)
         return times[::BLOCK].tolist()
 
 

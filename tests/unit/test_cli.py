@@ -379,7 +379,7 @@ class TestUsage:
             (["--bogus"], ["--bogus"]),
             (["inspect"], ["file", "see evsim inspect --help"]),
             (["inspect", "a", "b"], ["b"]),
-            (["raster", "a", "--lane", "x"], ["--lane", "'x'", "integer"]),
+            (["raster", "a", "--lane", "x"], ["--lane", "'x'", "0:100"]),
             (["crosscheck", "gru"], ["gru", "egru", "lif", "delta_gru", "delta_lstm"]),
             (["crosscheck", "lif", "--steps", "5"], ["--steps", "'5'", "in steps only"]),
             (["crosscheck", "egru", "--continuous", "--form", "evnn"], ["--form", "in steps only"]),

@@ -16,7 +16,6 @@ LEVELS = (
     (
         "evsim.event_table",
         "evsim.events",
-        "evsim.gradients",
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
@@ -25,6 +24,7 @@ LEVELS = (
         "evsim.data.*",
     ),
     (
+        "evsim.edits",
         "evsim.event_rows",
         "evsim.hdf5",
         "evsim.log_format",
@@ -34,7 +34,7 @@ LEVELS = (
         "evsim.population",
         "evsim.projection",
     ),
-    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.density", "evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
     ("evsim.selection",),
     (
         "evsim.fixed_point",
@@ -52,6 +52,7 @@ LEVELS = (
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_writer"),
     ("evsim.log_file",),
+    ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
