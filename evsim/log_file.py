@@ -152,6 +152,12 @@ class LogFile:
         return self._journal.lengths
 
     @property
+    def samples(self) -> NDArray[np.float64]:
+        """Times at which states were sampled, in ms; of runs in continuous time."""
+        with self._read.guard():
+            return self._samples
+
+    @property
     def checkpoints(self) -> NDArray[np.int64]:
         """Steps, counted from the first of the file, before which all states are on file."""
         with self._read.guard():
