@@ -1,4 +1,4 @@
-"""For all tests: what they share (``from oracles import ...``), the same examples each time, modest threads."""
+"""For all tests: what they share (``from oracles import ...``), the same examples each time, meek threads."""
 
 import os
 import sys
