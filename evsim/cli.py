@@ -475,7 +475,7 @@ def _numbers(words: str | None, option: str) -> Any:
 
 @app.command()
 def view(
-    file: LogFile,
+    file: Log,
     port: Annotated[
         int | None,
         typer.Option(
