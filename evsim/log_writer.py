@@ -24,9 +24,9 @@ from evsim.events import Events
 from evsim.hdf5 import abandon, check_target, close_written, one_line, put, put_json, put_text, reserve
 from evsim.log_format import (
     BLOCK,
+    CHUNK,
     LIBVER,
     MAGIC,
-    PACKED,
     PIECE,
     SORTING,
     VERSION,
@@ -222,7 +222,7 @@ def write_whole(log: AnyLog, path: str | Path, overwrite: bool = False, states: 
     file = None
     try:
         file = h5py.File(hidden, "x", libver=LIBVER)
-        growing = _Growing(where, file, log, states, False)
+        growing = _Growing(where, file, log, states, False, whole=True)
         growing.check(log)
         growing.append(log)
         growing.commit(last=True)
@@ -266,7 +266,9 @@ class Column:
     shape : tuple of int
         Of a row.
     chunk, piece : int
-        Rows of a chunk, and of a piece at most.
+        Rows of a chunk, and of a piece, at most.
+    expected : int, optional
+        Rows that there will be, where that is known: a chunk is no larger.
     options
         Of `h5py.Group.create_dataset`.
     """
@@ -279,11 +281,13 @@ class Column:
         shape: tuple[int, ...] = (),
         chunk: int | None = None,
         piece: int | None = None,
+        expected: int | None = None,
         **options: Any,
     ):
         width = int(np.prod(shape, dtype=np.int64))
         self.piece = piece or max(PIECE // width, 1)
-        chunks = (chunk or min(max(2**15 // width, 1), 8192), *shape)
+        rows = chunk or min(max(2**13 // width, 1), 1024)
+        chunks = (rows if expected is None else min(rows, max(expected, 1)), *shape)
         if width > PIECE:  # a chunk is no larger than readers accept, however wide a row is
             chunks = (*(1 for _ in shape), min(shape[-1], PIECE))
         self.dataset = group.create_dataset(
@@ -335,9 +339,10 @@ class Column:
 class _Spikes:
     """The events of one population: columns that grow together, block by block."""
 
-    def __init__(self, where: str, group: h5py.Group, log: AnyLog, member: Member):
+    def __init__(self, where: str, group: h5py.Group, log: AnyLog, member: Member, whole: bool):
         sent = member.events
         assert sent is not None
+        rows = len(sent) if whole else None
         self.n_units, self.n_lanes = sent.n_units, sent.n_lanes
         self.n_nodes = sent.n_units * sent.n_lanes
         self.path = group.name.lstrip("/")
@@ -348,7 +353,7 @@ class _Spikes:
         values = numeric(where, "value", sent.value, "f").dtype
 
         def column(name: str, dtype: Any, **options: Any) -> Column:
-            return Column(group, name, dtype, chunk=PACKED if options else BLOCK, piece=BLOCK, **options)
+            return Column(group, name, dtype, chunk=CHUNK, piece=BLOCK, expected=rows, **options)
 
         if isinstance(log, EventLog):
             group.attrs["dt_ms"] = float(log.dt)
@@ -368,11 +373,13 @@ class _Spikes:
         self.time_gradient = column("time_gradient", "f8")
         self.time_gradient.dataset.attrs["meaning"] = "derivative of a loss with respect to time, 1/ms"
         index = group.create_group("index")
-        self.counts = Column(index, "counts", "u4", (n_groups(self.n_nodes),))
-        self.row_ptr = Column(index, "row_ptr", "i8") if isinstance(log, EventLog) else None
-        if self.row_ptr is not None:
+        blocks = -(-len(sent) // BLOCK) if whole else None
+        self.counts = Column(index, "counts", "u4", (n_groups(self.n_nodes),), expected=blocks)
+        self.row_ptr: Column | None = None
+        if isinstance(log, EventLog):
+            self.row_ptr = Column(index, "row_ptr", "i8", expected=log.n_steps + 1 if whole else None)
             self.row_ptr.add([0])
-        self.unit_events = Column(index, "unit_events", "i8", piece=PIECE)
+        self.unit_events = Column(index, "unit_events", "i8", chunk=CHUNK, expected=self.n_nodes)
         self.tally = np.zeros(self.n_nodes, np.int64)
         self.n_appended = 0
 
@@ -456,16 +463,24 @@ class _Spikes:
 class _Reported:
     """A state that is sampled: in SONATA's layout if times are equally spaced, and in ours otherwise."""
 
-    def __init__(self, file: h5py.File, name: str, state: str, values: NDArray, span: tuple[float, float]):
+    def __init__(
+        self,
+        file: h5py.File,
+        name: str,
+        state: str,
+        values: NDArray,
+        span: tuple[float, float],
+        expected: int | None,
+    ):
         self.first, self.step = span
         self.shape = values.shape[1:]
         n_nodes = int(np.prod(self.shape))
         group = file.require_group("report").create_group(name)
         put_text(group, "state", state)
-        self.data = Column(group, "data", "f4", (n_nodes,))
+        self.data = Column(group, "data", "f4", (n_nodes,), expected=expected)
         self.data.dataset.attrs["units"] = "1"
         exact = values.dtype != np.float32
-        self.data64 = Column(group, "data64", "f8", (n_nodes,)) if exact else None
+        self.data64 = Column(group, "data64", "f8", (n_nodes,), expected=expected) if exact else None
         mapping = group.create_group("mapping")
         node_ids = mapping.create_dataset("node_ids", data=np.arange(n_nodes, dtype="u8"))
         node_ids.attrs["sorted"] = np.uint8(1)
@@ -503,8 +518,9 @@ class _Growing:
         states: bool,
         checkpoints: bool,
         all_samples: NDArray[np.float64] | None = None,
+        whole: bool = False,
     ):
-        self.where, self.file, self.states = where, file, states
+        self.where, self.file, self.states, self.whole = where, file, states, whole
         self.clocked = isinstance(log, EventLog)
         self.spikes: dict[str, _Spikes] = {}
         log.complete_provenance()
@@ -526,9 +542,9 @@ class _Growing:
             self.dt, self.step = None, equal_step(known)
             self.first_sample = float(known[0]) if len(known) else 0.0
             ours.attrs["start_ms"] = float(log.start)
-            self.samples = Column(ours, "samples", "f8")
+            self.samples = Column(ours, "samples", "f8", expected=len(log.samples) if whole else None)
         self.last_sample = -np.inf
-        self.journal = Column(ours, "journal", "u1", chunk=2**14)
+        self.journal = Column(ours, "journal", "u1", chunk=2**13)
         for name in ("network", "provenance"):
             self._put_json(ours, name, getattr(log, name))
         self.lengths = np.zeros(log.n_lanes, np.int64)
@@ -572,7 +588,7 @@ class _Growing:
                     put(carried, column, getattr(member.carried, column))
             if member.events is not None:
                 sent = spikes.create_group(member.name)
-                self.spikes[member.name] = _Spikes(self.where, sent, log, member)
+                self.spikes[member.name] = _Spikes(self.where, sent, log, member, self.whole)
             if isinstance(member, ContinuousPopulationLog):
                 self._describe_samples(log, group, member)
             elif self._keeps_state(member):
@@ -601,12 +617,16 @@ class _Growing:
             sampled["state"] = member.state
         shape = (log.n_lanes, member.n_units)
         self.own[member.name] = {
-            what: Column(group, what, "f8", shape) for what, values in sampled.items() if values is not None
+            what: Column(group, what, "f8", shape, expected=len(values) if self.whole else None)
+            for what, values in sampled.items()
+            if values is not None
         }
 
     def _report(self, member: Member, name: str, first: float, step: float) -> None:
         assert member.state is not None
-        self.reports[member.name] = _Reported(self.file, member.name, name, member.state, (first, step))
+        expected = len(member.state) if self.whole else None
+        span = first, step
+        self.reports[member.name] = _Reported(self.file, member.name, name, member.state, span, expected)
 
     def _describe_checkpoints(self, log: EventLog, group: h5py.Group) -> None:
         self.checkpoint_steps = Column(group, "step", "i8")
