@@ -68,6 +68,38 @@ class FilePopulation:
     def __repr__(self) -> str:
         return f"FilePopulation('{self.name}', {self.kind}, {self.n_events} events)"
 
+    # -- the window, as the file has it --------------------------------------------------------------------
+
+    @property
+    def dt(self) -> float | None:
+        """Length of a step in ms; None in continuous time."""
+        return self._file.dt
+
+    @property
+    def start(self) -> float:
+        """Start of what was recorded, in ms."""
+        return self._file.start
+
+    @property
+    def stop(self) -> float:
+        """End of what was recorded, in ms."""
+        return self._file.stop
+
+    @property
+    def start_step(self) -> int:
+        """First step recorded; 0 in continuous time."""
+        return 0 if self._file.dt is None else self._file.start_step
+
+    @property
+    def n_steps(self) -> int:
+        """Steps recorded; 0 in continuous time."""
+        return self._file.n_steps
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """Steps of each lane, shape (n_lanes,); None in continuous time."""
+        return None if self._file.dt is None else self._file.lengths
+
     # -- events, by row ------------------------------------------------------------------------------------
 
     @property

@@ -7,13 +7,14 @@ its bytes.  Reading follows no links, opens no second file, and checks types, sh
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,51 @@ def new_file(
         raise error(where, f"cannot be written: {one_line(cause)}", "give another place") from cause
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def reserve(file: h5py.File, n_bytes: int) -> None:
+    """Have the disk set aside so many bytes behind the end of a file, or raise OSError.
+
+    HDF5 cannot close a file after a write to it has failed (a full disk, a quota): the process would crash at
+    its end.  So what is to be written gets its place first.
+    """
+    descriptor, size = file.id.get_vfd_handle(), file.id.get_filesize()
+    if not hasattr(os, "posix_fallocate"):
+        disk = os.fstatvfs(descriptor)
+        if disk.f_bavail * disk.f_frsize < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    try:
+        os.posix_fallocate(descriptor, size, n_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot
+            raise
+
+
+def close_written(file: h5py.File) -> None:
+    """Close a file, and give back what `reserve` has set aside and nothing was written to."""
+    descriptor = os.dup(file.id.get_vfd_handle())
+    try:
+        file.close()
+        head = os.pread(descriptor, 36, 0)  # superblock of version 3: flags at 11, end of file at 28
+        in_use, end = head[11], int.from_bytes(head[28:36], "little")
+        if not in_use and 0 < end < os.fstat(descriptor).st_size:  # else it is open here a second time
+            os.ftruncate(descriptor, end)
+    finally:
+        os.close(descriptor)
+
+
+def abandon(file: h5py.File) -> None:
+    """Close a file that cannot be written: it stays as it is, and what HDF5 still has goes nowhere."""
+    with suppress(Exception):
+        if hasattr(os, "memfd_create"):
+            nowhere = os.memfd_create("abandoned")
+        else:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
+        os.close(nowhere)
+    with suppress(Exception):
+        file.close()
 
 
 def check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:

@@ -163,6 +163,14 @@ class Log(Generic[Member]):
         """A row per population: type, size, events, activity, rates, extreme units (see `evsim.raster`)."""
         return [population.summary() for population in self.populations.values()]
 
+    def write_gradients(self, gradients: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Keep gradients at payloads ("value") and times ("time") beside the events; see `Gradients.mark`."""
+        for name, found in gradients.items():
+            member: Any = self[name]
+            member.gradient = found["value"]
+            if "time" in found:
+                member.time_gradient = found["time"]
+
     def complete_provenance(self) -> None:
         """Note versions, machine and time, unless a run has done so."""
         if "evsim" not in self.provenance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from evsim.file_population import ROWS, FilePopulation, step_at
 from evsim.hdf5 import Reader, open_reader
 from evsim.journal import Journal
 from evsim.log_format import BLOCK, VERSION, duration_between
+from evsim.log_gradients import COLUMNS, write_gradients
 
 
 class LogFile:
@@ -282,6 +283,44 @@ class LogFile:
                 parameters=self.parameters,
                 provenance=self.provenance,
             )
+
+    def write_gradients(self, gradients: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Write dL/d(payload), and dL/d(time), beside the events; `Gradients.mark` calls it.
+
+        The file is opened anew: populations that were taken from it before cannot be read any more.
+
+        Parameters
+        ----------
+        gradients : mapping of population to mapping of "value" and "time" to array, shape (n_events,)
+
+        Raises
+        ------
+        LogError
+            The file is not complete, has gradients already, or cannot be written.
+        """
+        where = self._read.where
+        if not self.complete:
+            raise LogError(
+                where, "is still being written, or its writer was killed", "wait, or repair it first"
+            )
+        columns, ends = {}, {}
+        for name, found in gradients.items():
+            population = self[name]
+            for what, gradient in found.items():
+                path = f"spikes/{name}/{COLUMNS[what]}"
+                if COLUMNS[what] in population.columns:
+                    remedy = "copy it without them: file.copy(path, gradients=False)"
+                    raise LogError(where, f"'{name}' has a {COLUMNS[what]} already", remedy)
+                if len(gradient) != population.n_events:
+                    problem = f"'{name}' has {population.n_events} events, not {len(gradient)}"
+                    raise LogError(where, problem, "mark the log that was replayed")
+                columns[path], ends[path] = gradient, population.block_ends
+        entry = self._journal.again()
+        self.close()
+        try:
+            write_gradients(self.path, where, columns, ends, entry)
+        finally:
+            self.__init__(self.path)  # type: ignore[misc]
 
     def check(self) -> list[str]:
         """Read everything, and say what is wrong: one line for each damage that was found."""

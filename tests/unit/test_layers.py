@@ -15,6 +15,7 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
+        "evsim.gradients",
         "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
@@ -26,6 +27,7 @@ LEVELS = (
     ("evsim.event_table",),
     (
         "evsim.edits",
+        "evsim.event_rows",
         "evsim.hdf5",
         "evsim.log_format",
         "evsim.log",
@@ -33,9 +35,9 @@ LEVELS = (
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
-        "evsim.selection",
     ),
-    ("evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.selection",),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -43,13 +45,14 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
-    ("evsim.file_population", "evsim.log_writer"),
+    ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
