@@ -81,6 +81,7 @@ class Journal:
         self._bytes, self._n_entries, self._generation = 0, 0, 0
         self._lines: dict[str, list] = {}
         self._pieces: dict[str, Pieces] = {}
+        self._blocks: dict[str, Pieces] = {}
         self._datasets: dict[str, tuple[int, h5py.Dataset]] = {}
         self.refresh()
         if not self._n_entries:
@@ -125,6 +126,7 @@ class Journal:
                 raise self._read.fail(f"{what} is damaged")
             self._lines.setdefault(path, []).extend(found)
             self._pieces.pop(path, None)
+            self._blocks.pop(path, None)
         self.stop, self.counters, self.closed = stop, counters, entry["closed"] is True
         self._n_entries += 1
 
@@ -169,12 +171,15 @@ class Journal:
 
     def blocks(self, path: str) -> Pieces:
         """Blocks of the events of a population, such as "spikes/hidden"."""
+        if path in self._blocks:
+            return self._blocks[path]
         blocks = self.pieces(path, 3)
         if blocks.sums.shape[1] != 3 or (np.diff(blocks.ends, prepend=0) > BLOCK).any():
             raise self._read.fail(f"blocks of /{path} do not fit")
         if (np.diff(blocks.when, prepend=self._first) < 0).any():
             raise self._read.fail(f"blocks of /{path} are not in order of time")
         self._check_size(SMALLEST_VALUE * blocks.n_rows, f"{blocks.n_rows} rows of /{path}/value")
+        self._blocks[path] = blocks
         return blocks
 
     # -- rows ----------------------------------------------------------------------------------------------
