@@ -62,6 +62,7 @@ LEVELS = (
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
+    ("evsim.viewer.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
@@ -84,7 +85,9 @@ def same_level_allowed(importer, imported):
         ("evsim.protocols.incremental_learning", "evsim.protocols.keyword_spotting"),
     ):
         return True
-    if within("evsim.data", importer) and within("evsim.data", imported):
+    if any(
+        within(package, importer) and within(package, imported) for package in ("evsim.data", "evsim.viewer")
+    ):
         return True
     return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package
 
