@@ -102,6 +102,13 @@ class LogFile:
             name: FilePopulation(self, name, read.group(members, name), spikes, report)
             for name in sorted(ranks, key=lambda name: (ranks[name], name))
         }
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise unless all that has a row for each step has as many as the journal tells of."""
+        if not self.continuous:
+            for population in self.populations.values():
+                population.check_steps()
 
     # -- what there is -------------------------------------------------------------------------------------
 
@@ -196,7 +203,9 @@ class LogFile:
     def refresh(self) -> bool:
         """Look for what was written since the file was opened; whether there is more."""
         with self._read.guard():
-            return self._journal.refresh()
+            more = self._journal.refresh()
+            self._check_steps()
+            return more
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -397,7 +406,7 @@ class LogFile:
         if self.continuous:
             attempt(lambda: self._samples)
         for population in self.populations.values():
-            for what in population.checks():
+            for what in attempt(lambda population=population: list(population.checks())) or ():
                 attempt(what)
         return found
 
