@@ -6,7 +6,7 @@ cannot be decided before the next window is known stays pending, and is given ag
 
 import numpy as np
 
-from libc.math cimport exp, fabs
+from libc.math cimport INFINITY, exp, fabs
 from libc.stdint cimport int64_t
 
 # Entries of a partner that are no row.
@@ -48,6 +48,7 @@ cdef void match_node(
     while i < a_end and j < b_end:
         apart = fabs(a[i] - b[j])
         if apart <= reach and (a[i] if a[i] > b[j] else b[j]) + reach >= horizon:
+            horizon = -INFINITY  # these two may have nearer partners: they wait, and all that follow
             break
         if apart > tolerance and a[i] < b[j] and (
                 apart > reach or (i + 1 < a_end and fabs(a[i + 1] - b[j]) < apart)):
