@@ -117,7 +117,8 @@ cdef class VanRossum:
     """Van Rossum's distance of each node between two records (Neural Computation 13:751, 2001).
 
     Every event becomes a jump of 1 that decays with the time constant tau; the distance is the root of the
-    integral over time of the squared difference of the two records, divided by tau.
+    integral over time of the squared difference of the two records, by tau / 2: so it is 1 where one record
+    has an event more (as in Elephant; the paper's is smaller by a factor sqrt(2)).
 
     Parameters
     ----------
@@ -175,4 +176,4 @@ cdef class VanRossum:
     def distances(self):
         """Of each node, shape (n_nodes,)."""
         trace, square = np.asarray(self.trace), np.asarray(self.square)
-        return np.sqrt((square + 0.5 * self.tau * trace**2) / self.tau)
+        return np.sqrt(square * (2 / self.tau) + trace**2)
