@@ -11,6 +11,9 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-com
 BUILD_FILES := setup.cfg setup.py pyproject.toml $(foreach end,pyx pxd h c,$(wildcard cython_core/*.$(end)))
 PEERS := tests/peers-constraints.txt
 TYPES := build/types
+# One process for each core; each begins with a stretch of the tests, so that what a file sets up is set up once.
+# PYTEST_ARGS="-n 0" runs all in one.
+SHARED_OUT := -n auto --dist worksteal
 
 # Python keeps the bytecode of what is imported; to have pip compile every file of SciPy would double the wait.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,13 +29,13 @@ demo: $(VENV)/installed-base ## install the simulator and run the language model
 	@$(BIN)/evsim run language_model $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
-	@$(BIN)/python -m pytest -m "not peer" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer and not browser" $(PYTEST_ARGS)
 
-test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTorch (installs both)
-	@$(BIN)/python -m pytest -m "peer and not slow" $(PYTEST_ARGS)
+test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch and readers of event logs (installs all)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
-	@$(BIN)/python -m pytest -m "peer and slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and slow" $(PYTEST_ARGS)
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
@@ -76,8 +79,8 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 	@touch $@ $(VENV)/installed-base
 
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
-	@echo "evsim: installing test tools, Brian2 and PyTorch (large), compiling the core"
-	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch]" -c $(PEERS)
+	@echo "evsim: installing test tools, Brian2, PyTorch (large) and readers of event logs, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch,analysis,readers]" -c $(PEERS)
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 $(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)

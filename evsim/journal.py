@@ -133,6 +133,13 @@ class Journal:
             raise self._read.fail(f"has lengths from {steps.min()} to {steps.max()} in {n_steps} steps")
         self.lengths = steps.astype(np.int64)
 
+    def again(self) -> dict[str, Any]:
+        """A line that says the same as the last one, without pieces."""
+        entry: dict[str, Any] = {"entry": self._n_entries, "counters": self.counters, "closed": True}
+        if self._continuous:
+            return entry | {"stop_ms": self.stop, "duration_ms": self.duration}
+        return entry | {"stop_step": self.stop, "lengths": self.lengths}
+
     # -- pieces --------------------------------------------------------------------------------------------
 
     def length(self, path: str) -> int:

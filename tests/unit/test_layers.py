@@ -14,8 +14,9 @@ LEVELS = (
     ("evsim.errors",),
     ("evsim.core.*",),
     (
-        "evsim.event_table",
         "evsim.events",
+        "evsim.gradients",
+        "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
@@ -23,6 +24,7 @@ LEVELS = (
         "evsim.timed_events",
         "evsim.data.*",
     ),
+    ("evsim.event_table",),
     (
         "evsim.edits",
         "evsim.event_rows",
@@ -34,7 +36,7 @@ LEVELS = (
         "evsim.population",
         "evsim.projection",
     ),
-    ("evsim.density", "evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
     ("evsim.selection",),
     (
         "evsim.fixed_point",
@@ -50,7 +52,7 @@ LEVELS = (
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
-    ("evsim.file_population", "evsim.log_writer"),
+    ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
@@ -60,6 +62,7 @@ LEVELS = (
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
+    ("evsim.viewer.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
@@ -82,7 +85,9 @@ def same_level_allowed(importer, imported):
         ("evsim.protocols.incremental_learning", "evsim.protocols.keyword_spotting"),
     ):
         return True
-    if within("evsim.data", importer) and within("evsim.data", imported):
+    if any(
+        within(package, importer) and within(package, imported) for package in ("evsim.data", "evsim.viewer")
+    ):
         return True
     return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package
 
