@@ -331,7 +331,7 @@ def inspect(
     console = Console(highlight=False, markup=False)
     clock = "in continuous time" if facts["dt_ms"] is None else f"in steps of {facts['dt_ms']:g} ms"
     lanes = f"{facts['lanes']} lane{'s' * (facts['lanes'] > 1)}"
-    console.print(f"{file}: {facts['duration_ms']:g} ms {clock}, {lanes}", soft_wrap=True)
+    console.print(f"{file}: {facts['duration_ms']:,.10g} ms {clock}, {lanes}", soft_wrap=True)
     if not facts["complete"]:
         console.print("not complete: it is still being written, or what wrote it was stopped", soft_wrap=True)
     console.print("\n", population_table(facts["populations"]), "\n", sep="", end="")

@@ -65,7 +65,7 @@ def statistics_table(rows: list[dict[str, Any]]) -> Table:
             f"{100 * row['silent']:.1f}",
             "-" if synchrony is None else f"{synchrony['chi']:.3f}",
             "-" if regularity is None else f"{regularity['cv']:.2f}",
-            *(" ".join(str(unit) for unit, _ in row[which]) for which in ("most_active", "least_active")),
+            *(" ".join(str(unit) for unit, _ in row[w][:2]) for w in ("most_active", "least_active")),
         )
     return table
 

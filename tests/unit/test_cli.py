@@ -549,7 +549,7 @@ class TestInspect:
         )
         statistics = [*(f"{rate:,.1f}" for rate in rates), f"{100 * (counts == 0).mean():.1f}", f"{chi:.3f}"]
         assert first[1][:6] == ["hidden", *statistics]
-        most, least = np.argsort(-counts, kind="stable")[:3], np.argsort(counts, kind="stable")[:3]
+        most, least = np.argsort(-counts, kind="stable")[:2], np.argsort(counts, kind="stable")[:2]
         assert first[1][7:] == [str(unit) for unit in (*most, *least)]
         weights = {"cue->hidden": 3 * 18, "hidden->hidden": 6 * 18, "hidden->answer": 6 * 2}
         for name, macs in truth.counters["macs"].items():
