@@ -354,11 +354,10 @@ def _edges(
     if edges is not None:
         cuts = np.array(edges, np.float64)
     else:
-        start = getattr(events, "start", None) if start is None else start
-        stop = getattr(events, "stop", None) if stop is None else stop
-        if start is None or stop is None or n_columns < 1:
-            problem = f"has {n_columns} columns from {start} to {stop} ms"
-            raise LogError("density", problem, "give start, stop and at least one column")
+        if n_columns < 1:
+            raise LogError("density", f"has {n_columns} columns", "give at least one")
+        start = events.start if start is None else start
+        stop = events.stop if stop is None else stop
         cuts = np.linspace(start, stop, n_columns + 1)
     if cuts.ndim != 1 or len(cuts) < 2 or not np.isfinite(cuts).all() or (np.diff(cuts) < 0).any():
         raise LogError("density", f"has the edges {cuts}", "give at least two finite times that increase")

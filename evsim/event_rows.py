@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.core import counting
 from evsim.errors import LogError
 from evsim.event_table import EventTable
 from evsim.events import Events
@@ -73,6 +74,13 @@ class EventRows:
     def _in_steps(self, dt: float, start_step: int, row_ptr: NDArray[np.int64]) -> None:
         self.dt, self.start_step, self.n_steps, self.row_ptr = dt, start_step, len(row_ptr) - 1, row_ptr
         self.start, self.stop = start_step * dt, (start_step + self.n_steps) * dt
+
+    @property
+    def unit_events(self) -> NDArray[np.int64]:
+        """Events of each unit, shape (n_lanes, n_units)."""
+        counts = np.zeros(self.n_lanes * self.n_units, np.int64)
+        counting.count_nodes(self.nodes(slice(None)), counts)
+        return counts.reshape(self.n_lanes, self.n_units)
 
     def times(self, rows: slice) -> NDArray[np.float64]:
         """Time of each row in ms."""

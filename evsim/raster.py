@@ -254,10 +254,26 @@ def summary_row(
         lane-step), ``rate_hz`` (of a unit, on average), ``silent_units``, and ``most_active`` and
         ``least_active``: lists of (unit, rate in Hz); None where there are no events to speak of.
     """
-    if lengths is None:
-        lengths = [] if events is None else np.full(events.n_lanes, events.n_steps)
-    count = None if events is None else np.bincount(events.unit, minlength=events.n_units)
-    return summary_of_counts(count, dt, lengths, n_extreme)
+    steps = np.asarray([] if lengths is None else lengths, np.int64)
+    if lengths is None and events is not None:
+        steps = np.full(events.n_lanes, events.n_steps)
+    lane_steps = int(steps.sum())
+    row: dict[str, Any] = {"lanes": len(steps), "steps": int(steps.max(initial=0)), "lane_steps": lane_steps}
+    if events is None:
+        names = ("events", "alpha", "rate_hz", "silent_units", "most_active", "least_active")
+        return row | dict.fromkeys(names)
+    count = np.bincount(events.unit, minlength=events.n_units)
+    return row | counted_row(count, lane_steps * dt, lane_steps, n_extreme)
+
+
+def counted_row(
+    count: NDArray[np.int64], span: float, lane_steps: int | None = None, n_extreme: int = 3
+) -> dict:
+    """The same about a population of which the events of each unit are known, in ``span`` ms of all lanes."""
+    row: dict[str, Any] = {"events": int(count.sum())}
+    if lane_steps is not None:
+        row["alpha"] = row["events"] / max(len(count) * lane_steps, 1)
+    return row | _rates(count, span, n_extreme)
 
 
 def timed_summary_row(events: TimedEvents | None, n_extreme: int = 3) -> dict:
@@ -270,37 +286,9 @@ def timed_summary_row(events: TimedEvents | None, n_extreme: int = 3) -> dict:
         ``least_active`` as in `summary_row`; None for a population that sends nothing.
     """
     if events is None:
-        return summary_of_counts(None, 0.0)
+        return dict.fromkeys(("events", "rate_hz", "silent_units", "most_active", "least_active"))
     count = np.bincount(events.unit, minlength=events.n_units)
-    return summary_of_counts(count, events.n_lanes * events.duration, n_extreme=n_extreme)
-
-
-def summary_of_counts(
-    count: NDArray[np.int64] | None, ms: float, lengths: ArrayLike | None = None, n_extreme: int = 3
-) -> dict:
-    """`summary_row` or, without ``lengths``, `timed_summary_row`, from the events of each unit.
-
-    Parameters
-    ----------
-    count : ndarray of int64, shape (n_units,), or None
-        Summed over lanes; None for a population that sends nothing.
-    ms : float
-        Length of a step, with ``lengths``, or of all lanes one after the other.
-    lengths : array of integers, shape (n_lanes,), optional
-        Steps of each lane.
-    """
-    row: dict[str, Any] = {}
-    alpha: dict[str, float | None] = {}
-    if lengths is not None:
-        steps = np.asarray(lengths, np.int64)
-        lane_steps = int(steps.sum())
-        row = {"lanes": len(steps), "steps": int(steps.max(initial=0)), "lane_steps": lane_steps}
-        alpha = {"alpha": None if count is None else int(count.sum()) / max(count.size * lane_steps, 1)}
-        ms = lane_steps * ms
-    if count is None:
-        names = ("events", *alpha, "rate_hz", "silent_units", "most_active", "least_active")
-        return row | dict.fromkeys(names)
-    return row | {"events": int(count.sum())} | alpha | _rates(count, ms, n_extreme)
+    return counted_row(count, events.n_lanes * events.duration, None, n_extreme)
 
 
 def _rates(count: NDArray[np.int64], span: float, n_extreme: int) -> dict[str, Any]:

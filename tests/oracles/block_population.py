@@ -18,6 +18,7 @@ class BlockPopulation:
         self.node = np.asarray(node, np.uint16 if n_nodes <= 65536 else np.uint32)
         self._gradients, self.columns = gradients, ("time", "lane", "unit", "value", *gradients)
         self.dt, self.start_step, self.n_steps, self.row_ptr = dt, 0, n_steps, None
+        self.start, self.stop = 0.0, 40.0
         if dt is not None:
             self.row_ptr = np.searchsorted(self.time, np.arange(n_steps + 1) * dt).astype(np.int64)
         starts = np.arange(0, self.n_events, block)

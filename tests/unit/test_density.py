@@ -290,8 +290,6 @@ def test_what_makes_no_picture_is_refused(options, match):
 
 def test_a_table_knows_its_window():
     table = as_table(make())
-    with pytest.raises(LogError, match="give start, stop"):
-        density(make())
     assert density(table).edges[[0, -1]].tolist() == [0.0, STOP]
     with pytest.raises(LogError, match="its events have no time gradient; gradients are written by a replay"):
         density(table, value="time_gradient")
