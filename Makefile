@@ -16,7 +16,7 @@ TYPES := build/types
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-slow sanitize bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow test-browser sanitize bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -26,13 +26,18 @@ demo: $(VENV)/installed-base ## install the simulator and run the language model
 	@$(BIN)/evsim run language_model $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
-	@$(BIN)/python -m pytest -m "not peer" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not peer and not browser" $(PYTEST_ARGS)
 
 test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch and readers of event logs (installs all)
 	@$(BIN)/python -m pytest -m "peer and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
 	@$(BIN)/python -m pytest -m "peer and slow" $(PYTEST_ARGS)
+
+test-browser: $(VENV)/installed-browser ## run the tests of the viewer in Chromium (Debian: apt install chromium)
+	@command -v $${CHROMIUM:-chromium} >/dev/null || command -v google-chrome >/dev/null || \
+	    { echo "evsim: there is no Chromium to test with: apt install chromium, or set CHROMIUM" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
@@ -78,6 +83,11 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
 	@echo "evsim: installing test tools, Brian2, PyTorch (large) and readers of event logs, compiling the core"
 	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch,analysis,readers]" -c $(PEERS)
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
+
+$(VENV)/installed-browser: $(VENV)/created $(BUILD_FILES)
+	@echo "evsim: installing test tools and playwright, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,browser]"
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 $(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)
