@@ -31,6 +31,23 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("credit")
+    credit.run(RunFolder(path, quiet=True), **TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    """Of a network that has learned the task."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credit, "_draw", lambda *arguments: None)
+        return credit.run(
+            RunFolder(tmp_path_factory.mktemp("trained"), quiet=True), epochs=12, tests=64, draws=3
+        )
+
+
 class TestTrials:
     def test_one_cue_among_distractors(self):
         task = MarkedCue(n_symbols=4, onset=6, delay=20, answer=3, rate=0.3, batch_size=50, seed=3)
@@ -100,12 +117,6 @@ def test_loss_by_lane():
 
 
 class TestFiles:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory):
-        path = tmp_path_factory.mktemp("credit")
-        credit.run(RunFolder(path, quiet=True), **TINY)
-        return path
-
     def test_files(self, folder):
         names = ["checkpoint.h5", "credit.png", "events.h5", "summary.json"]
         assert sorted(path.name for path in folder.iterdir()) == names
@@ -143,13 +154,6 @@ class TestFiles:
 
 class TestCredit:
     """What the documentation says of a trained network, with room to spare."""
-
-    @pytest.fixture(scope="class")
-    def summary(self, tmp_path_factory):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(credit, "_draw", lambda *arguments: None)
-            folder = RunFolder(tmp_path_factory.mktemp("trained"), quiet=True)
-            return credit.run(folder, epochs=12, tests=64, draws=3)
 
     def test_it_is_learned(self, summary):
         assert summary["accuracy"] > 0.95
