@@ -31,7 +31,7 @@ demo: $(VENV)/installed-base ## install the simulator and run the language model
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
 	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer" $(PYTEST_ARGS)
 
-test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTorch (installs both)
+test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch and readers of event logs (installs all)
 	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
@@ -79,8 +79,8 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 	@touch $@ $(VENV)/installed-base
 
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
-	@echo "evsim: installing test tools, Brian2 and PyTorch (large), compiling the core"
-	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch]" -c $(PEERS)
+	@echo "evsim: installing test tools, Brian2, PyTorch (large) and readers of event logs, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch,analysis,readers]" -c $(PEERS)
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 $(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)

@@ -55,6 +55,7 @@ cdef struct Slot:
     void *loss_value        # of delta units: real[events of the window], for each event it sent
     void *loss_event
     void *dline             # real[T, B, n], OUT: gradient at the stimulus of a source that sends changes
+    void *devent            # real[events of the window], OUT: gradient at what each event carries
     void *carry             # real[B, n_state]: zero at the end of a run; OUT: gradient of the initial state
     void *dbias             # real[B, n_in], OUT
     void *dthreshold        # real[B, n], OUT
@@ -135,6 +136,47 @@ cdef void event_gradient(
             macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
 
 
+cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:
+    """The first event of a step and lane among those of the window."""
+    cdef const Window *window = &slot.window
+    return (window.ptr[(window.history + step) * window.n_lanes + lane]
+            - window.ptr[window.history * window.n_lanes])
+
+
+cdef void keep_sent(
+    const Slot *slot, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, const real *dy
+) noexcept nogil:
+    """Of dL/dy of backward-active units, keep that of those that fired."""
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * window.n_lanes + lane
+    cdef real *devent = <real *> slot.devent + event_row(slot, step, lane)
+    cdef int64_t first = window.ptr[bucket]
+    cdef int32_t i = 0
+    cdef int64_t e
+    for e in range(window.ptr[bucket + 1] - first):
+        while i < n_active and unit[i] < window.unit[first + e]:    # both lists are in order of unit
+            i += 1
+        if i < n_active and unit[i] == window.unit[first + e]:
+            devent[e] = dy[i]
+
+
+cdef void replay_source(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """The gradient at the events of a source: a step of nothing but that."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * replay.n_lanes + lane
+    cdef int64_t first = window.ptr[bucket]
+    cdef int64_t low = share(team, window.ptr[bucket + 1] - first, False)
+    cdef int64_t high = share(team, window.ptr[bucket + 1] - first, True)
+    cdef real *devent = <real *> slot.devent + event_row(slot, step, lane)
+    if low < high:
+        memset(devent + low, 0, (high - low) * sizeof(real))
+        event_gradient[real](replay, p, step, lane, team, high - low, window.unit + first + low,
+                             devent + low, scratch.mark)
+
+
 cdef void replay_egru(
     const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
 ) noexcept nogil:
@@ -175,16 +217,18 @@ cdef void replay_egru(
         loss = <const real *> slot.loss_value + at * n
         for i in range(low, high):
             compact[i] = loss[unit[i]]
-    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
-        reset = dc + n
-        for i in range(low, high):
-            compact[i] -= reset[unit[i]]
     if low < high:
         event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch.mark)
     wait(team)
     if team.member:
         return
     slot.active[lane] += n_active
+    if slot.devent != NULL:
+        keep_sent[real](slot, step, lane, n_active, unit, compact)
+    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
+        reset = dc + n
+        for i in range(n_active):
+            compact[i] -= reset[unit[i]]
     for i in range(n_active):
         dy[unit[i]] = compact[i]
     if slot.loss_state != NULL:
@@ -221,6 +265,7 @@ cdef void replay_sent(
     """Sending changes, backwards: sent_t = sent_{t-1} + d, d = line - sent_{t-1}, where an event was sent.
 
     So dL/dline = dL/dd + dL/dsent_t there, and dL/dsent_{t-1} = -dL/dd; elsewhere nothing happened.
+    Of a source whose stimulus gets no gradient, ``dline`` is NULL.
     """
     cdef Slot *slot = &replay.slot[p]
     cdef const Window *window = &slot.window
@@ -229,6 +274,7 @@ cdef void replay_sent(
     cdef int32_t count = <int32_t> (window.ptr[bucket + 1] - first)
     cdef const int32_t *unit = window.unit + first
     cdef real *dd = <real *> scratch.compact
+    cdef real *devent = <real *> slot.devent
     cdef const real *loss
     cdef int64_t low = share(team, count, False)
     cdef int64_t high = share(team, count, True)
@@ -236,17 +282,23 @@ cdef void replay_sent(
     for e in range(low, high):
         dd[e] = 0
     if slot.loss_value != NULL:
-        loss = <const real *> slot.loss_value + (first - window.ptr[window.history * replay.n_lanes])
+        loss = <const real *> slot.loss_value + event_row(slot, step, lane)
         for e in range(low, high):
             dd[e] = loss[e]
     event_gradient[real](replay, p, step, lane, team, high - low, unit + low, dd + low, scratch.mark)
+    if devent != NULL:
+        devent += event_row(slot, step, lane)
+        for e in range(low, high):
+            devent[e] = dd[e]
     wait(team)
     if team.member:
+        return
+    slot.active[lane] += count
+    if dline == NULL:
         return
     for e in range(count):
         dline[unit[e]] += dd[e] + dsent[unit[e]]
         dsent[unit[e]] = -dd[e]
-    slot.active[lane] += count
 
 
 cdef void replay_delta(
@@ -267,8 +319,9 @@ cdef void replay_delta(
     cdef real *dh
     cdef int64_t i
     if pop.kind == DELTA_SOURCE:
-        if slot.dline != NULL:
-            replay_sent(replay, p, step, lane, team, scratch, <real *> slot.dline + at * n, carry)
+        dh = NULL if slot.dline == NULL else <real *> slot.dline + at * n
+        if dh != NULL or slot.devent != NULL:
+            replay_sent(replay, p, step, lane, team, scratch, dh, carry)
         return
     if pop.kind == DELTA_ENCODER:
         dh = <real *> replay.slot[pop.watched].carry + pop.watched_at
@@ -344,8 +397,10 @@ cdef void replay_lane(
             pop = &replay.populations[p]
             slot = &replay.slot[p]
             if pop.kind == SOURCE:
-                continue
-            if pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
+                if slot.devent == NULL:
+                    continue
+                replay_source(replay, p, step, lane, team, scratch, tag)
+            elif pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
                 replay_egru(replay, p, step, lane, team, scratch, tag)
             elif pop.kind != READOUT:
                 replay_delta(replay, p, step, lane, team, scratch, tag)
@@ -565,6 +620,16 @@ cdef class Backward:
         slot.dbias = self._real(dbias, lanes * pop.n_in)
         slot.dthreshold = self._real(dthreshold, lanes * pop.n)
         slot.active = <int64_t *> address(active, lanes, c"l")
+
+    def give_sent(self, int population, devent):
+        """Set the room (events of the window,), zero, for the gradient at what each event carries.
+
+        The events are to be given before.
+        """
+        cdef Slot *slot = &self.replay.slot[population]
+        cdef int64_t before = slot.window.history * self.replay.n_lanes
+        cdef int64_t cells = self.n_steps * self.replay.n_lanes
+        slot.devent = self._real(devent, slot.window.ptr[before + cells] - slot.window.ptr[before])
 
     def give_line(self, int population, dline):
         """Set the room (T, B, n), zero, for the gradient at the stimulus of a source that sends changes."""

@@ -61,6 +61,11 @@ cdef struct Slot:
     bint outside            # it receives from other components
     Queue *queue            # [B], of all that send
     int64_t received        # where in the scratch what it receives begins, in reals per step of a stretch
+    const int64_t *edit_ptr     # changes of events on their way, by bucket like events, or NULL
+    const int32_t *edit_unit
+    const void *edit_factor     # real[edits]
+    const void *edit_shift
+    int64_t *edited             # int64[B], OUT: events that were changed
 
 cdef struct Run:
     const PopulationRow *populations
@@ -248,6 +253,28 @@ cdef void receive_inside(
             run.macs[lane * run.n_projections + j] += macs
 
 
+cdef int32_t edit(
+    const Slot *slot, int64_t bucket, int64_t lane, int32_t count, int32_t *unit, real *value
+) noexcept nogil:
+    """Change what was sent, before anyone receives it; counts what is left."""
+    cdef const real *factor = <const real *> slot.edit_factor
+    cdef const real *shift = <const real *> slot.edit_shift
+    cdef int64_t k = slot.edit_ptr[bucket]
+    cdef int64_t stop = slot.edit_ptr[bucket + 1]
+    cdef int32_t left = 0
+    cdef int32_t e
+    for e in range(count):
+        while k < stop and slot.edit_unit[k] < unit[e]:     # both are in order of unit
+            k += 1
+        unit[left] = unit[e]
+        value[left] = value[e]
+        if k < stop and slot.edit_unit[k] == unit[e]:
+            value[left] = factor[k] * value[e] + shift[k]
+            slot.edited[lane] += 1
+        left += value[left] != 0
+    return left
+
+
 cdef bint advance(
     const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, real *received
 ) noexcept nogil:
@@ -288,6 +315,8 @@ cdef bint advance(
         readout_advance(pop.n, pop.decay, received, state, tape)
     else:
         count = advance_delta(run, p, lane, at, tape, unit, value)
+    if slot.edit_ptr != NULL:
+        count = edit[real](slot, at, lane, count, unit, value)
     if own != NULL:
         queue_push(own, count)
     return True
@@ -481,6 +510,20 @@ cdef class Forward:
         slot.base = address(base, pop.n_in, self.kind)
         slot.state = address(state, self.run.n_lanes * pop.n_state, self.kind)
         slot.tape = address(tape, self.n_steps * self.run.n_lanes * pop.n_tape, self.kind)
+
+    def give_edits(self, int population, ptr, unit, factor, shift, edited):
+        """Set changes of what a population decides to send, as `Edits.table` gives them.
+
+        ``edited`` (B,), zero, counts those that took place.
+        """
+        cdef Slot *slot = &self.run.slot[population]
+        cdef int64_t cells = self.n_steps * self.run.n_lanes
+        self.keep += [ptr, unit, factor, shift, edited]
+        slot.edit_ptr = <const int64_t *> address(ptr, cells + 1, c"l")
+        slot.edit_unit = <const int32_t *> address(unit, slot.edit_ptr[cells], c"i")
+        slot.edit_factor = address(factor, slot.edit_ptr[cells], self.kind)
+        slot.edit_shift = address(shift, slot.edit_ptr[cells], self.kind)
+        slot.edited = <int64_t *> address(edited, self.run.n_lanes, c"l")
 
     def give_checkpoints(self, int population, int64_t every, checkpoints):
         """Set room for the states (ceil(T / every), B, n_state) before every ``every`` steps."""

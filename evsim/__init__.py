@@ -12,6 +12,7 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from evsim.errors import EvsimError
 
@@ -30,6 +31,8 @@ from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_log import ContinuousLog
 from evsim.continuous_simulation import ContinuousSimulation
 from evsim.continuous_training import ContinuousTrainer, Judgement
+from evsim.edits import Edits
+from evsim.event_table import EventTable
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
@@ -53,6 +56,10 @@ from evsim.simulation import Simulation
 from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
+    from evsim.log_writer import LogWriter
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -64,12 +71,16 @@ __all__ = [
     "ContinuousLog",
     "ContinuousSimulation",
     "ContinuousTrainer",
+    "Edits",
     "EventLog",
+    "EventTable",
     "Events",
     "EvsimError",
     "FixedPoint",
     "Gradients",
     "Judgement",
+    "LogFile",
+    "LogWriter",
     "Network",
     "Parameter",
     "Plan",
@@ -90,3 +101,16 @@ __all__ = [
     "quantize",
     "silence",
 ]
+
+
+def __getattr__(name: str) -> type:
+    """Logs on disk, whose library is loaded when they are used."""
+    if name == "LogFile":
+        from evsim.log_file import LogFile
+
+        return LogFile
+    if name == "LogWriter":
+        from evsim.log_writer import LogWriter
+
+        return LogWriter
+    raise AttributeError(f"module 'evsim' has no attribute '{name}'")

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_plan import ContinuousPlan
 from evsim.core.backward import Backward
-from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
 from evsim.errors import GradientError
-from evsim.eventlog import EventLog, PopulationLog
+from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.gradients import Gradients
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
+from evsim.recorded import Losses, Piece, Recorded, RecordedFile, pieces
 from evsim.threads import usable_threads
+
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
 
 #: dH/dv at v = a - threshold, by name, in the order of the core.
 PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
-
-#: A replay takes so many steps at a time that their gradients at the accumulators are about so large.
-PIECE_BYTES = 8 << 20
 
 
 class Adjoint:
@@ -97,35 +96,59 @@ class Adjoint:
         self._teams = plan.heavy and threads is not None
 
     def replay(
-        self, log: EventLog, losses: Mapping[str, ArrayLike], *, inputs: bool = False, initial: bool = False
+        self,
+        log: EventLog | LogFile,
+        losses: Losses,
+        *,
+        inputs: bool = False,
+        initial: bool = False,
+        events: bool = False,
     ) -> Gradients:
         """Gradient of a loss whose derivatives at the populations are given.
 
         Parameters
         ----------
-        log : EventLog
+        log : EventLog or LogFile
             Of a run of this plan, with the parameters as they are now.  A log without tape is run again
-            first, from checkpoint to checkpoint if it has any, and must send the same events.
-        losses : mapping of str to array, shape (n_steps, n_lanes, n_units)
+            first, from checkpoint to checkpoint if it has any, and must send the same events.  Of a file
+            with checkpoints (`LogWriter`) only one stretch is in memory at a time.
+        losses : mapping of str to array, shape (n_steps, n_lanes, n_units), or a function
             ``"answer"``: at the state of a population after each step (readout: v; delta units: h; EGRU: c
             after reset);
             ``"hidden.y"``: at its event values (of delta units also one number per event of the log, shape
-            (n_events,)); ``"hidden.o"``: at its events as 0 or 1.
+            (n_events,)); ``"hidden.o"``: at its events as 0 or 1.  A function is given stretches of the run
+            (`EventLog`), the last one first, and returns such a mapping of each.
         inputs : bool
             Also give the gradient at the sources' inputs (dense products, but at the events only for a source
             that sends changes, where it is the gradient at the stimulus).
         initial : bool
             Also give the gradient at the states and events in flight before the window (dense products).
+        events : bool
+            Also give ``events[name]["value"]``, shape (n_events,), for every population that sends: the
+            gradient at the number that each event of the log carries to all its targets, and to a loss at
+            ``.y``.  The sender has sent it and is left as it is, reset included; all that follows at the
+            targets follows by the rules of this replay.  With ``gamma=0``, and for delta units, that is what
+            a small change of the payload on its way does to the loss, as long as the same units send at the
+            same steps (`Simulation.run(..., edits=...)` makes such changes).  It is 0 where nothing arrives
+            within the window.  The work is that of the events' weight rows.
 
         Raises
         ------
         GradientError
             Unknown names, wrong shapes, values that are not finite, a log of another plan.
         """
-        self._check(log)
-        work = _Work(self.plan, log, self._losses(log, losses), inputs)
-        tapes = self._tapes(work)
-        for piece in _pieces(log, self.plan):
+        record: Recorded | RecordedFile
+        if isinstance(log, EventLog):
+            record = Recorded(self.plan, log, losses)
+        else:
+            record = RecordedFile(self.plan, log, losses)
+        work = _Work(self.plan, record, inputs, events)
+        tapes = record.tapes()
+        taped = tapes is not None
+        if tapes is None and record.starts() == [0]:
+            tapes = self._run_again(work, Piece(0, record.n_steps, 0, record.lengths))
+            taped = True
+        for piece in pieces(record, self.plan, taped):
             if tapes is None:
                 work.turn_to(piece, self._run_again(work, piece), inputs or initial)
             else:
@@ -143,106 +166,24 @@ class Adjoint:
             )
             for rank in range(len(self.plan.populations)):
                 work.give(core, rank)
-            macs = core.go(self.threads, self._teams and log.n_lanes < self.threads)
+            macs = core.go(self.threads, self._teams and record.n_lanes < self.threads)
             work.collect(macs, core.weights(work.dweights, work.fresh, self.threads), inputs)
         gradients = Gradients(work.parameters(), work.inputs, counters=work.counters())
+        if events:
+            gradients.events = {name: {"value": found} for name, found in work.event_gradients()}
         if initial:
             gradients.initial = {
                 p.name: work.initial_gradient(rank) for rank, p in enumerate(self.plan.populations)
             }
         return gradients
 
-    def _check(self, log: EventLog) -> None:
-        mine = self.plan.description
-        if log.network is not mine:
-            for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):
-                if log.network.get(part) != mine.get(part):
-                    raise GradientError(
-                        "log",
-                        f"its {part} are not those of the plan",
-                        "replay a log on the plan that recorded it",
-                    )
-        plan = self.plan
-        for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
-            member = log.populations.get(population.name)
-            whole = member is not None and member.initial.keys() >= set(STATES[kernel])
-            if population.emits and member is not None:
-                carried = member.carried
-                whole &= member.events is not None and carried is not None and carried.n_steps == history
-            if not whole:
-                raise GradientError(
-                    f"log of '{population.name}'",
-                    "it lacks events, those before the window, or initial states",
-                    "replay a log that Simulation.run made",
-                )
-
-    def _losses(self, log: EventLog, losses: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray]]:
-        """Loss gradients by population and kind (state, y, o)."""
-        parts: dict[str, dict[str, NDArray]] = {}
-        for key, given in losses.items():
-            name, _, kind = key.partition(".")
-            if name not in self.plan.rank or kind not in ("", "y", "o"):
-                raise GradientError(
-                    f"loss '{key}'",
-                    "no such place",
-                    f"use a name among {list(self.plan.rank)}, or name.y, name.o of those that send",
-                )
-            population = self.plan.network[name]
-            if kind not in population.losses:
-                raise GradientError(
-                    f"loss '{key}'",
-                    f"{population!r} has none",
-                    "readouts have a state, delta units a state and .y, EGRU a state, .y and .o",
-                )
-            try:
-                array = np.ascontiguousarray(given, self.plan.dtype)
-            except (TypeError, ValueError):
-                raise GradientError(
-                    f"loss '{key}'", f"{type(given).__name__} is not an array of numbers", "give floats"
-                ) from None
-            shape = (log.n_steps, log.n_lanes, population.n_units)
-            sent = log[name].events if kind == "y" and population.sends == "changes" else None
-            if array.shape != shape and (sent is None or array.shape != (len(sent),)):
-                per_event = "" if sent is None else f", or {(len(sent),)}: one for each event"
-                raise GradientError(
-                    f"loss '{key}'",
-                    f"gradient has shape {array.shape}",
-                    f"give {shape}: steps, lanes, units{per_event}",
-                )
-            wrong = first_beyond(array)
-            if wrong >= 0:
-                where = tuple(int(i) for i in np.unravel_index(wrong, array.shape))
-                raise GradientError(
-                    f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
-                )
-            if sent is not None and array.shape == shape:
-                array = array.reshape(-1, population.n_units)[sent.bucket, sent.unit]
-            parts.setdefault(name, {})[kind or "state"] = array
-        if not parts:
-            raise GradientError("losses", "none given", "give at least one, such as {'answer': dloss}")
-        return parts
-
-    def _tapes(self, work: _Work) -> list[NDArray | None] | None:
-        """The tape of every population: the log's, or made again; None where checkpoints save the memory."""
-        log = work.log
-        members = [log[p.name] for p in self.plan.populations]
-        whole = all(
-            not TAPES[kernel] or (member.tape is not None and member.tape_fields == TAPES[kernel])
-            for member, kernel in zip(members, self.plan.kernels, strict=True)
-        )
-        if whole:
-            return [member.tape for member in members]
-        if log.checkpoint is None:
-            return self._run_again(work, _Piece(0, log.n_steps, 0, log.lengths))
-        return None
-
-    def _run_again(self, work: _Work, piece: _Piece) -> list[NDArray | None]:
+    def _run_again(self, work: _Work, piece: Piece) -> list[NDArray | None]:
         core = Forward(self.plan.table, piece.lengths, piece.n_steps)
         bases: list[NDArray | None] = self.plan.bases()
         tapes: list[NDArray | None] = []
         for rank, kernel in enumerate(self.plan.kernels):
             tape, given, history = None, kernel in SOURCES, self.plan.history[rank]
-            events = work.events_of(rank, piece)
+            events = work.log.events(rank, piece)
             if events is not None:
                 known = events if given else events.window(0, history)
                 core.give_events(rank, history, known.ptr, known.unit, known.value, given)
@@ -250,11 +191,11 @@ class Adjoint:
                 if TAPES[kernel]:
                     shape = piece.n_steps, len(piece.lengths), len(TAPES[kernel]), -1
                     tape = np.zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
-                core.give_arrays(rank, bases[rank], work.states_before(rank, piece), tape)
+                core.give_arrays(rank, bases[rank], work.log.states(rank, piece), tape)
             tapes.append(tape)
         work.count("macs_rerun", core.go(self.threads, self._teams and len(piece.lengths) < self.threads))
         for rank, population in enumerate(self.plan.populations):
-            events, history = work.events_of(rank, piece), self.plan.history[rank]
+            events, history = work.log.events(rank, piece), self.plan.history[rank]
             if events is not None and population.kernel not in SOURCES:
                 again = Events(population.n_units, events.n_lanes, piece.n_steps, *core.collect(rank))
                 if not again.equal(events.window(history, history + piece.n_steps)):
@@ -266,46 +207,11 @@ class Adjoint:
         return tapes
 
 
-@dataclass
-class _Piece:
-    """Steps ``start`` to ``start + n_steps`` of a log; the last ``n_done`` of them have been replayed before.
-
-    They are at hand because delayed events of this piece arrive in them.
-    """
-
-    start: int
-    n_steps: int
-    n_done: int
-    lengths: NDArray[np.int64]
-
-    @property
-    def stop(self) -> int:
-        """Where the steps to replay end."""
-        return self.start + self.n_steps - self.n_done
-
-
-def _pieces(log: EventLog, plan: Plan) -> Iterator[_Piece]:
-    """The stretches between checkpoints, last one first, or as long as their D is not too large."""
-    history, every = max(plan.history), log.checkpoint
-    if every is None:
-        step_bytes = log.n_lanes * plan.dtype.itemsize * sum(n_in for n_in, _ in plan.sizes)
-        every = max(PIECE_BYTES // max(step_bytes, 1), history, 1)
-        if log.n_steps <= 2 * every:
-            every = max(log.n_steps, 1)
-    if every >= log.n_steps:
-        yield _Piece(0, log.n_steps, 0, log.lengths)
-        return
-    for start in range((log.n_steps - 1) // every * every, -1, -every):
-        stop = min(start + every, log.n_steps)
-        end = min(stop + history, log.n_steps)
-        yield _Piece(start, end - start, end - stop, np.clip(log.lengths - start, 0, end - start))
-
-
 class _Work:
     """The arrays of one replay: filled by the core piece by piece, then read out by parameter name."""
 
-    def __init__(self, plan: Plan, log: EventLog, losses: dict[str, dict[str, NDArray]], inputs: bool):
-        self.plan, self.log, self.losses = plan, log, losses
+    def __init__(self, plan: Plan, log: Recorded | RecordedFile, inputs: bool, sent: bool):
+        self.plan, self.log = plan, log
         n_lanes = log.n_lanes
         self.lane_steps = sum(log.lengths.tolist())
         self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
@@ -327,28 +233,16 @@ class _Work:
         if inputs:
             shape = log.n_steps, n_lanes
             self.inputs = {p.name: np.zeros((*shape, p.n_units), plan.dtype) for p in plan.sources}
-        self.events = [self._all_events(log[p.name]) for p in plan.populations]
+        # dL/d(payload) by piece, the last one first, of populations that send.
+        self.dsent: dict[int, list[NDArray]] = {}
+        if sent:
+            self.dsent = {rank: [] for rank, p in enumerate(plan.populations) if p.emits}
         self.D: list[NDArray] = []
         self.fresh = True
 
     # -- a piece -------------------------------------------------------------------------------------------
 
-    def events_of(self, rank: int, piece: _Piece) -> Events | None:
-        """What a population sent in a piece and in the steps before it that its delays reach back to."""
-        events = self.events[rank]
-        if events is None or piece.n_steps == self.log.n_steps:
-            return events
-        return events.window(piece.start, piece.start + piece.n_steps + self.plan.history[rank])
-
-    def states_before(self, rank: int, piece: _Piece) -> NDArray:
-        """The states before a piece as the core holds them, shape (n_lanes, n_state); a copy."""
-        member = self.log[self.plan.populations[rank].name]
-        if piece.start and member.checkpoints is not None and self.log.checkpoint is not None:
-            return member.checkpoints[piece.start // self.log.checkpoint].copy()
-        states = [member.initial[name] for name in STATES[self.plan.kernels[rank]]]
-        return np.concatenate(states, axis=1, dtype=self.plan.dtype)
-
-    def turn_to(self, piece: _Piece, tapes: list[NDArray | None], sources: bool) -> None:
+    def turn_to(self, piece: Piece, tapes: list[NDArray | None], sources: bool) -> None:
         """Make room for a piece; what is known of D at its end comes from the piece behind it."""
         n_lanes, self.fresh = self.log.n_lanes, not self.D
         known = [later[: piece.n_done].copy() for later in self.D]
@@ -356,6 +250,8 @@ class _Work:
         # Lanes that end early leave the rest of D unwritten.
         make = np.empty if min(piece.lengths.tolist()) == piece.n_steps else np.zeros
         self.piece, self.tapes, self.sources = piece, tapes, sources
+        self.events = [self.log.events(rank, piece) for rank in range(len(self.plan.populations))]
+        self.losses = self.log.losses(piece)
         self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
         if piece.n_done:
             for mine, steps in zip(self.D, known, strict=True):
@@ -363,9 +259,11 @@ class _Work:
 
     def give(self, core: Backward, rank: int) -> None:
         """Hand the arrays of one population to the core."""
-        population, events, piece = self.plan.populations[rank], self.events_of(rank, self.piece), self.piece
+        population, events, piece = self.plan.populations[rank], self.events[rank], self.piece
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
+            if rank in self.dsent:
+                self._give_sent(core, rank, events)
         if population.kernel == "source":
             return
         steps = slice(piece.start, piece.start + piece.n_steps)
@@ -374,15 +272,11 @@ class _Work:
             shape = piece.n_steps, self.log.n_lanes, population.n_units
             line = self.inputs.get(population.name)
             core.give_line(rank, np.zeros(shape, self.plan.dtype) if line is None else line[steps])
-        losses = {kind: loss[steps] for kind, loss in self.losses.get(population.name, {}).items()}
-        sent = self.log[population.name].events
-        if "y" in losses and population.sends == "changes" and sent is not None:  # one number per event
-            rows = sent.ptr[[steps.start * sent.n_lanes, steps.stop * sent.n_lanes]]
-            losses["y"] = self.losses[population.name]["y"][slice(*rows)]
+        losses = self.losses.get(population.name, {})
         core.give_arrays(
             rank,
             self.tapes[rank],
-            self.states_before(rank, piece),
+            self.log.states(rank, piece),
             losses.get("state"),
             losses.get("y"),
             losses.get("o"),
@@ -397,6 +291,15 @@ class _Work:
             for index, projection in enumerate(self.plan.projections):
                 if projection.target is population and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
+
+    def _give_sent(self, core: Backward, rank: int, events: Events) -> None:
+        """Hand the core room for the gradients at a population's events, and keep those to be replayed."""
+        piece, n_lanes, history = self.piece, self.log.n_lanes, self.plan.history[rank]
+        steps = np.array([0, piece.stop - piece.start, piece.n_steps]) + history
+        first, stop, end = events.ptr[steps * n_lanes].tolist()
+        room = np.zeros(end - first, self.plan.dtype)
+        core.give_sent(rank, room)
+        self.dsent[rank].append(room[: stop - first])
 
     def count(self, name: str, macs: list[int]) -> None:
         """Add to the MACs of each projection."""
@@ -430,11 +333,18 @@ class _Work:
         weights = zip(self.plan.projections, self.dweights, strict=True)
         return found | {p.weight.name: gradient for p, gradient in weights}
 
+    def event_gradients(self) -> Iterator[tuple[str, NDArray]]:
+        """By name, the gradient at what each event carries, in order of the log."""
+        for rank, parts in self.dsent.items():
+            found = parts[0] if len(parts) == 1 else np.concatenate(parts[::-1])
+            parts.clear()
+            yield self.plan.populations[rank].name, found
+
     def counters(self) -> dict[str, Any]:
         """MACs, and backward-active units and their share of all, per population with thresholds.
 
-        Those of delta units are the ones that sent an event, for a source only if ``inputs`` or ``initial``
-        gradients were asked for.
+        Those of delta units are the ones that sent an event, for a source only if ``inputs``, ``initial`` or
+        ``events`` gradients were asked for.
         """
         active, beta = {}, {}
         lane_steps = max(self.lane_steps, 1)
@@ -491,7 +401,7 @@ class _Work:
     def _reset_gate(self, name: str, steps: slice) -> NDArray:
         """r of all units of a population in the paper's form, from the tape's input part and the events."""
         rank = self.plan.rank[name]
-        events, tape = self.events_of(rank, self.piece), self.tapes[rank]
+        events, tape = self.events[rank], self.tapes[rank]
         assert events is not None
         assert tape is not None
         total = tape[steps, :, 3].copy()
@@ -503,11 +413,6 @@ class _Work:
                 arriving = events.window(first, first + len(total)).to_dense()
                 total += _product(arriving, weight[:, n : 2 * n].T)
         return 0.5 + 0.5 * np.tanh(0.5 * total)  # the logistic function, without overflow
-
-    def _all_events(self, member: PopulationLog) -> Events | None:
-        if member.events is None or member.carried is None:
-            return None
-        return member.carried.then(member.events)
 
     def _senders(self, rank: int, events: Events) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Units whose events arrive at each (step, lane) of the window through any recurrent projection."""

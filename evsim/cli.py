@@ -375,6 +375,44 @@ def raster(
 
 
 @app.command()
+def view(
+    file: LogFile,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port on this machine.  [default: any that is free]", min=1, max=65535, show_default=False
+        ),
+    ] = None,
+    population: Annotated[
+        str | None,
+        typer.Option(
+            help="Population to show first.  [default: the one with most events]", show_default=False
+        ),
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address and open nothing.")
+    ] = False,
+) -> None:
+    """Show an event log in the browser: zoom and move over any number of events.
+
+    The page is served to this machine only, until Ctrl-C; its address has a secret part, which is new each
+    time.  A log that is still being written is followed.
+    """
+    from evsim.viewer.server import Server
+    from evsim.viewer.session import Session
+
+    with Session(file, population) as session, Server(session, port or 0) as server:
+        print(server.address, flush=True)
+        if not no_browser:
+            server.open_browser()
+        print("Ctrl-C stops", file=sys.stderr, flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+
+
+@app.command()
 def compare(
     first: LogFile,
     second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from evsim.continuous_run import Outcome, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
 from evsim.errors import GradientError
 from evsim.gradients import Gradients
+from evsim.population import Population
 from evsim.threads import usable_threads
 
 #: Lanes are summed in at most so many parts, whatever the number of threads.
@@ -61,6 +62,7 @@ class ContinuousAdjoint:
         *,
         inputs: bool = False,
         initial: bool = False,
+        events: bool = False,
     ) -> Gradients:
         """Gradient of a loss whose derivatives at what a log holds are given.
 
@@ -78,6 +80,13 @@ class ContinuousAdjoint:
             payloads and times of external events.
         initial : bool
             Also give ``initial[population][state]``, shape (n_lanes, n_units).
+        events : bool
+            Also give ``events[name]["value"]`` and ``["time"]``, shape (n_events,), for every population that
+            sends: the gradient at the payload of each event of the log, and at its time, in 1/ms.  Both are
+            of the event on its way: the sender has sent it, and its reset and its gate stay where they were;
+            all targets receive another payload, or the same one earlier or later (as if the delays of this
+            one event were longer), and a loss at ``.time`` sees that too.  All that follows at the targets
+            follows by the rules of this replay.  Both are 0 where nothing arrives within the window.
 
         Raises
         ------
@@ -93,9 +102,11 @@ class ContinuousAdjoint:
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
         if inputs:
-            gradients.inputs = work.inputs()
+            gradients.inputs = work.at_events(self.plan.sources)
         if initial:
             gradients.initial = work.initial()
+        if events:
+            gradients.events = work.at_events(self.plan.populations)
         return gradients
 
     def _check(self, log: ContinuousLog) -> None:
@@ -280,12 +291,13 @@ class _Work:
                 found[projection.delay.name] = delay.sum(axis=0).reshape(shape).astype(dtype)
         return found
 
-    def inputs(self) -> dict[str, dict[str, NDArray]]:
-        """dL/d(payload) and dL/d(time) of external events."""
+    def at_events(self, populations: Iterable[Population]) -> dict[str, dict[str, NDArray]]:
+        """dL/d(payload) and dL/d(time) of what some populations sent."""
         found = {}
-        for population in self.plan.sources:
-            rows = self.rows[self.plan.rank[population.name]]
-            found[population.name] = {"value": self.at_value[rows], "time": self.at_time[rows]}
+        for population in populations:
+            if population.emits:
+                rows = self.rows[self.plan.rank[population.name]]
+                found[population.name] = {"value": self.at_value[rows], "time": self.at_time[rows]}
         return found
 
     def initial(self) -> dict[str, dict[str, NDArray]]:

@@ -1,8 +1,8 @@
 """The record of a run in continuous time: what every population sent and when, and its states at samples.
 
-A log lives in memory; `ContinuousLog.save` and `ContinuousLog.open` go through `evsim.sonata_continuous`,
-which owns the file format.  Times are in ms from the start of the simulation; arrays are in the order
-(sample, lane, unit).
+A log lives in memory; `ContinuousLog.save` and `ContinuousLog.open` go through `evsim.log_writer` and
+`evsim.log_file`.  Times are in ms from the start of the simulation; arrays are in the order (sample, lane,
+unit).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ SAMPLED_STATE = {
 }
 #: Arrays that have a row for each sample.
 SAMPLED = ("state", "integral", "square")
+#: Columns that `Gradients.mark` writes beside the events.
+MARKED = ("gradient", "time_gradient")
 
 
 @dataclass(eq=False, repr=False)
@@ -57,6 +59,10 @@ class ContinuousPopulationLog(PopulationRecord):
         of the window, to each sample.
     thresholds : ndarray of float, shape (n_units,), or None
         Live, like all parameters of a log that was not read from a file.
+    gradient : ndarray of float64, shape (n_events,), or None
+        dL/d(payload) of each event, where `Gradients.mark` has written it.
+    time_gradient : ndarray of float64, shape (n_events,), or None
+        dL/d(time) in 1/ms, likewise.
     """
 
     name: str
@@ -68,6 +74,8 @@ class ContinuousPopulationLog(PopulationRecord):
     integral: NDArray[np.float64] | None = None
     square: NDArray[np.float64] | None = None
     thresholds: NDArray | None = None
+    gradient: NDArray[np.float64] | None = None
+    time_gradient: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         what = "no events" if self.events is None else repr(self.events)
@@ -111,14 +119,14 @@ class ContinuousPopulationLog(PopulationRecord):
         return row | timed_summary_row(self.events)
 
     def equal(self, other: ContinuousPopulationLog) -> bool:
-        """Whether events, initial states, thresholds and samples have the same bits."""
+        """Whether events, initial states, thresholds, samples and gradients have the same bits."""
         mine, theirs = self.events, other.events
         return (
             (self.name, self.kind, self.n_units) == (other.name, other.kind, other.n_units)
             and (mine is theirs if mine is None or theirs is None else mine.equal(theirs))
             and same_arrays(self.initial, other.initial)
             and same(self.thresholds, other.thresholds)
-            and all(same(getattr(self, name), getattr(other, name)) for name in SAMPLED)
+            and all(same(getattr(self, name), getattr(other, name)) for name in (*SAMPLED, *MARKED))
         )
 
 
@@ -227,10 +235,9 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
         LogError
             The file exists, or cannot be written.
         """
-        from evsim.sonata_continuous import write
+        from evsim.log_writer import write_whole
 
-        self.complete_provenance()
-        return write(self, path, overwrite=overwrite)
+        return write_whole(self, path, overwrite=overwrite)
 
     @classmethod
     def open(cls, path: str | Path) -> ContinuousLog:
@@ -241,11 +248,14 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
         LogError
             The file is missing, foreign, damaged or inconsistent, or of a run in steps.
         """
-        from evsim.sonata_continuous import read
+        from evsim.log_file import LogFile
 
-        content = read(path)
-        members = content.pop("populations")
-        return cls({name: ContinuousPopulationLog(**member) for name, member in members.items()}, **content)
+        with LogFile(path) as file:
+            if not file.continuous:
+                raise LogError(f"log {str(path)!r}", "is of a run in steps", "open it with EventLog.open")
+            log = file.window()
+        assert isinstance(log, ContinuousLog)
+        return log
 
     def equal(self, other: ContinuousLog) -> bool:
         """Whether two logs hold the same run: the same bits in all that a file keeps."""

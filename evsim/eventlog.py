@@ -1,15 +1,15 @@
 """The record of a run: what every population sent, what its readouts held, and what is needed to replay it.
 
-A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.sonata`, which owns the file
-format.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the simulation: step
-``s`` of the window is at ``(start_step + s) * dt``.
+A log lives in memory; `EventLog.save` and `EventLog.open` go through `evsim.log_writer` and
+`evsim.log_file`.  Arrays are time-major: (step, lane, unit).  Times are in ms from the start of the
+simulation: step ``s`` of the window is at ``(start_step + s) * dt``.
 """
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class PopulationLog(PopulationRecord):
         Live, like all parameters of a log that was not read from a file.
     lengths : ndarray of int64, shape (n_lanes,), or None
         Steps of each lane; set by the `EventLog`.  None: all lanes are as long as the window.
+    gradient : ndarray of float, shape (n_events,), or None
+        dL/d(payload) of each event, where `Gradients.mark` has written it.
+    time_gradient
+        None: on a grid there is none.
     """
 
     name: str
@@ -71,6 +75,8 @@ class PopulationLog(PopulationRecord):
     checkpoints: NDArray | None = None
     thresholds: NDArray | None = None
     lengths: NDArray[np.int64] | None = None
+    gradient: NDArray | None = None
+    time_gradient: ClassVar[None] = None
 
     def __repr__(self) -> str:
         what = "no events" if self.events is None else repr(self.events)
@@ -150,8 +156,9 @@ class PopulationLog(PopulationRecord):
         )
 
     def equal(self, other: PopulationLog) -> bool:
-        """Whether events, carried events, initial states, thresholds and readouts' states have the same bits.
+        """Whether events, what was carried, initial states, thresholds, gradients and readouts' states agree.
 
+        To the last bit.
         States of units that send count only when both logs hold them: they follow from the events.
         """
         mine, theirs = self.state_name, other.state_name
@@ -161,6 +168,7 @@ class PopulationLog(PopulationRecord):
             and _same_events(self.carried, other.carried)
             and same_arrays(self.initial, other.initial)
             and same(self.thresholds, other.thresholds)
+            and same(self.gradient, other.gradient)
             and (mine == theirs if "v" in (mine, theirs) else True)
             and (mine is None or theirs is None or same(self.state, other.state))
         )
@@ -260,28 +268,27 @@ class EventLog(Log[PopulationLog]):
         LogError
             The file exists, or cannot be written.
         """
-        from evsim.sonata import write
+        from evsim.log_writer import write_whole
 
-        self.complete_provenance()
-        return write(self, path, overwrite=overwrite, states=states)
+        return write_whole(self, path, overwrite=overwrite, states=states)
 
     @classmethod
     def open(cls, path: str | Path) -> EventLog | ContinuousLog:
-        """Read a file made by `save`; that of a run in continuous time becomes a `ContinuousLog`.
+        """Read a file made by `save` or a `LogWriter`; that of a run in continuous time becomes a
+        `ContinuousLog`.
+
+        A file that is still being written, or whose writer was killed, is read as far as it is on disk; see
+        `LogFile` for files larger than memory.
 
         Raises
         ------
         LogError
             The file is missing, foreign, damaged or inconsistent.
         """
-        from evsim.sonata import read
-        from evsim.sonata_file import is_continuous
+        from evsim.log_file import LogFile
 
-        if is_continuous(path):
-            return ContinuousLog.open(path)
-        content = read(path)
-        members = {name: PopulationLog(**member) for name, member in content.pop("populations").items()}
-        return cls(members, **content)
+        with LogFile(path) as file:
+            return file.window()
 
     def figure(self, **options: Any) -> Figure:
         """Draw all populations that send events, stacked; options are those of `evsim.raster.figure`."""

@@ -6,13 +6,14 @@ its bytes.  Reading follows no links, opens no second file, and checks types, sh
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,14 @@ def new_file(
         The file exists and may not be replaced, or cannot be written.
     """
     target = Path(path)
-    _check_target(target, where, overwrite, error)
+    check_target(target, where, overwrite, error)
     hidden = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with h5py.File(hidden, "x", libver=LIBVER) as file:
             yield file
         with open(hidden, "rb") as written:
             os.fsync(written.fileno())  # the data must be on the disk before the name is
-        _check_target(target, where, overwrite, error)
+        check_target(target, where, overwrite, error)
         os.replace(hidden, target)
     except EvsimError:
         raise
@@ -64,7 +65,53 @@ def new_file(
         hidden.unlink(missing_ok=True)
 
 
-def _check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:
+def reserve(file: h5py.File, n_bytes: int) -> None:
+    """Have the disk set aside so many bytes behind the end of a file, or raise OSError.
+
+    HDF5 cannot close a file after a write to it has failed (a full disk, a quota): the process would crash at
+    its end.  So what is to be written gets its place first.
+    """
+    descriptor, size = file.id.get_vfd_handle(), file.id.get_filesize()
+    if not hasattr(os, "posix_fallocate"):
+        disk = os.fstatvfs(descriptor)
+        if disk.f_bavail * disk.f_frsize < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    try:
+        os.posix_fallocate(descriptor, size, n_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot
+            raise
+
+
+def close_written(file: h5py.File) -> None:
+    """Close a file, and give back what `reserve` has set aside and nothing was written to."""
+    descriptor = os.dup(file.id.get_vfd_handle())
+    try:
+        file.close()
+        head = os.pread(descriptor, 36, 0)  # superblock of version 3: flags at 11, end of file at 28
+        in_use, end = head[11], int.from_bytes(head[28:36], "little")
+        if not in_use and 0 < end < os.fstat(descriptor).st_size:  # else it is open here a second time
+            os.ftruncate(descriptor, end)
+    finally:
+        os.close(descriptor)
+
+
+def abandon(file: h5py.File) -> None:
+    """Close a file that cannot be written: it stays as it is, and what HDF5 still has goes nowhere."""
+    with suppress(Exception):
+        if hasattr(os, "memfd_create"):
+            nowhere = os.memfd_create("abandoned")
+        else:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
+        os.close(nowhere)
+    with suppress(Exception):
+        file.close()
+
+
+def check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:
+    """Raise ``error`` unless a file may be written there."""
     if "\0" in str(target):
         raise error(where, "the name holds a zero byte", "give another name")
     try:
@@ -115,6 +162,30 @@ def open_file(path: str | Path, where: str, error: type[EvsimError] = LogError) 
     LogError (or the type given as ``error``)
         The file is missing, not HDF5, cut short, or anything in it is not as it should be.
     """
+    reader = open_reader(path, where, error, swmr=False)
+    with reader.file, reader.guard():
+        yield reader
+
+
+def open_reader(
+    path: str | Path, where: str, error: type[EvsimError] = LogError, swmr: bool = True
+) -> Reader:
+    """A `Reader` of the file at ``path``, to be closed by the caller.
+
+    Parameters
+    ----------
+    path : str or Path
+    where : str
+        What errors are about.
+    error : type
+    swmr : bool
+        Whether another process may be writing the file, or may have been killed doing so.
+
+    Raises
+    ------
+    LogError (or the type given as ``error``)
+        The file is missing, not HDF5, or cut short.
+    """
     try:
         there = Path(path).is_file()
         with open(path, "rb") if there else open(os.devnull, "rb") as raw:
@@ -129,18 +200,23 @@ def open_file(path: str | Path, where: str, error: type[EvsimError] = LogError) 
     if foreign:
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
     try:
-        file = h5py.File(path, "r", libver=LIBVER)
+        file = _open(path, swmr)
     except OSError as cause:
-        raise error(
-            where, f"cannot be opened: {one_line(cause)}", "it is cut short, or being written"
-        ) from cause
-    with file:
-        try:
-            yield Reader(where, file, size, error)
-        except EvsimError:
-            raise
-        except Exception as cause:  # a damaged file may make HDF5 raise nearly anything
-            raise error(where, f"cannot be read: {one_line(cause)}", DAMAGED) from cause
+        remedy = "it is cut short, or damaged" if swmr else "it is cut short, or being written"
+        raise error(where, f"cannot be opened: {one_line(cause)}", remedy) from cause
+    return Reader(where, file, size, error)
+
+
+def _open(path: str | Path, swmr: bool) -> h5py.File:
+    if not swmr:
+        return h5py.File(path, "r", libver=LIBVER)
+    try:
+        return h5py.File(path, "r", swmr=True)
+    except OSError as cause:
+        try:  # formats before 1.10 know no SWMR; what is in such a file is for the reader to say
+            return h5py.File(path, "r", libver=LIBVER)
+        except OSError:
+            raise cause from None
 
 
 class Reader:
@@ -151,6 +227,26 @@ class Reader:
 
     def __init__(self, where: str, file: h5py.File, size: int, error: type[EvsimError] = LogError):
         self.where, self.file, self.size, self.error = where, file, size, error
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Whatever goes wrong in the block becomes one error."""
+        try:
+            yield
+        except EvsimError:
+            raise
+        except Exception as cause:  # a damaged file may make HDF5 raise nearly anything
+            if not self.file:
+                raise self.error(self.where, "is closed", "open it again") from cause
+            raise self.error(self.where, f"cannot be read: {one_line(cause)}", DAMAGED) from cause
+
+    def look_again(self) -> None:
+        """Note the present size of a file that grows."""
+        self.size = os.path.getsize(self.file.filename)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
     def fail(self, problem: str, remedy: str = DAMAGED) -> EvsimError:
         """An error to raise."""
@@ -177,15 +273,23 @@ class Reader:
             The shape it must have.
         """
         dataset = self._entry(parent, name, h5py.Dataset)
+        self._check_type(dataset, kinds)
         dtype = dataset.dtype
-        if dtype.kind not in kinds or dtype.itemsize > 8 or (dtype.kind == "f" and dtype.itemsize < 4):
-            raise self.fail(f"{dataset.name} is of dtype {dtype}")
         if dataset.shape is None or (shape is not None and dataset.shape != shape):
             raise self.fail(f"{dataset.name} has shape {dataset.shape}, not {shape}")
         self._check_storage(dataset)
         array = np.asarray(dataset[()], order="C")
         self._check_sum(dataset, array.astype(dtype.newbyteorder("<"), copy=False).data)
         return array.astype(dtype.newbyteorder("="), copy=False)
+
+    def growing(self, parent: h5py.Group, name: str, kinds: str) -> h5py.Dataset:
+        """A chunked data set of this very file, of which nothing has been read."""
+        dataset = self._entry(parent, name, h5py.Dataset)
+        self._check_type(dataset, kinds)
+        self._check_place(dataset)
+        if not dataset.shape or dataset.chunks is None or math.prod(dataset.chunks) > LARGEST_CHUNK:
+            raise self.fail(f"{dataset.name} is stored in chunks of {dataset.chunks}")
+        return dataset
 
     def column(self, parent: h5py.Group, name: str, kinds: str) -> NDArray:
         """A data set of one dimension and any length."""
@@ -243,10 +347,18 @@ class Reader:
             raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
         return found
 
-    def _check_storage(self, dataset: h5py.Dataset) -> None:
-        """Raise unless the bytes that a data set claims are in this very file."""
+    def _check_type(self, dataset: h5py.Dataset, kinds: str) -> None:
+        dtype = dataset.dtype
+        if dtype.kind not in kinds or dtype.itemsize > 8 or (dtype.kind == "f" and dtype.itemsize < 4):
+            raise self.fail(f"{dataset.name} is of dtype {dtype}")
+
+    def _check_place(self, dataset: h5py.Dataset) -> None:
         if dataset.is_virtual or dataset.external:
             raise self.fail(f"{dataset.name} keeps its data in another file", "put the data itself there")
+
+    def _check_storage(self, dataset: h5py.Dataset) -> None:
+        """Raise unless the bytes that a data set claims are in this very file."""
+        self._check_place(dataset)
         stored, chunks = dataset.id.get_storage_size(), dataset.chunks
         if chunks is None:
             whole = dataset.nbytes <= stored

@@ -14,6 +14,7 @@ from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
 from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
+from evsim.edits import Edits
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events, as_floats
@@ -25,6 +26,8 @@ from evsim.threads import usable_threads
 
 #: What the stimulus of one source may be; see `Simulation.run`.
 Stimulus = Events | ArrayLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
+#: Edits of one population, as the core takes them, and room to count by lane those that took place.
+Change = tuple[NDArray[np.int64], NDArray[np.int32], NDArray, NDArray, NDArray[np.int64]]
 #: Largest value of a line by float type, so that a change, and what is made of it, is finite too.
 LARGEST = {np.dtype(name): float(np.finfo(name).max) / 4 for name in ("float32", "float64")}
 
@@ -84,6 +87,7 @@ class Simulation:
         lengths: ArrayLike | None = None,
         tape: bool = True,
         checkpoint: int | None = None,
+        edits: Mapping[str, Edits] | None = None,
     ) -> EventLog:
         """Run and return the log of what happened.
 
@@ -109,6 +113,11 @@ class Simulation:
             Record no tape but the states before every so many steps (1 to 7 numbers per unit and lane): a
             replay computes the tape of one such stretch at a time.  A third more time for far less memory;
             the square root of the number of steps is a good choice.
+        edits : mapping of population name to `Edits`, optional
+            Change single events on their way, or take them out: what all targets receive is another, while
+            the sender has sent what it sent.  The log holds what arrives; ``counters["edits"]`` the number of
+            edited events of each population, fewer than asked for where one does not come about.  Such a log
+            cannot be replayed.
 
         Raises
         ------
@@ -117,7 +126,7 @@ class Simulation:
         """
         if checkpoint is not None and not (isinstance(checkpoint, (int, np.integer)) and checkpoint > 0):
             raise StimulusError("run", f"checkpoint {checkpoint!r}", "give a number of steps, at least 1")
-        given, steps, n_steps = self._prepare(stimulus, duration, lengths, carry)
+        given, steps, n_steps, changes = self._prepare(stimulus, duration, lengths, carry, edits)
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
         logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
@@ -126,7 +135,10 @@ class Simulation:
             if checkpoint is not None and self.plan.kernels[rank] not in SOURCES:
                 count = (n_steps + checkpoint - 1) // checkpoint
                 log.checkpoints = np.zeros((count, n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
-        macs = self._forward(logs, given, steps, n_steps, checkpoint)
+        macs = self._forward(logs, given, steps, n_steps, checkpoint, changes)
+        counters = self._counters(logs, lane_steps, macs)
+        if changes:
+            counters["edits"] = {name: sum(change[-1].tolist()) for name, change in changes.items()}
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
             logs,
@@ -135,7 +147,7 @@ class Simulation:
             n_steps=n_steps,
             n_lanes=n_lanes,
             lengths=steps,
-            counters=self._counters(logs, lane_steps, macs),
+            counters=counters,
             network=self.plan.description,
             parameters=self.plan.parameters,
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
@@ -157,7 +169,7 @@ class Simulation:
             Event values of the populations that send, states of the readouts.
         """
         stimulus = {name: _one_step(data) for name, data in self._by_source(stimulus).items()}
-        given, steps, _ = self._prepare(stimulus, self.plan.dt, None, True)
+        given, steps, _, _ = self._prepare(stimulus, self.plan.dt, None, True)
         logs = self._blank(1, len(steps), True, False, given)
         self._forward(logs, given, steps, 1)
         self.time_step += 1
@@ -169,14 +181,23 @@ class Simulation:
     # -- the pieces of a run, in order ---------------------------------------------------------------------
 
     def _prepare(
-        self, stimulus: Any, duration: float | None, lengths: ArrayLike | None, carry: bool
-    ) -> tuple[dict[str, Events | NDArray], NDArray[np.int64], int]:
-        """The encoded stimulus, the steps of each lane and of the window; the state is ready to go on."""
+        self,
+        stimulus: Any,
+        duration: float | None,
+        lengths: ArrayLike | None,
+        carry: bool,
+        edits: Mapping[str, Edits] | None = None,
+    ) -> tuple[dict[str, Events | NDArray], NDArray[np.int64], int, dict[str, Change]]:
+        """The encoded stimulus, the steps of each lane and of the window, edits; the state is ready to go on.
+
+        Edits of what a source was told to send are in its stimulus already.
+        """
         given = self._by_source(stimulus)
         n_steps, n_lanes = self._window(given, duration, lengths)
         encoded = self._encode(given, n_steps, n_lanes)
         # All that can be wrong with the input is found before the present state is touched.
         steps = _lengths(lengths, n_steps, n_lanes)
+        changes = self._changes(edits or {}, encoded, n_lanes, n_steps)
         if not carry or not self.n_lanes:
             self._begin(n_lanes)
         elif n_lanes != self.n_lanes:
@@ -185,7 +206,32 @@ class Simulation:
                 f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
                 "reset(), or keep the lanes",
             )
-        return encoded, steps, n_steps
+        return encoded, steps, n_steps, changes
+
+    def _changes(
+        self, edits: Mapping[str, Edits], given: dict[str, Events | NDArray], n_lanes: int, n_steps: int
+    ) -> dict[str, Change]:
+        """Edits as the core takes them, with room to count; those of given events are made here and now."""
+        senders = {p.name: p for p in self.plan.populations if p.emits}
+        changes = {}
+        for name, edit in edits.items():
+            if name not in senders or not isinstance(edit, Edits):
+                raise StimulusError(
+                    f"edits of '{name}'", repr(edit), f"give Edits of some of {sorted(senders)}"
+                )
+            if self.plan.network.fixed_point is not None and (edit.factor.any() or edit.shift.any()):
+                raise StimulusError(
+                    f"edits of '{name}'",
+                    "payloads in fixed point cannot be anything",
+                    "take events out (factor 0, shift 0)",
+                )
+            n_units, stimulus = senders[name].n_units, given.get(name)
+            table = edit.table(n_units, n_lanes, n_steps, self.plan.dtype, f"edits of '{name}'")
+            edited = np.zeros(n_lanes, np.int64)
+            if isinstance(stimulus, Events):
+                given[name], edited[0] = edit.apply(stimulus)
+            changes[name] = *table, edited
+        return changes
 
     def _by_source(self, stimulus: Any) -> Mapping[str, Any]:
         """The data by the name of their source; they may come without a name if there is but one."""
@@ -285,6 +331,7 @@ class Simulation:
         lengths: NDArray[np.int64],
         n_steps: int,
         checkpoint: int | None = None,
+        changes: Mapping[str, Change] | None = None,
     ) -> list[int]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         core = Forward(self.plan.table, lengths, n_steps)
@@ -300,6 +347,8 @@ class Simulation:
                 core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
                 if stimulus is not None:
                     core.give_line(rank, stimulus)
+                if changes and population.name in changes:
+                    core.give_edits(rank, *changes[population.name])
                 checkpoints = logs[population.name].checkpoints
                 if checkpoint is not None and checkpoints is not None:
                     core.give_checkpoints(rank, checkpoint, checkpoints)

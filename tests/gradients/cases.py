@@ -311,6 +311,22 @@ CORNERS = [
 ALL = MATRIX + TANGLES + DELTA_MATRIX + DELTA_TANGLES + CORNERS
 
 
+def before_window(log, network) -> dict[str, dict[str, np.ndarray]]:
+    """What a log says about the time before its window, as the reference wants it."""
+    initial = {}
+    for name, population in network.populations.items():
+        member = log[name]
+        initial[name] = {key: np.array(member.initial[key]) for key in population.states}
+        if population.emits:
+            y = np.zeros((history(network, population), log.n_lanes, population.n_units))
+            sent = member.carried.to_dense()
+            y[len(y) - len(sent) :] = sent
+            if "y" in member.initial:
+                y[-1] = member.initial["y"]
+            initial[name]["y"] = y
+    return initial
+
+
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference over largest expected value; with nothing expected, the largest value."""
     assert got.shape == expected.shape, (got.shape, expected.shape)

@@ -9,7 +9,7 @@ import scipy.sparse
 
 from evsim.adjoint import Adjoint
 from evsim.events import Events
-from evsim.reference import Run, backpropagate, history, simulate
+from evsim.reference import Run, backpropagate, simulate
 from evsim.simulation import Simulation
 from gradients.cases import (
     ALL,
@@ -17,6 +17,7 @@ from gradients.cases import (
     N_LANES,
     N_STEPS,
     Case,
+    before_window,
     check_differences,
     deciding,
     gradient_errors,
@@ -38,22 +39,6 @@ def run_both(case: Case, tape: bool = True):
     log = simulation.run(stimulus, carry=True, lengths=case.lengths, tape=tape)
     run = simulate(net, stimulus, N_STEPS, N_LANES, before_window(log, net), case.lengths)
     return log, run, simulation.plan
-
-
-def before_window(log, network) -> dict[str, dict[str, np.ndarray]]:
-    """What a log says about the time before its window, as the reference wants it."""
-    initial = {}
-    for name, population in network.populations.items():
-        member = log[name]
-        initial[name] = {key: np.array(member.initial[key]) for key in population.states}
-        if population.emits:
-            y = np.zeros((history(network, population), log.n_lanes, population.n_units))
-            sent = member.carried.to_dense()
-            y[len(y) - len(sent) :] = sent
-            if "y" in member.initial:
-                y[-1] = member.initial["y"]
-            initial[name]["y"] = y
-    return initial
 
 
 def state_macs(run: Run, active: dict[str, np.ndarray]) -> tuple[dict[str, int], dict[str, int]]:

@@ -57,6 +57,10 @@ class TorchNetwork:
         self.weights = {name: self._weight(p) for name, p in network.projections.items()}
         self.values = {}  # (population, quantity) -> one tensor (lanes, units) a step
         self.past = {}  # population -> what it sent, from before the run on
+        # What is added to that on its way to the targets.
+        senders = [p for p in network.populations.values() if p.emits]
+        shape = self.n_steps, self.n_lanes
+        self.transit = {p.name: self._leaf(np.zeros((*shape, p.n_units))) for p in senders}
         self._run()
 
     @staticmethod
@@ -111,8 +115,9 @@ class TorchNetwork:
     def _incoming(self, name, port, t):
         for p in self.network.projections.values():
             if p.target.name == name and p.port == port:
-                source = p.source.name
-                yield self.past[source][self.before[source] + t - p.delay_steps], self.weights[p.name]
+                source, sent = p.source.name, t - p.delay_steps
+                y = self.past[source][self.before[source] + sent]
+                yield y + self.transit[source][sent] if sent >= 0 else y, self.weights[p.name]
 
     def _sum(self, name, port, t):
         """(lanes, gates, units)."""
@@ -190,7 +195,7 @@ class TorchNetwork:
         return torch.stack(self.values[name, quantity]).detach().numpy()
 
     def gradients(self, losses):
-        """Gradients by parameter name, with ``"inputs"`` and ``"initial"``.
+        """Gradients by parameter name, with ``"inputs"`` and ``"initial"``; also sets those of ``transit``.
 
         Parameters
         ----------
@@ -203,8 +208,10 @@ class TorchNetwork:
             name, _, quantity = key.partition(".")
             own = "v" if not self.network[name].emits else "h" if "h" in self.network[name].states else "c"
             value = torch.stack(self.values[name, quantity or own])
+            if quantity == "y":
+                value = value + self.transit[name]
             loss = loss + (value * torch.from_numpy(np.asarray(factor, np.float64)) * runs).sum()
-        leaves = [*self.parameters.values(), *self.inputs.values()]
+        leaves = [*self.parameters.values(), *self.inputs.values(), *self.transit.values()]
         leaves += [a for states in self.initial.values() for a in states.values()]
         for leaf in leaves:
             leaf.grad = torch.zeros_like(leaf)

@@ -73,7 +73,7 @@ def logs(draw):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(logs())
 def test_saved_and_opened_logs_are_equal(log):
     with tempfile.TemporaryDirectory() as folder, np.errstate(invalid="ignore", over="ignore"):

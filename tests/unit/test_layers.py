@@ -16,6 +16,7 @@ LEVELS = (
     (
         "evsim.events",
         "evsim.gradients",
+        "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
@@ -23,16 +24,20 @@ LEVELS = (
         "evsim.timed_events",
         "evsim.data.*",
     ),
+    ("evsim.event_table",),
     (
+        "evsim.edits",
+        "evsim.event_rows",
         "evsim.hdf5",
+        "evsim.log_format",
         "evsim.log",
         "evsim.loss",
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
-        "evsim.selection",
     ),
-    ("evsim.network", "evsim.sonata_file", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.selection",),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -40,14 +45,16 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
-        "evsim.sonata",
-        "evsim.sonata_continuous",
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
+    ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
+    ("evsim.log_file",),
+    ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
@@ -55,19 +62,32 @@ LEVELS = (
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
+    ("evsim.viewer.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
 
 
+#: What a log hands over to, inside its methods, when it is asked to go to disk or come from there.
+UPWARDS = {
+    (log, "evsim." + end)
+    for log in ("evsim.continuous_log", "evsim.eventlog")
+    for end in ("log_writer", "log_file")
+}
+
+
 def same_level_allowed(importer, imported):
-    """The few imports within one level."""
+    """The few imports within one level, or upwards."""
+    if (importer, imported) in UPWARDS:
+        return True
     if (importer, imported) in (
         ("evsim.projection", "evsim.population"),
         ("evsim.protocols.incremental_learning", "evsim.protocols.keyword_spotting"),
     ):
         return True
-    if within("evsim.data", importer) and within("evsim.data", imported):
+    if any(
+        within(package, importer) and within(package, imported) for package in ("evsim.data", "evsim.viewer")
+    ):
         return True
     return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package
 
