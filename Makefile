@@ -29,7 +29,7 @@ demo: $(VENV)/installed-base ## install the simulator and run the language model
 	@$(BIN)/evsim run language_model $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
-	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer and not browser" $(PYTEST_ARGS)
 
 test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch and readers of event logs (installs all)
 	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and not slow" $(PYTEST_ARGS)

@@ -107,12 +107,13 @@ class EventRows:
 
 def as_rows(events: Any, dt: float | None = None, start_step: int = 0) -> Any:
     """Events of any kind, a population of a log, or one of a file, to be read by rows."""
+    sends = getattr(events, "sends", getattr(events, "events", events) is not None)
+    if not sends:
+        what = f"a {events.kind} sends no events"
+        raise LogError(f"population '{events.name}'", what, "look at its state")
     if hasattr(events, "nodes"):
         return events
     if hasattr(events, "events"):  # a population of a log in memory
-        if events.events is None:
-            what = f"a {events.kind} sends no events"
-            raise LogError(f"population '{events.name}'", what, "look at its state")
         known = {name: getattr(events, name, None) for name in ("gradient", "time_gradient")}
         gradients = {name: column for name, column in known.items() if column is not None}
         clock = getattr(events, "dt", None), getattr(events, "start_step", 0)

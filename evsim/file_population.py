@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
@@ -220,8 +221,10 @@ class FilePopulation:
         if len(parts) == 1:
             return parts[0]
         names = parts[0].columns
-        joined = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
-        return EventTable(self.name, self.n_units, self.n_lanes, start, stop, **joined)
+        joined: dict[str, Any] = {
+            name: np.concatenate([part.columns[name] for part in parts]) for name in names
+        }
+        return replace(parts[0], **joined)
 
     def tables(
         self,

@@ -6,6 +6,7 @@ its bytes.  Reading follows no links, opens no second file, and checks types, sh
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import math
@@ -30,6 +31,9 @@ LIBVER = ("v108", "v108")
 CHUNK = 65536
 #: Elements of the largest chunk accepted on reading.
 LARGEST_CHUNK = 2**20
+#: How often to read metadata of a file that is being written, until its checksum is right.  HDF5 sleeps for
+#: 1, 2, 4 ... ns in between: in all for 0.1 s, and with the 100 times that it would take by itself, for ever.
+ATTEMPTS = 27
 DAMAGED = "the file is damaged or was edited: save it again"
 
 
@@ -208,15 +212,25 @@ def open_reader(
 
 
 def _open(path: str | Path, swmr: bool) -> h5py.File:
-    if not swmr:
+    if not (swmr and _is_being_written(path)):
         return h5py.File(path, "r", libver=LIBVER)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    # h5py does not offer this function of HDF5, but the library it has loaded does.
     try:
-        return h5py.File(path, "r", swmr=True)
-    except OSError as cause:
-        try:  # formats before 1.10 know no SWMR; what is in such a file is for the reader to say
-            return h5py.File(path, "r", libver=LIBVER)
-        except OSError:
-            raise cause from None
+        set_attempts = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
+    except (AttributeError, OSError):
+        pass
+    else:
+        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(ATTEMPTS))
+    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _is_being_written(path: str | Path) -> bool:
+    """Whether a file says that a process has it open for writing, or was killed before it could close it."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return len(head) == 12 and head[8] >= 3 and head[11] != 0  # version of the superblock, its flags
 
 
 class Reader:

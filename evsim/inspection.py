@@ -62,6 +62,8 @@ def describe(file: Any, bin_ms: float = BIN) -> dict[str, Any]:
         "complete": file.complete,
         "bytes": file.path.stat().st_size,
     }
+    if file.dt is None:
+        facts["samples"] = len(file.samples)
     rows = file.summary()
     described = [describe_population(file[row["population"]], row, bin_ms) for row in rows]
     return facts | {"populations": described, "counters": file.counters, "provenance": file.provenance}
@@ -104,11 +106,14 @@ def synchrony(population: Any, bin_ms: float = BIN, most: int = MOST_EVENTS) -> 
     Returns
     -------
     dict or None
-        ``chi``, ``bin_ms``, ``bins``, and ``events``, how many it is from.  None if no unit of any lane
-        varies, or there are fewer than two bins.
+        ``chi``, ``bin_ms``, ``bins``, ``events``, how many it is from, and ``whole``, whether these are all
+        (but for a last bin that is cut short).  None if no unit of any lane varies, or there are fewer than
+        two bins.
     """
     lengths = getattr(population, "lengths", None)
+    whole = population.n_events <= most
     if population.dt is not None and population.n_lanes == 1:
+        whole = True
         counts = np.diff(population.row_ptr).astype(np.float64)
         lane_squares, node_counts = np.array([counts @ counts]), population.unit_events.astype(np.float64)
         n_bins, found, node_squares = len(counts), population.n_events, node_counts.sum(axis=1)
@@ -121,7 +126,7 @@ def synchrony(population: Any, bin_ms: float = BIN, most: int = MOST_EVENTS) -> 
         node_counts = np.asarray(sums.node_counts).reshape(population.n_lanes, -1).astype(np.float64)
         node_squares, found = np.asarray(sums.node_squares), int(node_counts.sum())
         bins = np.full(population.n_lanes, float(n_bins))
-    if population.dt is not None and lengths is not None and found == population.n_events:
+    if population.dt is not None and lengths is not None and whole:
         bins = np.minimum(bins, np.asarray(lengths, np.float64))  # nothing happens after the end of a lane
     n_units = population.n_units
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -131,8 +136,8 @@ def synchrony(population: Any, bin_ms: float = BIN, most: int = MOST_EVENTS) -> 
     known = chi[(of_units > 1e-12) & (bins > 1)]
     if not known.size:
         return None
-    bin_ms = bin_ms if population.dt is None else population.dt
-    return {"chi": float(known.mean()), "bin_ms": bin_ms, "bins": int(n_bins), "events": found}
+    chi_of_all, width = float(known.mean()), bin_ms if population.dt is None else population.dt
+    return {"chi": chi_of_all, "bin_ms": width, "bins": int(n_bins), "events": found, "whole": whole}
 
 
 def regularity(population: Any, most: int = MOST_EVENTS) -> dict[str, Any] | None:
@@ -147,8 +152,8 @@ def regularity(population: Any, most: int = MOST_EVENTS) -> dict[str, Any] | Non
     Returns
     -------
     dict or None
-        ``cv``, ``units``: of how many (each lane's counted by itself), and ``events``, how many it is from.
-        None if there is no unit with `LEAST_INTERVALS` intervals.
+        ``cv``, ``units``: of how many (each lane's counted by itself), ``events``, how many it is from, and
+        ``whole``, whether these are all.  None if there is no unit with `LEAST_INTERVALS` intervals.
     """
     sums = counting.Intervals(population.n_lanes * population.n_units)
     found = 0
@@ -170,7 +175,8 @@ def regularity(population: Any, most: int = MOST_EVENTS) -> dict[str, Any] | Non
     counts, total, squares = (np.asarray(a)[enough] for a in (sums.counts, sums.sums, sums.squares))
     mean = total / counts
     cv = np.sqrt(np.maximum(squares / counts - mean**2, 0.0)) / mean
-    return {"cv": float(cv.mean()), "units": int(enough.sum()), "events": found}
+    whole = population.n_events <= most
+    return {"cv": float(cv.mean()), "units": int(enough.sum()), "events": found, "whole": whole}
 
 
 def windows(population: Any, most: int = MOST_EVENTS) -> list[slice]:

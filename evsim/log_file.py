@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -18,10 +19,11 @@ from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
 from evsim.file_population import ROWS, FilePopulation, step_at
-from evsim.hdf5 import Reader, open_reader
+from evsim.hdf5 import Reader, check_target, one_line, open_reader
 from evsim.journal import Journal
-from evsim.log_format import BLOCK, VERSION, duration_between
+from evsim.log_format import VERSION, duration_between
 from evsim.log_gradients import COLUMNS, write_gradients
+from evsim.log_writer import LogWriter, hidden_name
 
 
 class LogFile:
@@ -150,6 +152,12 @@ class LogFile:
         return self._journal.lengths
 
     @property
+    def samples(self) -> NDArray[np.float64]:
+        """Times at which states were sampled, in ms; of runs in continuous time."""
+        with self._read.guard():
+            return self._samples
+
+    @property
     def checkpoints(self) -> NDArray[np.int64]:
         """Steps, counted from the first of the file, before which all states are on file."""
         with self._read.guard():
@@ -247,23 +255,78 @@ class LogFile:
         """The run in memory, one window after the other, each of about so many events at most."""
         with self._read.guard():
             marks = self._marks(n_rows)
+        return self._cut(marks)
+
+    def _cut(self, marks: list[Any]) -> Iterator[EventLog | ContinuousLog]:
+        """The windows between marks."""
         for start, stop in pairwise(marks):
-            yield self._window_of_times(start, stop) if self.continuous else self.steps(int(start), int(stop))
+            yield self._window_of_times(start, stop) if self.continuous else self.steps(start, stop)
+
+    def copy(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write what is on file to another one that is complete, window by window, and return its path.
+
+        That is for files whose writer was killed, which SONATA's readers refuse.  Everything is kept: events,
+        gradients, states, checkpoints.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file appears there when it is whole, or not at all.
+        overwrite : bool
+            Whether an existing file may be replaced, even this one.
+
+        Raises
+        ------
+        LogError
+            A part of this file is damaged, or the other one exists or cannot be written.
+        """
+        path, where = Path(path), f"log {str(path)!r}"
+        check_target(path, where, overwrite, LogError)
+        with self._read.guard():
+            has_checkpoints = self._read.has(self._ours, "checkpoints")
+            marks = self._marks(ROWS)
+            if has_checkpoints:  # states are known where a window begins
+                inner = {step for step in self._checkpoints() if 0 < step < self.n_steps}
+                marks = [0, *sorted(inner.union(marks[1:-1])), self.n_steps]
+            samples = self._samples if self.continuous else None
+        hidden = hidden_name(path)
+        try:
+            kept = {"states": True, "checkpoints": has_checkpoints}
+            with LogWriter.of_known(hidden, where, samples, **kept) as writer:
+                for window in self._cut(marks):
+                    window.counters = {}
+                    writer.append(window)
+                writer.conclude(self.counters, self._journal.stop, self._journal.duration)
+            check_target(path, where, overwrite, LogError)
+            os.replace(hidden, path)
+        except OSError as error:
+            raise LogError(where, f"cannot be written: {one_line(error)}", "give another place") from error
+        finally:
+            hidden.unlink(missing_ok=True)
+        return path
+
+    def _checkpoints(self) -> list[int]:
+        """Steps, counted from the first, before which states are on file."""
+        group = self._read.group(self._ours, "checkpoints")
+        return (self._journal.array(group, "step", "i") - self.start_step).tolist()
 
     def _marks(self, n_rows: int) -> list[Any]:
-        """Where to cut into windows: times, or steps counted from the first."""
+        """Where to cut into windows, two at least: times, or steps counted from the first."""
         senders = [p for p in self.populations.values() if p.sends]
+        width = sum(p.n_units for p in self.populations.values()) * self.n_lanes
         if not self.continuous:
             total = sum((p.row_ptr for p in senders), np.zeros(self.n_steps + 1, np.int64))
             # states of a step take memory too
-            width = sum(p.n_units for p in self.populations.values()) * self.n_lanes
             size = total + np.arange(self.n_steps + 1) * max(width // 8, 1)
-            wanted = np.arange(1, -(-int(size[-1]) // n_rows)) * n_rows
-            return sorted({0, *np.searchsorted(size, wanted).tolist(), self.n_steps} | {self.n_steps})
-        times = np.concatenate([p.block_times[:: max(n_rows // BLOCK, 1)] for p in senders] or [np.zeros(0)])
-        every = max(len(senders), 1)
-        inner = np.unique(times)[every::every]
-        return [self.start, *inner[(inner > self.start) & (inner < self.stop)].tolist(), self.stop]
+            inner = np.searchsorted(size, _multiples(n_rows, size[-1]))
+            return [0, *sorted({*inner.tolist()} - {0, self.n_steps}), self.n_steps]
+        blocks = [(p.block_times, np.append(0, p.block_ends)) for p in senders]
+        times = np.unique(np.concatenate([self._samples, *(when for when, _ in blocks)]))
+        size = np.searchsorted(self._samples, times) * width
+        for when, ends in blocks:
+            size = size + ends[np.searchsorted(when, times)]
+        inner = times[np.searchsorted(size, _multiples(n_rows, size[-1] if len(size) else 0))]
+        return [self.start, *np.unique(inner[(inner > self.start) & (inner < self.stop)]).tolist(), self.stop]
 
     def _window_of_times(self, start: float, stop: float) -> ContinuousLog:
         with self._read.guard():
@@ -364,6 +427,11 @@ class LogFile:
             )
         first = min(max(first, self.start), self.stop)
         return first, min(max(last, first), self.stop)
+
+
+def _multiples(size: int, end: int) -> NDArray[np.int64]:
+    """Multiples of a size, up to but not including an end."""
+    return np.arange(size, int(end), size)
 
 
 def _check_version(read: Reader) -> None:

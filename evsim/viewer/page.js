@@ -39,6 +39,7 @@ let refining = 0;
 let frameAsked = false;
 let trouble = "";
 let drawnSize = "";
+let settled = false; // the picture holds all that the view needs
 
 // -- what is shown -------------------------------------------------------------------------------------------
 
@@ -65,10 +66,12 @@ function setView(wanted, byHand = true) {
 /** Draw what there is of the view, and ask for the rest. */
 function show() {
   if (!view) return;
+  $("overlay").dataset.state = "waiting";
+  $("overlay").dataset.view = [view.start, view.stop, view.low, view.high].join();
   drawSoon();
   remember();
   clearTimeout(refining);
-  if (isComplete(picture)) markDrawn();
+  if (isComplete(picture)) settled = true;
   else tiles.want({ refine: false });
 }
 
@@ -105,6 +108,7 @@ async function loadTile({ refine }, signal) {
   const asked = serial;
   const began = performance.now();
   const query = tileQuery(refine);
+  const asking = view;
   try {
     const tile = await askArrays("tile", query, signal);
     if (asked !== serial) return;
@@ -117,8 +121,8 @@ async function loadTile({ refine }, signal) {
     if (!$("hold").checked || scale?.name !== tile.colour) scale = picture.scale();
     trouble = "";
     status(tile, refine, performance.now() - began);
+    settled = same(asking, view);
     draw();
-    markDrawn();
     if (tiles.wish === null) refineSoon(tile, refine);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -149,10 +153,11 @@ function status(tile, refined, ms) {
   $("status").textContent = `${words} · ${Math.round(ms)} ms`;
 }
 
-/** For those who measure: the picture of the present view is on the screen. */
+/** For those who test and measure: the picture of the present view is on the screen. */
 function markDrawn() {
+  $("overlay").dataset.state = "drawn";
   performance.clearMarks("drawn");
-  performance.mark("drawn");
+  performance.mark("drawn", { detail: { coarse: picture.tile.coarse || !picture.tile.exact } });
 }
 
 function boxQuery(box) {
@@ -196,6 +201,10 @@ function draw() {
   states.want(view, Math.ceil(plot.frames.raster.width));
   describe();
   drawOverlay();
+  const { left, top, width, height } = plot.frames.raster;
+  $("overlay").dataset.raster = [left, top, width, height].join();
+  if (settled) markDrawn();
+  settled = false;
 }
 
 function describe() {

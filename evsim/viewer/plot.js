@@ -330,17 +330,10 @@ function stateTraces(context, frame, { traced }, colours) {
     const n = data.times.length;
     const y = (value) => frame.top + frame.height * (1 - (value - low) / (high - low));
     clipped(context, frame, () => {
-      context.lineWidth = 1.2;
-      context.lineJoin = "round";
       data.units.forEach((unit, u) => {
-        context.strokeStyle = colours.lines[chosen.indexOf(unit) % colours.lines.length] ?? colours.ink;
-        context.beginPath();
-        for (let k = 0; k < n; k++) {
-          const [x, i] = [frame.x(data.times[k]), u * n + k];
-          context.lineTo(x, y(data.low[i]));
-          if (data.high[i] !== data.low[i]) context.lineTo(x, y(data.high[i]));
-        }
-        context.stroke();
+        const colour = colours.lines[chosen.indexOf(unit) % colours.lines.length] ?? colours.ink;
+        const [lows, highs] = [data.low, data.high].map((all) => all.subarray(u * n, (u + 1) * n));
+        stateTrace(context, frame, data.times, lows, highs, y, colour);
       });
     });
     chosen.slice(0, 8).forEach((unit, u) => {
@@ -361,6 +354,27 @@ function stateTraces(context, frame, { traced }, colours) {
   }
   border(context, frame, colours);
   valueAxis(context, frame, low, high, [`${population}.${data?.state ?? "state"}`, `lane ${lane}`], colours);
+}
+
+/** A line through samples, or a bar for the range of each stretch of them: zigzags are slow to stroke. */
+function stateTrace(context, frame, times, lows, highs, y, colour) {
+  const n = times.length;
+  if (lows.every((low, k) => low === highs[k])) {
+    context.strokeStyle = colour;
+    context.lineWidth = 1.2;
+    context.beginPath();
+    for (let k = 0; k < n; k++) context.lineTo(frame.x(times[k]), y(lows[k]));
+    context.stroke();
+    return;
+  }
+  context.fillStyle = colour;
+  for (let k = 0; k < n; k++) {
+    const before = Math.max(k - 1, 0); // bars reach as far as those next to them
+    const [bottom, top] = [y(Math.min(lows[k], highs[before])), y(Math.max(highs[k], lows[before]))];
+    const left = frame.x(times[k]);
+    const width = k + 1 < n ? frame.x(times[k + 1]) - left : 1;
+    context.fillRect(left, top - 0.6, Math.max(width, 1), bottom - top + 1.2);
+  }
 }
 
 function valueAxis(context, frame, low, high, label, colours) {

@@ -51,7 +51,8 @@ export async function askArrays(route, query, signal) {
 
 /**
  * One request at a time, for the newest wish. A request that is overtaken by another wish is dropped, unless
- * it is about to be answered: otherwise nothing would be seen while the mouse moves.
+ * it is about to be answered: otherwise nothing would be seen while the mouse moves. A wish with `refine`,
+ * which may take long, is dropped at once.
  */
 export class Newest {
   constructor(run, patience = 120) {
@@ -74,7 +75,7 @@ export class Newest {
 
   #expire() {
     const running = this.running;
-    const left = this.patience - (performance.now() - running.began);
+    const left = running.patience - (performance.now() - running.began);
     setTimeout(() => {
       if (this.running === running && this.wish !== null) running.abort();
     }, Math.max(left, 0));
@@ -86,6 +87,7 @@ export class Newest {
       this.wish = null;
       const running = new AbortController();
       running.began = performance.now();
+      running.patience = wish.refine ? 0 : this.patience;
       this.running = running;
       try {
         await this.run(wish, running.signal);

@@ -16,7 +16,7 @@ from evsim.viewer.source import Check, Source
 MOST_MARKS = 20_000
 
 #: Rows of the file up to which a request reads them all: what a person does not notice.
-MOST_ROWS = 6_000_000
+MOST_ROWS = 2_500_000
 
 
 @dataclass(frozen=True)

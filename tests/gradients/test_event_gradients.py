@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from evsim import adjoint
+from evsim import recorded
 from evsim.adjoint import Adjoint
 from evsim.errors import GradientError
 from evsim.models import EGRU, EventSource, LinearReadout
@@ -176,7 +176,7 @@ def test_piece_by_piece(case, every, monkeypatch):
     log, net, _, simulation = carried_log(case)
     replay, losses = Adjoint(simulation.plan, **case.surrogate).replay, case.losses(net)
     whole = replay(log, losses, events=True)
-    monkeypatch.setattr(adjoint, "PIECE_BYTES", every * 100)
+    monkeypatch.setattr(recorded, "PIECE_BYTES", every * 100)
     pieces = replay(log, losses, events=True)
     kept, *_ = carried_log(case, checkpoint=every)
     checkpoints = replay(kept, losses, events=True)

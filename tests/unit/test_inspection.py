@@ -93,7 +93,7 @@ def test_regularity_is_that_of_each_unit(size, dt):
     found = regularity(from_rows(time, node, 2, 10, dt=dt, n_steps=80 if dt else 0))
     gaps = [np.diff(np.sort(time[node == k])) for k in range(20)]
     cvs = [gap.std() / gap.mean() for gap in gaps if len(gap) >= 5]
-    assert found == {"cv": pytest.approx(np.mean(cvs)), "units": len(cvs), "events": len(time)}
+    assert found == {"cv": pytest.approx(np.mean(cvs)), "units": len(cvs), "events": len(time), "whole": True}
 
 
 def test_a_clock_is_regular_and_a_poisson_process_is_not():
@@ -116,6 +116,7 @@ def test_of_many_events_a_part_is_read(dt):
     population = from_rows(time, node, 2, 10, dt=dt, n_steps=8000 if dt else 0, block=100)
     population.stop = 4000.0
     whole, part = synchrony(population), synchrony(population, most=4000)
+    assert (whole["whole"], part["whole"]) == (True, False)
     assert whole["events"] > 3 * part["events"] > 10_000
     assert part["chi"] == pytest.approx(whole["chi"], rel=0.1)
     whole, part = regularity(population), regularity(population, most=4000)
