@@ -2,6 +2,7 @@
 
 import { count, short, time as timeWords, withStep } from "./axes.js";
 import { palette, whenPaletteChanges } from "./colours.js";
+import { cellWords, eventWords, tip } from "./hover.js";
 import { NAMES, Plot } from "./plot.js";
 import { listen } from "./pointer.js";
 import { Lanes, makePicture, mostMarks } from "./raster.js";
@@ -227,7 +228,7 @@ function drawOverlay() {
     if (place.inRaster) words = under(place, pointer);
   }
   plot.drawOverlay({ pointer, box: selection.box, drawn: drawnBox });
-  tip(words);
+  tip($("tip"), words, place, $("overlay"));
 }
 
 /** What is under the pointer: an event, or a cell. */
@@ -237,7 +238,7 @@ function under(at, pointer) {
   const half = (info.dt ?? 0) / 2;
   const shown = (event) => {
     pointer.mark = { x: raster.x(event.time + half), y: raster.y(event.lane * n + event.unit + 0.5) };
-    return eventWords(event);
+    return eventWords(event, info, population);
   };
   if (at.event) return shown(at.event);
   if (picture?.kind === "marks") {
@@ -252,7 +253,7 @@ function under(at, pointer) {
   } else if (picture) {
     askNearest(at);
     const cell = picture.at(at.time, at.node);
-    if (cell) return cellWords(cell);
+    if (cell) return cellWords(cell, info, population, picture.tile.colour);
   }
   const node = Math.floor(at.node);
   return [timeWords(at.time, 1 / raster.perMs), `lane ${Math.floor(node / n)}, unit ${node % n}`].join("\n");
@@ -262,41 +263,6 @@ function askNearest(at) {
   if (at.asked) return;
   at.asked = true;
   nearest.want(at);
-}
-
-function eventWords(event) {
-  const resolution = info.dt ?? 1e-6;
-  const step = info.dt === null ? "" : ` (step ${count(event.time / info.dt)})`;
-  const lines = [`${withStep(event.time, resolution)} ms${step}`, `lane ${event.lane}, unit ${event.unit}`];
-  for (const name of population.colours) {
-    if (name in event) lines.push(`${NAMES[name]} ${short(event[name], 5)}`);
-  }
-  return lines.join("\n");
-}
-
-function cellWords(cell) {
-  const n = population.n_units;
-  const resolution = info.dt ?? (cell.stop - cell.start) / 10;
-  const [from, to] = [cell.first, cell.last].map((node) => (info.n_lanes > 1 ? `${Math.floor(node / n)}:${node % n}` : `${node % n}`));
-  const lines = [
-    `${withStep(cell.start, resolution)} to ${withStep(cell.stop, resolution)} ms`,
-    `${info.n_lanes > 1 ? "lane:unit" : "unit"} ${from}${from === to ? "" : ` to ${to}`}`,
-    `${count(cell.events)} event${cell.events === 1 ? "" : "s"}, ${short(cell.activity, 3)} ${info.dt === null ? "Hz" : "% active"}`,
-  ];
-  if (cell.mean !== null) lines.push(`mean ${NAMES[picture.tile.colour]} ${short(cell.mean, 4)}`);
-  return lines.join("\n");
-}
-
-function tip(words) {
-  const element = $("tip");
-  element.hidden = !words;
-  if (!words) return;
-  element.textContent = words;
-  const { clientWidth, clientHeight } = $("overlay");
-  const { offsetWidth, offsetHeight } = element;
-  const left = place.x + 16 + offsetWidth > clientWidth ? place.x - 16 - offsetWidth : place.x + 16;
-  const top = Math.min(Math.max(place.y + 14, 0), clientHeight - offsetHeight);
-  element.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
 }
 
 // -- the file ------------------------------------------------------------------------------------------------
