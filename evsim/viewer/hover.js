@@ -18,11 +18,14 @@ export function eventWords(event, info, population) {
 export function cellWords(cell, info, population, colour) {
   const n = population.n_units;
   const resolution = info.dt ?? (cell.stop - cell.start) / 10;
-  const [from, to] = [cell.first, cell.last].map((node) => (info.n_lanes > 1 ? `${Math.floor(node / n)}:${node % n}` : `${node % n}`));
+  const several = info.n_lanes > 1;
+  const name = (node) => (several ? `${Math.floor(node / n)}:${node % n}` : `${node % n}`);
+  const [from, to] = [name(cell.first), name(cell.last)];
+  const events = `${count(cell.events)} event${cell.events === 1 ? "" : "s"}`;
   const lines = [
     `${withStep(cell.start, resolution)} to ${withStep(cell.stop, resolution)} ms`,
-    `${info.n_lanes > 1 ? "lane:unit" : "unit"} ${from}${from === to ? "" : ` to ${to}`}`,
-    `${count(cell.events)} event${cell.events === 1 ? "" : "s"}, ${short(cell.activity, 3)} ${info.dt === null ? "Hz" : "% active"}`,
+    `${several ? "lane:unit" : "unit"} ${from}${from === to ? "" : ` to ${to}`}`,
+    `${events}, ${short(cell.activity, 3)} ${info.dt === null ? "Hz" : "% active"}`,
   ];
   if (cell.mean !== null) lines.push(`mean ${NAMES[colour]} ${short(cell.mean, 4)}`);
   return lines.join("\n");

@@ -9,7 +9,7 @@ import { Lanes, makePicture, mostMarks } from "./raster.js";
 import { askArrays, askFacts, Newest, Refused } from "./requests.js";
 import { Selection } from "./selection.js";
 import { States } from "./states.js";
-import { clamp, same, zoomed } from "./view.js";
+import { clamp, holds, same, zoomed } from "./view.js";
 
 /** CSS pixels of a cell, ms until a settled picture is refined, ms between looks at the file, pixels of reach. */
 const CELL = 2;
@@ -81,7 +81,7 @@ function isComplete(found) {
   if (found?.kind !== "marks" || found.serial !== serial) return false;
   const { window, tile } = found;
   const grown = view.stop > tile.stop || (tile.stop < info.stop && window.stop >= tile.stop);
-  return !grown && window.start <= view.start && window.stop >= view.stop && window.low <= view.low && window.high >= view.high;
+  return !grown && holds(window, view);
 }
 
 /** The population, lane or colour has changed: nothing that was loaded fits any more. */
@@ -114,11 +114,9 @@ async function loadTile({ refine }, signal) {
     const tile = await askArrays("tile", query, signal);
     if (asked !== serial) return;
     const window = { start: query.start, stop: query.stop, low: query.low, high: query.high };
-    picture = Object.assign(makePicture(tile, window, new Lanes(info.dt, population.n_units, info.lane_stops)), { serial });
-    const all = bounds();
-    if (window.start <= all.start && window.stop >= all.stop && window.low <= all.low && window.high >= all.high) {
-      backdrop = picture;
-    }
+    const lanes = new Lanes(info.dt, population.n_units, info.lane_stops);
+    picture = Object.assign(makePicture(tile, window, lanes), { serial });
+    if (holds(window, bounds())) backdrop = picture;
     if (!$("hold").checked || scale?.name !== tile.colour) scale = picture.scale();
     trouble = "";
     status(tile, refine, performance.now() - began);
@@ -172,7 +170,8 @@ async function loadNearest(asked, signal) {
   try {
     const { event } = await askFacts("nearest", {
       population: population.name, lane, time: asked.time, node: asked.node,
-      reach: REACH / raster.perMs, nodes: REACH / raster.perNode, low: Math.floor(view.low), high: Math.ceil(view.high),
+      reach: REACH / raster.perMs, nodes: REACH / raster.perNode,
+      low: Math.floor(view.low), high: Math.ceil(view.high),
     }, signal);
     if (place === asked && event) {
       asked.event = event;
@@ -198,7 +197,10 @@ function draw() {
   if (!view) return;
   const lanes = info.n_lanes > 1 ? `${count(info.n_lanes)} lanes × ` : "";
   const about = `${population.kind} · ${lanes}${count(population.n_units)} units`;
-  plot.draw({ view, population, lane, nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt, picture, backdrop, scale, about, traced: states.traced });
+  plot.draw({
+    view, population, lane, picture, backdrop, scale, about, traced: states.traced,
+    nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt,
+  });
   states.want(view, Math.ceil(plot.frames.raster.width));
   describe();
   drawOverlay();
@@ -213,9 +215,11 @@ function describe() {
   const n = population.n_units;
   const first = Math.floor(view.low) % n;
   const last = (Math.ceil(view.high) - 1) % n;
-  const rows = view.high - view.low > n ? `${Math.round((view.high - view.low) / n)} lanes` : `units ${first} to ${last}`;
+  const nLanes = (view.high - view.low) / n;
+  const rows = nLanes > 1 ? `${Math.round(nLanes)} lanes` : `units ${first} to ${last}`;
   const events = picture ? `, ${count(picture.eventsIn(view))} events` : "";
-  $("overlay").setAttribute("aria-label", `Raster of ${population.name}: ${withStep(view.start, digits)} to ${withStep(view.stop, digits)} ms, ${rows}${events}`);
+  const times = `${withStep(view.start, digits)} to ${withStep(view.stop, digits)} ms`;
+  $("overlay").setAttribute("aria-label", `Raster of ${population.name}: ${times}, ${rows}${events}`);
 }
 
 function drawOverlay() {
@@ -240,8 +244,14 @@ function under(at, pointer) {
     pointer.mark = { x: raster.x(event.time + half), y: raster.y(event.lane * n + event.unit + 0.5) };
     return eventWords(event, info, population);
   };
-  if (at.event) return shown(at.event);
-  if (picture?.kind === "marks") {
+  if (picture?.kind === "cells") {
+    askNearest(at);
+    const cell = picture.at(at.time, at.node);
+    const words = cell ? [cellWords(cell, info, population, picture.tile.colour)] : [];
+    if (at.event) words.push(`an event nearby\n${shown(at.event)}`);
+    if (words.length) return words.join("\n\n");
+  } else if (picture) {
+    if (at.event) return shown(at.event);
     const k = picture.near(at.x, at.y, raster, REACH);
     if (k !== null) {
       const { tile } = picture;
@@ -250,10 +260,6 @@ function under(at, pointer) {
       if (population.colours.some((name) => !tile[name])) askNearest(at);
       return shown(event);
     }
-  } else if (picture) {
-    askNearest(at);
-    const cell = picture.at(at.time, at.node);
-    if (cell) return cellWords(cell, info, population, picture.tile.colour);
   }
   const node = Math.floor(at.node);
   return [timeWords(at.time, 1 / raster.perMs), `lane ${Math.floor(node / n)}, unit ${node % n}`].join("\n");
@@ -292,14 +298,18 @@ function lookAgain() {
 function grown(before) {
   const all = view.start <= before.start && view.stop >= before.stop;
   if (following && all) setView({ ...view, stop: info.stop }, false);
-  else if (following) setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
+  else if (following) goToEnd();
   else if (view.stop >= before.stop) show();
 }
 
 function follow(on) {
   following = on;
   $("follow").setAttribute("aria-pressed", String(on));
-  if (on && view.stop < info.stop) setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
+  if (on && view.stop < info.stop) goToEnd();
+}
+
+function goToEnd() {
+  setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
 }
 
 function showFacts() {
