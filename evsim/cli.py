@@ -545,7 +545,7 @@ def compare(
 
     from evsim.log_comparison import compare_logs
     from evsim.log_file import LogFile
-    from evsim.tables import log_comparison_table
+    from evsim.tables import distance_table, matching_table
 
     with LogFile(first) as mine, LogFile(second) as theirs:
         found = compare_logs(
@@ -557,7 +557,9 @@ def compare(
         print(json.dumps({"equal": good, "tau_ms": tau, "populations": populations}, indent=2))
         sys.exit(0 if good else 1)
     console = Console(highlight=False, markup=False)
-    console.print(log_comparison_table(found), "\n", sep="", end="")
+    if any(population.n_alone is not None for population in found.populations.values()):
+        console.print(matching_table(found), "\n", sep="", end="")
+    console.print(distance_table(found), "\n", sep="", end="")
     for difference in found.first_differences():
         console.print(difference, soft_wrap=True)
     verdict = "equal" if good else "NOT equal"

@@ -143,25 +143,22 @@ def convergence_table(convergence: Convergence) -> Table:
     return table
 
 
-def log_comparison_table(comparison: LogComparison) -> Table:
-    """How far two logs agree, by population; first and second are the logs in the order given."""
-    table = plain_table(
-        "population",
-        "events\nfirst",
-        "events\nsecond",
-        "equal",
-        "moved",
-        "alone",
-        "times\nwithin\n[ms]",
-        "values\nwithin",
-        "states\nwithin",
-        "distance\n",
-        words=("population",),
-    )
+def matching_table(comparison: LogComparison) -> Table:
+    """Events of two logs by population; first and second are the logs in the order given."""
+    columns = ("events\nfirst", "events\nsecond", "equal", "moved", "alone\nfirst", "alone\nsecond")
+    table = plain_table("population", *columns, words=("population",))
     for p in comparison.populations.values():
-        alone = None if p.n_alone is None else sum(p.n_alone)
-        events = ["-" if n is None else f"{n:,}" for n in (*p.n_events, p.n_equal, p.n_moved, alone)]
+        if p.n_alone is not None:
+            table.add_row(p.name, *(f"{n:,}" for n in (*p.n_events, p.n_equal, p.n_moved, *p.n_alone)))
+    return table
+
+
+def distance_table(comparison: LogComparison) -> Table:
+    """How far two logs are apart, by population."""
+    columns = ("units", "times within\n[ms]", "values within", "states within", "distance")
+    table = plain_table("population", *columns, words=("population",))
+    for p in comparison.populations.values():
         errors = ("-" if e is None else f"{e:.1e}" for e in (p.time_error, p.value_error, p.state_error))
         distance = "-" if p.distance is None else f"{p.distance:.3g}"
-        table.add_row(p.name, *events, *errors, distance)
+        table.add_row(p.name, f"{p.n_units:,}", *errors, distance)
     return table
