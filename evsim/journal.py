@@ -77,6 +77,7 @@ class Journal:
         self._bytes, self._n_entries, self._generation = 0, 0, 0
         self._lines: dict[str, list] = {}
         self._pieces: dict[str, Pieces] = {}
+        self._blocks: dict[str, Pieces] = {}
         self._datasets: dict[str, tuple[int, h5py.Dataset]] = {}
         self.refresh()
         if not self._n_entries:
@@ -121,6 +122,7 @@ class Journal:
                 raise self._read.fail(f"{what} is damaged")
             self._lines.setdefault(path, []).extend(found)
             self._pieces.pop(path, None)
+            self._blocks.pop(path, None)
         self.stop, self.counters, self.closed = stop, counters, entry["closed"] is True
         self._n_entries += 1
 
@@ -162,11 +164,15 @@ class Journal:
 
     def blocks(self, path: str) -> Pieces:
         """Blocks of the events of a population, such as "spikes/hidden"."""
+        known = self._blocks.get(path)
+        if known is not None:
+            return known
         blocks = self.pieces(path, 3)
         if blocks.sums.shape[1] != 3 or (np.diff(blocks.ends, prepend=0) > BLOCK).any():
             raise self._read.fail(f"blocks of /{path} do not fit")
         if (np.diff(blocks.when, prepend=self._first) < 0).any():
             raise self._read.fail(f"blocks of /{path} are not in order of time")
+        self._blocks[path] = blocks
         return blocks
 
     # -- rows ----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Runs made by hand, in steps and in continuous time, and the windows that a simulation would cut them into."""
+"""Runs made by hand, in steps and in continuous time, and the windows that a simulation cuts them into."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -239,4 +240,4 @@ def columns_of(log, name):
 def windows_of(log, marks):
     """The windows of a run between marks, which are steps or times."""
     cut = steps_of if isinstance(log, EventLog) else times_of
-    return [cut(log, first, last) for first, last in zip(marks[:-1], marks[1:], strict=True)]
+    return [cut(log, first, last) for first, last in pairwise(marks)]
