@@ -11,12 +11,15 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-com
 BUILD_FILES := setup.cfg setup.py pyproject.toml $(foreach end,pyx pxd h c,$(wildcard cython_core/*.$(end)))
 PEERS := tests/peers-constraints.txt
 TYPES := build/types
+# One process for each core; each begins with a stretch of the tests, so that what a file sets up is set up once.
+# PYTEST_ARGS="-n 0" runs all in one.
+SHARED_OUT := -n auto --dist worksteal
 
 # Python keeps the bytecode of what is imported; to have pip compile every file of SciPy would double the wait.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-slow sanitize bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow test-browser sanitize bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -26,13 +29,18 @@ demo: $(VENV)/installed-base ## install the simulator and run the language model
 	@$(BIN)/evsim run language_model $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
-	@$(BIN)/python -m pytest -m "not peer" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer and not browser" $(PYTEST_ARGS)
 
-test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2 and PyTorch (installs both)
-	@$(BIN)/python -m pytest -m "peer and not slow" $(PYTEST_ARGS)
+test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch and readers of event logs (installs all)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
-	@$(BIN)/python -m pytest -m "peer and slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and slow" $(PYTEST_ARGS)
+
+test-browser: $(VENV)/installed-browser ## run the tests of the viewer in Chromium (Debian: apt install chromium)
+	@command -v $${CHROMIUM:-chromium} >/dev/null || command -v google-chrome >/dev/null || \
+	    { echo "evsim: there is no Chromium to test with: apt install chromium, or set CHROMIUM" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
@@ -76,8 +84,13 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 	@touch $@ $(VENV)/installed-base
 
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
-	@echo "evsim: installing test tools, Brian2 and PyTorch (large), compiling the core"
-	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch]" -c $(PEERS)
+	@echo "evsim: installing test tools, Brian2, PyTorch (large) and readers of event logs, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch,analysis,readers]" -c $(PEERS)
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
+
+$(VENV)/installed-browser: $(VENV)/created $(BUILD_FILES)
+	@echo "evsim: installing test tools and playwright, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,browser]"
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 $(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -20,7 +22,7 @@ DEBUG = os.environ.get("EVSIM_DEBUG", "0") not in ("", "0")
 SHARED = "evsim.core._cyutility"
 
 # Hand-written C linked into a module. Never <module>.c: that is the name of what Cython generates.
-LINKED_C = {"kernels": ["kernel_table.c"]}
+LINKED_C = {"kernels": sorted(path.name for path in SOURCES.glob("*_*.c"))}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -33,9 +35,17 @@ DIRECTIVES = {
 
 # No fused multiply-add behind our back and no -march: the same bits on every instruction set.  Nobody reads
 # floating-point exceptions or errno here; knowing that lets the compiler vectorise choices, and changes no
-# result.  An optimisation level in CFLAGS wins over ours.
+# result.  Vectors are no arguments from one file to another, so how they would be passed does not matter
+# (psabi).  An optimisation level in CFLAGS wins over ours.
 OPTIMISE = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O1"] if DEBUG else ["-O3"]
-FLAGS = [*OPTIMISE, "-g" if DEBUG else "-g0", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+FLAGS = [
+    *OPTIMISE,
+    "-g" if DEBUG else "-g0",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+    "-Wno-psabi",
+]
 
 REMEDY = "apt install build-essential python3-dev"
 NOTHING = "int main(void) { return 0; }"
@@ -44,9 +54,14 @@ OPENMP = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }
 
 
 def extensions():
-    """One extension for each .pyx and one for what they share; any new .h, .c or .pxd rebuilds them all."""
+    """One extension for each .pyx and one for what they share; any new .h, .c or .pxd rebuilds them all.
+
+    The slow ones come first: they are compiled side by side.
+    """
     watched = [*SOURCES.glob("*.h"), *SOURCES.glob("*.c"), *SOURCES.glob("*.pxd"), Path("setup.py")]
-    by_size = sorted(SOURCES.glob("*.pyx"), key=lambda source: source.stat().st_size, reverse=True)
+    by_size = sorted(
+        SOURCES.glob("*.pyx"), key=lambda p: (p.stem in LINKED_C, p.stat().st_size), reverse=True
+    )
     kernels = [
         Extension(
             f"evsim.core.{source.stem}",
@@ -56,7 +71,14 @@ def extensions():
         )
         for source in by_size
     ]
-    return [Extension(SHARED, []), *kernels]  # the slow ones first, they are compiled side by side
+    return [*kernels, Extension(SHARED, [])]
+
+
+def compile_side_by_side(compile_c, n_jobs, sources, **options):
+    """The files of one module; setuptools would take them one after the other."""
+    with ThreadPoolExecutor(n_jobs) as pool:
+        made = pool.map(lambda source: compile_c([source], **options), sources)
+        return [path for paths in made for path in paths]
 
 
 class BuildCore(build_ext):
@@ -89,6 +111,7 @@ class BuildCore(build_ext):
         recipe = json.dumps([DIRECTIVES, *self.compiler.compiler_so, *FLAGS, *openmp])
         record = BUILD / f"recipe-{sysconfig.get_config_var('SOABI')}.json"
         self.keep_finished_modules(record.exists() and record.read_text() == recipe)
+        self.compiler.compile = partial(compile_side_by_side, self.compiler.compile, self.parallel)
         super().build_extensions()
         if self.into_tree:
             record.write_text(recipe)

@@ -1,4 +1,9 @@
-/* The flows of one path; REAL is double.  See flow.h. */
+/* The flows of one path and the table of them, see flow.h; needs template.h and ISA. */
+
+#define TYPE f64
+#define REAL double
+#define REAL_IS_FLOAT 0
+#include "gates.h"
 #include "vec.h"
 #include "crossing.h"
 #include "egru_flow.h"
@@ -42,7 +47,15 @@ TARGET void FN(add_to_double)(int64_t n, const double *restrict from, double *re
      FN(kind##_retreat), undo}
 #define SILENT(kind)                                                                                          \
     {FN(kind##_advance), NULL, NULL, NULL, FN(kind##_rate), FN(kind##_retreat), NULL}
-#define FLOWS                                                                                                 \
-    {{CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),                  \
-      CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},             \
-     FN(least), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double)}
+const FlowTable TABLE(flows, ISA) = {
+    {CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),
+     CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},
+    FN(least), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double),
+};
+
+#undef SILENT
+#undef CROSSING
+#undef REAL_IS_FLOAT
+#undef REAL
+#undef TYPE
+#undef ISA

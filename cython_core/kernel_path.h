@@ -1,5 +1,4 @@
-/* One path: all kernels for both float types, and the table of them; the including file defines ISA, FN and
- * TARGET.  The table is a constant called as the instruction set is. */
+/* One path: all kernels for both float types, and the table of them; needs template.h and ISA. */
 
 #define TYPE f32
 #define REAL float
@@ -13,13 +12,12 @@
 #define REAL double
 #define REAL_IS_FLOAT 0
 #include "kernel_body.h"
-#include "flow_body.h"
 #undef REAL_IS_FLOAT
 #undef REAL
 #undef TYPE
 
 #define KERNEL(name, result, arguments) FN(name),
-static const KernelTable ISA = {
+const KernelTable TABLE(kernels, ISA) = {
     QUOTE(ISA),
 #define TYPE f32
     {
@@ -30,8 +28,8 @@ static const KernelTable ISA = {
     {
 #include "kernel_list.h"
     },
-    FLOWS,
 #undef TYPE
+    &TABLE(flows, ISA),
 };
 #undef KERNEL
 #undef ISA

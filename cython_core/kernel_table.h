@@ -1,4 +1,4 @@
-/* Tables of kernels, one per float type; kernel_table.c fills one pair per instruction set. */
+/* Tables of kernels, one per float type; kernel_*.c fill one pair per instruction set. */
 #ifndef EVSIM_KERNEL_TABLE_H
 #define EVSIM_KERNEL_TABLE_H
 
@@ -25,8 +25,17 @@ typedef struct {
     const char *name; /* instruction set */
     KernelsFloat f32;
     KernelsDouble f64;
-    FlowTable flow; /* of double states */
+    const FlowTable *flow; /* of double states */
 } KernelTable;
+
+/* The tables of all paths, each filled by a file that is called like it. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define EVSIM_X86
+extern const KernelTable evsim_kernels_avx512, evsim_kernels_avx2;
+extern const FlowTable evsim_flows_avx512, evsim_flows_avx2;
+#endif
+extern const KernelTable evsim_kernels_baseline;
+extern const FlowTable evsim_flows_baseline;
 
 /* The paths that this machine can run, best first; NULL behind the last. */
 const KernelTable *evsim_kernel_path(int place);

@@ -188,7 +188,7 @@ cdef extern from "kernel_table.h" nogil:
         const char *name
         KernelsFloat f32
         KernelsDouble f64
-        FlowTable flow
+        const FlowTable *flow
 
     const KernelTable *evsim_kernel_table(const char *name)
 

@@ -12,6 +12,7 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from evsim.errors import EvsimError
 
@@ -36,8 +37,6 @@ from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.fixed_point import FixedPoint, quantize
 from evsim.gradients import Gradients
-from evsim.log_file import LogFile
-from evsim.log_writer import LogWriter
 from evsim.loss import (
     binary_cross_entropy,
     cross_entropy,
@@ -56,6 +55,10 @@ from evsim.protocol import Protocol, Trial
 from evsim.simulation import Simulation
 from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
+
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
+    from evsim.log_writer import LogWriter
 
 __version__ = "0.1.0"
 
@@ -98,3 +101,16 @@ __all__ = [
     "quantize",
     "silence",
 ]
+
+
+def __getattr__(name: str) -> type:
+    """Logs on disk, whose library is loaded when they are used."""
+    if name == "LogFile":
+        from evsim.log_file import LogFile
+
+        return LogFile
+    if name == "LogWriter":
+        from evsim.log_writer import LogWriter
+
+        return LogWriter
+    raise AttributeError(f"module 'evsim' has no attribute '{name}'")

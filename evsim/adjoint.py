@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.gradients import Gradients
-from evsim.log_file import LogFile
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.recorded import Losses, Piece, Recorded, RecordedFile, pieces
 from evsim.threads import usable_threads
+
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
 
 #: dH/dv at v = a - threshold, by name, in the order of the core.
 PSEUDO_DERIVATIVES = ("triangle", "rectangle", "fast_sigmoid")
@@ -135,8 +137,11 @@ class Adjoint:
         GradientError
             Unknown names, wrong shapes, values that are not finite, a log of another plan.
         """
-        recorded = RecordedFile if isinstance(log, LogFile) else Recorded
-        record = recorded(self.plan, log, losses)  # type: ignore[arg-type]
+        record: Recorded | RecordedFile
+        if isinstance(log, EventLog):
+            record = Recorded(self.plan, log, losses)
+        else:
+            record = RecordedFile(self.plan, log, losses)
         work = _Work(self.plan, record, inputs, events)
         tapes = record.tapes()
         taped = tapes is not None

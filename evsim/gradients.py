@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from evsim.errors import GradientError
-from evsim.log import Log
 
-AnyLog = TypeVar("AnyLog", bound=Log)
+
+class Markable(Protocol):
+    """A log, in memory or on disk."""
+
+    def __getitem__(self, name: str) -> Any:
+        """A population, with its number of events."""
+
+    def write_gradients(self, gradients: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Keep gradients beside the events."""
+
+
+AnyLog = TypeVar("AnyLog", bound=Markable)
 
 
 @dataclass(eq=False)
@@ -59,7 +69,7 @@ class Gradients(Mapping[str, NDArray]):
         """Write the gradients of events beside the events of the log that was replayed, and return it.
 
         Its populations get columns ``gradient`` and, in continuous time, ``time_gradient``: rasters can
-        colour by them, and files keep them.
+        colour by them, and files keep them.  A `LogFile` is opened anew.
 
         Raises
         ------
@@ -76,8 +86,5 @@ class Gradients(Mapping[str, NDArray]):
                     f"it has {n_events} events, the one that was replayed {len(found['value'])}",
                     "mark the log that was replayed",
                 )
-        for name, found in self.events.items():
-            log[name].gradient = found["value"]
-            if "time" in found:
-                log[name].time_gradient = found["time"]
+        log.write_gradients(self.events)
         return log

@@ -6,13 +6,15 @@ its bytes.  Reading follows no links, opens no second file, and checks types, sh
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import math
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ LIBVER = ("v108", "v108")
 CHUNK = 65536
 #: Elements of the largest chunk accepted on reading.
 LARGEST_CHUNK = 2**20
+#: How often to read metadata of a file that is being written, until its checksum is right.  HDF5 sleeps for
+#: 1, 2, 4 ... ns in between: in all for 0.1 s, and with the 100 times that it would take by itself, for ever.
+ATTEMPTS = 27
 DAMAGED = "the file is damaged or was edited: save it again"
 
 
@@ -62,6 +67,51 @@ def new_file(
         raise error(where, f"cannot be written: {one_line(cause)}", "give another place") from cause
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def reserve(file: h5py.File, n_bytes: int) -> None:
+    """Have the disk set aside so many bytes behind the end of a file, or raise OSError.
+
+    HDF5 cannot close a file after a write to it has failed (a full disk, a quota): the process would crash at
+    its end.  So what is to be written gets its place first.
+    """
+    descriptor, size = file.id.get_vfd_handle(), file.id.get_filesize()
+    if not hasattr(os, "posix_fallocate"):
+        disk = os.fstatvfs(descriptor)
+        if disk.f_bavail * disk.f_frsize < n_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    try:
+        os.posix_fallocate(descriptor, size, n_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot
+            raise
+
+
+def close_written(file: h5py.File) -> None:
+    """Close a file, and give back what `reserve` has set aside and nothing was written to."""
+    descriptor = os.dup(file.id.get_vfd_handle())
+    try:
+        file.close()
+        head = os.pread(descriptor, 36, 0)  # superblock of version 3: flags at 11, end of file at 28
+        in_use, end = head[11], int.from_bytes(head[28:36], "little")
+        if not in_use and 0 < end < os.fstat(descriptor).st_size:  # else it is open here a second time
+            os.ftruncate(descriptor, end)
+    finally:
+        os.close(descriptor)
+
+
+def abandon(file: h5py.File) -> None:
+    """Close a file that cannot be written: it stays as it is, and what HDF5 still has goes nowhere."""
+    with suppress(Exception):
+        if hasattr(os, "memfd_create"):
+            nowhere = os.memfd_create("abandoned")
+        else:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, file.id.get_vfd_handle(), inheritable=False)
+        os.close(nowhere)
+    with suppress(Exception):
+        file.close()
 
 
 def check_target(target: Path, where: str, overwrite: bool, error: type[EvsimError]) -> None:
@@ -155,22 +205,32 @@ def open_reader(
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
     try:
         file = _open(path, swmr)
-    except OSError as cause:
+    except (OSError, RuntimeError, ValueError) as cause:
         remedy = "it is cut short, or damaged" if swmr else "it is cut short, or being written"
         raise error(where, f"cannot be opened: {one_line(cause)}", remedy) from cause
     return Reader(where, file, size, error)
 
 
 def _open(path: str | Path, swmr: bool) -> h5py.File:
-    if not swmr:
+    if not (swmr and _is_being_written(path)):
         return h5py.File(path, "r", libver=LIBVER)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    # h5py does not offer this function of HDF5, but the library it has loaded does.
     try:
-        return h5py.File(path, "r", swmr=True)
-    except OSError as cause:
-        try:  # formats before 1.10 know no SWMR; what is in such a file is for the reader to say
-            return h5py.File(path, "r", libver=LIBVER)
-        except OSError:
-            raise cause from None
+        set_attempts = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
+    except (AttributeError, OSError):
+        pass
+    else:
+        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(ATTEMPTS))
+    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _is_being_written(path: str | Path) -> bool:
+    """Whether a file says that a process has it open for writing, or was killed before it could close it."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return len(head) == 12 and head[8] >= 3 and head[11] != 0  # version of the superblock, its flags
 
 
 class Reader:
@@ -319,7 +379,7 @@ class Reader:
         else:  # filters may shrink chunks, but each must be there, and none may be huge
             n_chunks = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, chunks, strict=True))
             whole = math.prod(chunks) <= LARGEST_CHUNK and dataset.id.get_num_chunks() == n_chunks
-        if not whole or stored > self.size:
+        if not whole or max(stored, dataset.nbytes) > self.size:
             raise self.fail(f"{dataset.name} claims {dataset.nbytes} bytes, which the file does not hold")
         self.check_memory(dataset.nbytes, f"{dataset.nbytes} bytes for {dataset.name}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,11 @@ from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
 from evsim.file_population import ROWS, FilePopulation, step_at
-from evsim.hdf5 import Reader, open_reader
+from evsim.hdf5 import Reader, check_target, one_line, open_reader
 from evsim.journal import Journal
-from evsim.log_format import BLOCK, VERSION, duration_between
+from evsim.log_format import VERSION, duration_between
+from evsim.log_gradients import COLUMNS, write_gradients
+from evsim.log_writer import LogWriter, hidden_name
 
 
 class LogFile:
@@ -99,6 +102,13 @@ class LogFile:
             name: FilePopulation(self, name, read.group(members, name), spikes, report)
             for name in sorted(ranks, key=lambda name: (ranks[name], name))
         }
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise unless all that has a row for each step has as many as the journal tells of."""
+        if not self.continuous:
+            for population in self.populations.values():
+                population.check_steps()
 
     # -- what there is -------------------------------------------------------------------------------------
 
@@ -149,6 +159,12 @@ class LogFile:
         return self._journal.lengths
 
     @property
+    def samples(self) -> NDArray[np.float64]:
+        """Times at which states were sampled, in ms; of runs in continuous time."""
+        with self._read.guard():
+            return self._samples
+
+    @property
     def checkpoints(self) -> NDArray[np.int64]:
         """Steps, counted from the first of the file, before which all states are on file."""
         with self._read.guard():
@@ -187,7 +203,9 @@ class LogFile:
     def refresh(self) -> bool:
         """Look for what was written since the file was opened; whether there is more."""
         with self._read.guard():
-            return self._journal.refresh()
+            more = self._journal.refresh()
+            self._check_steps()
+            return more
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -246,23 +264,73 @@ class LogFile:
         """The run in memory, one window after the other, each of about so many events at most."""
         with self._read.guard():
             marks = self._marks(n_rows)
+        return self._cut(marks)
+
+    def _cut(self, marks: list[Any]) -> Iterator[EventLog | ContinuousLog]:
+        """The windows between marks."""
         for start, stop in pairwise(marks):
-            yield self._window_of_times(start, stop) if self.continuous else self.steps(int(start), int(stop))
+            yield self._window_of_times(start, stop) if self.continuous else self.steps(start, stop)
+
+    def copy(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write what is on file to another one that is complete, window by window, and return its path.
+
+        That is for files whose writer was killed, which SONATA's readers refuse.  Everything is kept: events,
+        gradients, states, checkpoints.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file appears there when it is whole, or not at all.
+        overwrite : bool
+            Whether an existing file may be replaced, even this one.
+
+        Raises
+        ------
+        LogError
+            A part of this file is damaged, or the other one exists or cannot be written.
+        """
+        path, where = Path(path), f"log {str(path)!r}"
+        check_target(path, where, overwrite, LogError)
+        with self._read.guard():
+            has_checkpoints = self._read.has(self._ours, "checkpoints")
+            marks = self._marks(ROWS)
+            if has_checkpoints:  # states are known where a window begins
+                inner = {step for step in self.checkpoints.tolist() if 0 < step < self.n_steps}
+                marks = [0, *sorted(inner.union(marks[1:-1])), self.n_steps]
+            samples = self._samples if self.continuous else None
+        hidden = hidden_name(path)
+        try:
+            kept = {"states": True, "checkpoints": has_checkpoints}
+            with LogWriter.of_known(hidden, where, samples, **kept) as writer:
+                for window in self._cut(marks):
+                    window.counters = {}
+                    writer.append(window)
+                writer.conclude(self.counters, self._journal.stop, self._journal.duration)
+            check_target(path, where, overwrite, LogError)
+            os.replace(hidden, path)
+        except OSError as error:
+            raise LogError(where, f"cannot be written: {one_line(error)}", "give another place") from error
+        finally:
+            hidden.unlink(missing_ok=True)
+        return path
 
     def _marks(self, n_rows: int) -> list[Any]:
-        """Where to cut into windows: times, or steps counted from the first."""
+        """Where to cut into windows, two at least: times, or steps counted from the first."""
         senders = [p for p in self.populations.values() if p.sends]
+        width = sum(p.n_units for p in self.populations.values()) * self.n_lanes
         if not self.continuous:
             total = sum((p.row_ptr for p in senders), np.zeros(self.n_steps + 1, np.int64))
             # states of a step take memory too
-            width = sum(p.n_units for p in self.populations.values()) * self.n_lanes
             size = total + np.arange(self.n_steps + 1) * max(width // 8, 1)
-            wanted = np.arange(1, -(-int(size[-1]) // n_rows)) * n_rows
-            return sorted({0, *np.searchsorted(size, wanted).tolist(), self.n_steps} | {self.n_steps})
-        times = np.concatenate([p.block_times[:: max(n_rows // BLOCK, 1)] for p in senders] or [np.zeros(0)])
-        every = max(len(senders), 1)
-        inner = np.unique(times)[every::every]
-        return [self.start, *inner[(inner > self.start) & (inner < self.stop)].tolist(), self.stop]
+            inner = np.searchsorted(size, _multiples(n_rows, size[-1]))
+            return [0, *sorted({*inner.tolist()} - {0, self.n_steps}), self.n_steps]
+        blocks = [(p.block_times, np.append(0, p.block_ends)) for p in senders]
+        times = np.unique(np.concatenate([self._samples, *(when for when, _ in blocks)]))
+        size = np.searchsorted(self._samples, times) * width
+        for when, ends in blocks:
+            size = size + ends[np.searchsorted(when, times)]
+        inner = times[np.searchsorted(size, _multiples(n_rows, size[-1] if len(size) else 0))]
+        return [self.start, *np.unique(inner[(inner > self.start) & (inner < self.stop)]).tolist(), self.stop]
 
     def _window_of_times(self, start: float, stop: float) -> ContinuousLog:
         with self._read.guard():
@@ -283,6 +351,44 @@ class LogFile:
                 provenance=self.provenance,
             )
 
+    def write_gradients(self, gradients: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Write dL/d(payload), and dL/d(time), beside the events; `Gradients.mark` calls it.
+
+        The file is opened anew: populations that were taken from it before cannot be read any more.
+
+        Parameters
+        ----------
+        gradients : mapping of population to mapping of "value" and "time" to array, shape (n_events,)
+
+        Raises
+        ------
+        LogError
+            The file is not complete, has gradients already, or cannot be written.
+        """
+        where = self._read.where
+        if not self.complete:
+            raise LogError(
+                where, "is still being written, or its writer was killed", "wait, or repair it first"
+            )
+        columns, ends = {}, {}
+        for name, found in gradients.items():
+            population = self[name]
+            for what, gradient in found.items():
+                path = f"spikes/{name}/{COLUMNS[what]}"
+                if COLUMNS[what] in population.columns:
+                    remedy = "copy it without them: file.copy(path, gradients=False)"
+                    raise LogError(where, f"'{name}' has a {COLUMNS[what]} already", remedy)
+                if len(gradient) != population.n_events:
+                    problem = f"'{name}' has {population.n_events} events, not {len(gradient)}"
+                    raise LogError(where, problem, "mark the log that was replayed")
+                columns[path], ends[path] = gradient, population.block_ends
+        entry = self._journal.again()
+        self.close()
+        try:
+            write_gradients(self.path, where, columns, ends, entry)
+        finally:
+            self.__init__(self.path)  # type: ignore[misc]
+
     def check(self) -> list[str]:
         """Read everything, and say what is wrong: one line for each damage that was found."""
         found: list[str] = []
@@ -300,7 +406,7 @@ class LogFile:
         if self.continuous:
             attempt(lambda: self._samples)
         for population in self.populations.values():
-            for what in population.checks():
+            for what in attempt(lambda population=population: list(population.checks())) or ():
                 attempt(what)
         return found
 
@@ -325,6 +431,11 @@ class LogFile:
             )
         first = min(max(first, self.start), self.stop)
         return first, min(max(last, first), self.stop)
+
+
+def _multiples(size: int, end: int) -> NDArray[np.int64]:
+    """Multiples of a size, up to but not including an end."""
+    return np.arange(size, int(end), size)
 
 
 def _check_version(read: Reader) -> None:

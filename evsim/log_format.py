@@ -53,11 +53,11 @@ MAGIC = 0x0A7A  # of SONATA
 SORTING = h5py.enum_dtype({"none": 0, "by_id": 1, "by_time": 2}, basetype="i1")
 #: Oldest and newest format allowed: SWMR needs the first, and others' HDF5 cannot read newer ones.
 LIBVER = ("v110", "v110")
-#: Rows of a block, and of a chunk of the columns of events.
+#: Rows of a block.
 BLOCK = 65536
-#: Rows of a chunk of columns that pass a filter: the less, the fewer bits a row needs, and the less room is
+#: Rows of a chunk of the columns of events: the less, the fewer bits a packed row needs, and the less room is
 #: lost where a chunk grew that others follow.
-PACKED = 16384
+CHUNK = 16384
 #: Groups of nodes that events are counted in, at most.
 GROUPS = 256
 #: Elements of a piece of a data set that is no column of events.

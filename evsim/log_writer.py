@@ -21,12 +21,12 @@ from evsim.continuous_log import ContinuousLog, ContinuousPopulationLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
-from evsim.hdf5 import check_target, one_line, put, put_json, put_text
+from evsim.hdf5 import abandon, check_target, close_written, one_line, put, put_json, put_text, reserve
 from evsim.log_format import (
     BLOCK,
+    CHUNK,
     LIBVER,
     MAGIC,
-    PACKED,
     PIECE,
     SORTING,
     VERSION,
@@ -36,14 +36,18 @@ from evsim.log_format import (
     n_groups,
     node_dtype,
 )
+from evsim.provenance import to_json
 
 #: Rows, or seconds, after which what was appended is put on file.
 FLUSH_ROWS = 4 * BLOCK
 FLUSH_SECONDS = 1.0
-#: Bytes that a disk must have left beyond what is to be written, so that a file can be closed in order.
+#: Bytes set aside beyond what is to be written, for HDF5's own entries and for closing the file in order.
 SPARE = 2**20
 #: How far a sample may be from an equally spaced one, in parts of the spacing, to be in SONATA's layout.
 SPACING = 1e-6
+
+#: What h5py raises when a file cannot be written.
+WRITING = (OSError, RuntimeError, ValueError)
 
 AnyLog = EventLog | ContinuousLog
 Member = PopulationLog | ContinuousPopulationLog
@@ -101,6 +105,19 @@ class LogWriter:
         self.n_events = 0
         self._growing: _Growing | None = None
         self._closed = False
+        self._all_samples: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of_known(cls, path: Path, where: str, samples: NDArray[np.float64] | None, **options: Any) -> Self:
+        """A writer for a run that is over: errors are about ``where``, and all samples are known."""
+        writer = cls(path, **options)
+        writer._where, writer._all_samples = where, samples
+        return writer
+
+    def conclude(self, counters: Mapping[str, Any], stop: float, duration: float) -> None:
+        """Say what all windows come to, where that is known better than by adding up theirs."""
+        assert self._growing is not None
+        self._growing.counters, self._growing.end, self._growing.duration = dict(counters), stop, duration
 
     def append(self, log: AnyLog) -> None:
         """Add a window; it starts where the one before ended.
@@ -162,16 +179,15 @@ class LogWriter:
         file = None
         try:
             file = h5py.File(hidden, "x", libver=LIBVER)
-            growing = _Growing(self._where, file, log, self._states, self._checkpoints)
+            growing = _Growing(self._where, file, log, self._states, self._checkpoints, self._all_samples)
             file.swmr_mode = True
             check_target(self.path, self._where, self._overwrite, LogError)
             os.replace(hidden, self.path)
         except BaseException as cause:
             if file is not None:
-                with suppress(Exception):
-                    file.close()
+                abandon(file)
             hidden.unlink(missing_ok=True)
-            if isinstance(cause, (OSError, RuntimeError, ValueError)):  # any of which h5py raises
+            if isinstance(cause, WRITING) and not isinstance(cause, LogError):
                 raise _unwritable(self._where, cause) from cause
             raise
         return growing
@@ -184,10 +200,11 @@ class LogWriter:
         except BaseException as cause:
             self._closed = True
             assert self._growing is not None
+            if isinstance(cause, WRITING) and not isinstance(cause, LogError):
+                abandon(self._growing.file)
+                raise _unwritable(self._where, cause, self.n_events) from cause
             with suppress(Exception):
                 self._growing.close()
-            if isinstance(cause, (OSError, RuntimeError, ValueError)) and not isinstance(cause, LogError):
-                raise _unwritable(self._where, cause, self.n_events) from cause
             raise
 
 
@@ -202,21 +219,25 @@ def write_whole(log: AnyLog, path: str | Path, overwrite: bool = False, states: 
     where, path = f"log {str(path)!r}", Path(path)
     check_target(path, where, overwrite, LogError)
     hidden = hidden_name(path)
+    file = None
     try:
-        with h5py.File(hidden, "x", libver=LIBVER) as file:
-            growing = _Growing(where, file, log, states, False)
-            growing.check(log)
-            growing.append(log)
-            growing.commit(last=True)
+        file = h5py.File(hidden, "x", libver=LIBVER)
+        growing = _Growing(where, file, log, states, False, whole=True)
+        growing.check(log)
+        growing.append(log)
+        growing.commit(last=True)
+        growing.close()
         with open(hidden, "rb") as written:
             os.fsync(written.fileno())  # the data must be on the disk before the name is
         check_target(path, where, overwrite, LogError)
         os.replace(hidden, path)
-    except (OSError, RuntimeError, ValueError) as cause:
+    except WRITING as cause:
         if isinstance(cause, LogError):
             raise
         raise _unwritable(where, cause) from cause
     finally:
+        if file:
+            abandon(file)
         hidden.unlink(missing_ok=True)
     return path
 
@@ -245,7 +266,9 @@ class Column:
     shape : tuple of int
         Of a row.
     chunk, piece : int
-        Rows of a chunk, and of a piece at most.
+        Rows of a chunk, and of a piece, at most.
+    expected : int, optional
+        Rows that there will be, where that is known: a chunk is no larger.
     options
         Of `h5py.Group.create_dataset`.
     """
@@ -258,11 +281,13 @@ class Column:
         shape: tuple[int, ...] = (),
         chunk: int | None = None,
         piece: int | None = None,
+        expected: int | None = None,
         **options: Any,
     ):
         width = int(np.prod(shape, dtype=np.int64))
         self.piece = piece or max(PIECE // width, 1)
-        chunks = (chunk or min(max(2**15 // width, 1), 8192), *shape)
+        rows = chunk or min(max(2**13 // width, 1), 1024)
+        chunks = (rows if expected is None else min(rows, max(expected, 1)), *shape)
         if width > PIECE:  # a chunk is no larger than readers accept, however wide a row is
             chunks = (*(1 for _ in shape), min(shape[-1], PIECE))
         self.dataset = group.create_dataset(
@@ -273,21 +298,35 @@ class Column:
         self.pending: list[NDArray] = []
 
     def add(self, rows: ArrayLike) -> None:
-        """Rows to be written by the next `commit`."""
-        array = np.ascontiguousarray(rows, self.dataset.dtype)
+        """Rows to be written by the next `commit`; a copy, because whose they are may change them."""
+        array = np.array(rows, self.dataset.dtype, order="C")
         if len(array):
             self.pending.append(array)
+
+    @property
+    def n_added(self) -> int:
+        """Rows on file and to be written."""
+        return self.n_rows + sum(map(len, self.pending))
 
     @property
     def n_bytes(self) -> int:
         """Bytes to be written."""
         return sum(array.nbytes for array in self.pending)
 
+    @property
+    def n_bytes_of_chunks(self) -> int:
+        """Bytes of the chunks that hold what is to be written, which may all get a new place."""
+        first = self.n_rows // self.dataset.chunks[0]
+        last = (self.n_added - 1) // self.dataset.chunks[0]
+        across = zip(self.dataset.shape[1:], self.dataset.chunks[1:], strict=True)
+        n_chunks = (last - first + 1) * math.prod(-(-n // chunk) for n, chunk in across)
+        return n_chunks * math.prod(self.dataset.chunks) * self.dataset.dtype.itemsize if self.pending else 0
+
     def commit(self) -> list[list[int]]:
         """Write what is pending; the end and the CRC-32 of each piece."""
         if not self.pending:
             return []
-        rows = np.concatenate(self.pending)
+        rows = self.pending[0] if len(self.pending) == 1 else np.concatenate(self.pending)
         self.pending.clear()
         start, self.n_rows = self.n_rows, self.n_rows + len(rows)
         self.dataset.resize(self.n_rows, axis=0)
@@ -300,9 +339,10 @@ class Column:
 class _Spikes:
     """The events of one population: columns that grow together, block by block."""
 
-    def __init__(self, where: str, group: h5py.Group, log: AnyLog, member: Member):
+    def __init__(self, where: str, group: h5py.Group, log: AnyLog, member: Member, whole: bool):
         sent = member.events
         assert sent is not None
+        rows = len(sent) if whole else None
         self.n_units, self.n_lanes = sent.n_units, sent.n_lanes
         self.n_nodes = sent.n_units * sent.n_lanes
         self.path = group.name.lstrip("/")
@@ -313,7 +353,7 @@ class _Spikes:
         values = numeric(where, "value", sent.value, "f").dtype
 
         def column(name: str, dtype: Any, **options: Any) -> Column:
-            return Column(group, name, dtype, chunk=PACKED if options else BLOCK, piece=BLOCK, **options)
+            return Column(group, name, dtype, chunk=CHUNK, piece=BLOCK, expected=rows, **options)
 
         if isinstance(log, EventLog):
             group.attrs["dt_ms"] = float(log.dt)
@@ -333,11 +373,13 @@ class _Spikes:
         self.time_gradient = column("time_gradient", "f8")
         self.time_gradient.dataset.attrs["meaning"] = "derivative of a loss with respect to time, 1/ms"
         index = group.create_group("index")
-        self.counts = Column(index, "counts", "u4", (n_groups(self.n_nodes),))
-        self.row_ptr = Column(index, "row_ptr", "i8") if isinstance(log, EventLog) else None
-        if self.row_ptr is not None:
+        blocks = -(-len(sent) // BLOCK) if whole else None
+        self.counts = Column(index, "counts", "u4", (n_groups(self.n_nodes),), expected=blocks)
+        self.row_ptr: Column | None = None
+        if isinstance(log, EventLog):
+            self.row_ptr = Column(index, "row_ptr", "i8", expected=log.n_steps + 1 if whole else None)
             self.row_ptr.add([0])
-        self.unit_events = Column(index, "unit_events", "i8", piece=PIECE)
+        self.unit_events = Column(index, "unit_events", "i8", chunk=CHUNK, expected=self.n_nodes)
         self.tally = np.zeros(self.n_nodes, np.int64)
         self.n_appended = 0
 
@@ -399,7 +441,8 @@ class _Spikes:
         if not self.time.pending:
             return []
         for column in (self.time, self.node):
-            column.pending = [np.concatenate(column.pending)]
+            if len(column.pending) > 1:
+                column.pending = [np.concatenate(column.pending)]
         times, nodes = self.time.pending[0], self.node.pending[0]
         shift, width = group_shift(self.n_nodes), n_groups(self.n_nodes)
         few = self.n_nodes <= BLOCK
@@ -420,16 +463,24 @@ class _Spikes:
 class _Reported:
     """A state that is sampled: in SONATA's layout if times are equally spaced, and in ours otherwise."""
 
-    def __init__(self, file: h5py.File, name: str, state: str, values: NDArray, span: tuple[float, float]):
+    def __init__(
+        self,
+        file: h5py.File,
+        name: str,
+        state: str,
+        values: NDArray,
+        span: tuple[float, float],
+        expected: int | None,
+    ):
         self.first, self.step = span
         self.shape = values.shape[1:]
         n_nodes = int(np.prod(self.shape))
         group = file.require_group("report").create_group(name)
         put_text(group, "state", state)
-        self.data = Column(group, "data", "f4", (n_nodes,))
+        self.data = Column(group, "data", "f4", (n_nodes,), expected=expected)
         self.data.dataset.attrs["units"] = "1"
         exact = values.dtype != np.float32
-        self.data64 = Column(group, "data64", "f8", (n_nodes,)) if exact else None
+        self.data64 = Column(group, "data64", "f8", (n_nodes,), expected=expected) if exact else None
         mapping = group.create_group("mapping")
         node_ids = mapping.create_dataset("node_ids", data=np.arange(n_nodes, dtype="u8"))
         node_ids.attrs["sorted"] = np.uint8(1)
@@ -459,10 +510,21 @@ class _Reported:
 class _Growing:
     """An open file, all that grows in it, and the journal."""
 
-    def __init__(self, where: str, file: h5py.File, log: AnyLog, states: bool, checkpoints: bool):
-        self.where, self.file = where, file
+    def __init__(
+        self,
+        where: str,
+        file: h5py.File,
+        log: AnyLog,
+        states: bool,
+        checkpoints: bool,
+        all_samples: NDArray[np.float64] | None = None,
+        whole: bool = False,
+    ):
+        self.where, self.file, self.states, self.whole = where, file, states, whole
         self.clocked = isinstance(log, EventLog)
+        self.spikes: dict[str, _Spikes] = {}
         log.complete_provenance()
+        self._reserve(described_bytes(log))
         file.attrs["magic"], file.attrs["version"] = np.uint32(MAGIC), np.array([0, 1], "u4")
         file.attrs["evsim_log_version"] = np.array(VERSION, "u4")
         spikes, ours = file.create_group("spikes"), file.create_group("evsim")
@@ -476,21 +538,22 @@ class _Growing:
             self.dt: float | None = float(log.dt)
             ours.attrs["dt_ms"], ours.attrs["start_step"] = self.dt, np.int64(log.start_step)
         else:
-            self.dt, self.step = None, equal_step(log.samples)
+            known = log.samples if all_samples is None else all_samples
+            self.dt, self.step = None, equal_step(known)
+            self.first_sample = float(known[0]) if len(known) else 0.0
             ours.attrs["start_ms"] = float(log.start)
-            self.samples = Column(ours, "samples", "f8")
+            self.samples = Column(ours, "samples", "f8", expected=len(log.samples) if whole else None)
         self.last_sample = -np.inf
-        self.journal = Column(ours, "journal", "u1", chunk=2**14)
+        self.journal = Column(ours, "journal", "u1", chunk=2**13)
         for name in ("network", "provenance"):
             self._put_json(ours, name, getattr(log, name))
         self.lengths = np.zeros(log.n_lanes, np.int64)
         self.counters: dict[str, Any] = {}
         self.members = {name: member_facts(member) for name, member in log.populations.items()}
-        self.spikes: dict[str, _Spikes] = {}
         self.reports: dict[str, _Reported] = {}
         self.own: dict[str, dict[str, Column]] = {}
         self.at_checkpoints: dict[str, dict[str, Column]] = {}
-        self._describe(log, ours.create_group("populations"), spikes, states)
+        self._describe(log, ours.create_group("populations"), spikes)
         self.checkpoint_steps: Column | None = None
         if checkpoints and isinstance(log, EventLog):
             self._describe_checkpoints(log, ours.create_group("checkpoints"))
@@ -503,12 +566,15 @@ class _Growing:
 
     def _put_json(self, ours: h5py.Group, name: str, value: Any) -> None:
         try:
+            self._reserve(len(to_json(value)))
             put_json(ours, name, value)
+        except LogError:
+            raise
         except (TypeError, ValueError, RecursionError) as error:
             problem = f"{name} cannot be kept: {one_line(error)}"
             raise LogError(self.where, problem, "use numbers, text, lists and dicts") from error
 
-    def _describe(self, log: Any, members: h5py.Group, spikes: h5py.Group, states: bool) -> None:
+    def _describe(self, log: Any, members: h5py.Group, spikes: h5py.Group) -> None:
         for rank, member in enumerate(log.populations.values()):
             group = members.create_group(link(self.where, member.name))
             group.attrs["rank"], group.attrs["n_units"] = np.int64(rank), np.int64(member.n_units)
@@ -522,11 +588,11 @@ class _Growing:
                     put(carried, column, getattr(member.carried, column))
             if member.events is not None:
                 sent = spikes.create_group(member.name)
-                self.spikes[member.name] = _Spikes(self.where, sent, log, member)
+                self.spikes[member.name] = _Spikes(self.where, sent, log, member, self.whole)
             if isinstance(member, ContinuousPopulationLog):
                 self._describe_samples(log, group, member)
-            elif member.state_name == "v" or (states and member.state_name is not None):
-                self._report(member, member.state_name, log.start_step * log.dt, log.dt)
+            elif self._keeps_state(member):
+                self._report(member, str(member.state_name), log.start_step * log.dt, log.dt)
 
     def _put_initial(self, group: h5py.Group, member: Member) -> None:
         initial, shape = group.create_group("initial"), (self.n_lanes, member.n_units)
@@ -545,18 +611,22 @@ class _Growing:
     ) -> None:
         sampled = {"integral": member.integral, "square": member.square}
         if self.step is not None and member.state is not None:
-            self._report(member, str(member.state_name), float(log.samples[0]), self.step)
+            self._report(member, str(member.state_name), self.first_sample, self.step)
         elif member.state is not None:
             put_text(group, "state_name", str(member.state_name))
             sampled["state"] = member.state
         shape = (log.n_lanes, member.n_units)
         self.own[member.name] = {
-            what: Column(group, what, "f8", shape) for what, values in sampled.items() if values is not None
+            what: Column(group, what, "f8", shape, expected=len(values) if self.whole else None)
+            for what, values in sampled.items()
+            if values is not None
         }
 
     def _report(self, member: Member, name: str, first: float, step: float) -> None:
         assert member.state is not None
-        self.reports[member.name] = _Reported(self.file, member.name, name, member.state, (first, step))
+        expected = len(member.state) if self.whole else None
+        span = first, step
+        self.reports[member.name] = _Reported(self.file, member.name, name, member.state, span, expected)
 
     def _describe_checkpoints(self, log: EventLog, group: h5py.Group) -> None:
         self.checkpoint_steps = Column(group, "step", "i8")
@@ -581,20 +651,20 @@ class _Growing:
             what = "step" if self.clocked else "ms"
             problem = f"the window starts at {what} {start_of(log)}, the one before ended at {self.end}"
             raise LogError(self.where, problem, "run with carry=True, and append every window")
-        if isinstance(log, EventLog) and int(self.lengths.min()) != self._steps_so_far(log):
-            ended = int(self.lengths.argmin())
-            raise LogError(
-                self.where,
-                f"lane {ended} ended after {self.lengths[ended]} steps",
-                "append no window after one with lanes of unequal length",
-            )
+        if isinstance(log, EventLog):
+            goes_on = np.flatnonzero((self.lengths < self._steps_so_far(log)) & (log.lengths > 0))
+            if goes_on.size:
+                lane = int(goes_on[0])
+                problem = f"lane {lane} ended after {self.lengths[lane]} steps, but has more in the window"
+                raise LogError(self.where, problem, "append no steps to lanes that have ended")
         for name, member in log.populations.items():
             self._check_columns(name, member)
+            self._check_states(log, member)
         if isinstance(log, ContinuousLog):
             self._check_samples(log)
 
     def _steps_so_far(self, log: EventLog) -> int:
-        return log.start_step - int(self.file["evsim"].attrs["start_step"])
+        return log.start_step - int(self.start)
 
     def _check_columns(self, name: str, member: Member) -> None:
         if name in self.spikes:
@@ -608,28 +678,41 @@ class _Growing:
                 )
             for what in ("gradient", "time_gradient"):
                 column, found = getattr(spikes, what), getattr(member, what, None)
-                before = column.n_rows + sum(map(len, column.pending))
-                if before != (spikes.n_appended if found is not None else 0):
+                if column.n_added != (spikes.n_appended if found is not None else 0):
                     raise LogError(
                         self.where,
                         f"some windows of '{name}' have a {what} and others do not",
                         "append windows that all have it, or none",
                     )
-        kept = [member.state_name] if name in self.reports else []
-        kept += [getattr(member, what) for what in self.own.get(name, {})]
-        if any(found is None for found in kept):
-            raise LogError(
-                self.where, f"the window lacks states of '{name}'", "record them in each window, or in none"
-            )
+
+    def _check_states(self, log: AnyLog, member: Member) -> None:
+        """Raise LogError unless a window has the states that the first one had; it may be without samples."""
+        if isinstance(log, ContinuousLog) and not len(log.samples):
+            return
+        name = member.name
+        had = {"state"} if name in self.reports else set()
+        had |= self.own.get(name, {}).keys()
+        has = {"state"} if isinstance(member, PopulationLog) and self._keeps_state(member) else set()
+        if isinstance(member, ContinuousPopulationLog):
+            has = {what for what in ("state", "integral", "square") if getattr(member, what) is not None}
+        if had != has:
+            problem = f"the window has {sorted(has) or 'no states'} of '{name}', the first had"
+            remedy = "record them from the first window on, or never"
+            raise LogError(self.where, f"{problem} {sorted(had) or 'none'}", remedy)
+
+    def _keeps_state(self, member: PopulationLog) -> bool:
+        """Whether the state of a population is kept: a readout's always is."""
+        return member.state_name == "v" or (self.states and member.state_name is not None)
 
     def _check_samples(self, log: ContinuousLog) -> None:
         times = log.samples[log.samples > self.last_sample]
         if self.step is None or not self.reports or not len(times):
             return
-        report = next(iter(self.reports.values()))
-        at = report.data.n_rows + sum(map(len, report.data.pending))
-        expected = report.first + self.step * (at + np.arange(len(times)))
-        if float(np.abs(times - expected).max()) > SPACING * self.step * max(len(times), 1):
+        if not next(iter(self.reports.values())).data.n_added:
+            return
+        # from one to the next: errors of rounding in the spacing must not add up over a long run
+        gaps = np.diff(times, prepend=self.last_sample)
+        if float(np.abs(gaps - self.step).max()) > SPACING * self.step + 4 * np.spacing(times[-1]):
             raise LogError(
                 self.where,
                 f"a sample at {times[0]:g} ms does not go on with the spacing of {self.step:g} ms",
@@ -639,30 +722,41 @@ class _Growing:
     def append(self, log: AnyLog) -> None:
         """Take a window in; `commit` puts it on file."""
         if isinstance(log, EventLog):
-            if self.checkpoint_steps is not None:
+            if self.checkpoint_steps is not None and self._knows_states(log):
                 self.checkpoint_steps.add([log.start_step])
                 for name, columns in self.at_checkpoints.items():
                     for state, column in columns.items():
                         column.add(log[name].initial[state][None])
             self.lengths += log.lengths
-        else:
-            new = log.samples > self.last_sample  # the last sample of a window may be the first of the next
-            assert self.samples is not None
-            self.samples.add(log.samples[new])
-            self.last_sample = max([self.last_sample, *log.samples[-1:]])
         for name, member in log.populations.items():
             if name in self.spikes:
                 self.spikes[name].append(member, start_of(log))
-            if name in self.reports:
-                values = member.state
-                assert values is not None
-                self.reports[name].append(values if isinstance(log, EventLog) else values[new])
-            for what, column in self.own.get(name, {}).items():
-                column.add(getattr(member, what)[new])
+            if isinstance(member, PopulationLog) and name in self.reports:
+                self.reports[name].append(member.state)
+        if isinstance(log, ContinuousLog) and len(log.samples):
+            self._append_samples(log)
         self.counters = added(self.counters, log.counters) if self.counters else dict(log.counters)
         self.duration = log.duration if self.end == self.start else duration_between(self.start, stop_of(log))
         self.end = stop_of(log)
         self.dirty = True
+
+    def _append_samples(self, log: ContinuousLog) -> None:
+        assert self.samples is not None
+        new = log.samples > self.last_sample  # the last sample of a window may be the first of the next
+        for name, member in log.populations.items():
+            if name in self.reports:
+                assert member.state is not None
+                self.reports[name].append(member.state[new])
+            for what, column in self.own.get(name, {}).items():
+                column.add(getattr(member, what)[new])
+        self.samples.add(log.samples[new])
+        self.last_sample = max(self.last_sample, float(log.samples[-1]))
+
+    def _knows_states(self, log: EventLog) -> bool:
+        """Whether a window has steps and says from which states they began; one cut out of a file may not."""
+        return log.n_steps > 0 and all(
+            columns.keys() <= log[name].initial.keys() for name, columns in self.at_checkpoints.items()
+        )
 
     @property
     def n_rows(self) -> int:
@@ -696,7 +790,9 @@ class _Growing:
         if not (self.dirty or last):
             return
         columns = list(self._columns())
-        self._check_space(sum(column.n_bytes for column in columns))
+        tally = sum(spikes.n_nodes * 8 + 2**16 for spikes in self.spikes.values()) if last else 0
+        lines = sum(column.n_bytes for column in columns) // 256
+        self._reserve(sum(column.n_bytes_of_chunks for column in columns) + tally + lines)
         pieces: dict[str, list] = {}
         for spikes in self.spikes.values():
             pieces |= spikes.commit(last)
@@ -732,16 +828,14 @@ class _Growing:
             for spikes in self.spikes.values():
                 spikes.unit_events.dataset.flush()
 
-    def _check_space(self, n_bytes: int) -> None:
-        """Raise while the file can still be closed in order: HDF5 may not survive a full disk."""
+    def _reserve(self, n_bytes: int) -> None:
+        """Raise LogError while the file can still be closed in order, if the disk lacks so many bytes."""
         try:
-            disk = os.statvfs(os.path.dirname(os.path.abspath(self.file.filename)))
-        except (AttributeError, OSError):
-            return
-        # filters may leave the old place of a chunk unused
-        needed = n_bytes + n_bytes // 2 + SPARE
-        if disk.f_bavail * disk.f_frsize < needed:
-            raise OSError(f"the disk is full: {disk.f_bavail * disk.f_frsize} bytes left, {needed} needed")
+            reserve(self.file, n_bytes + SPARE)
+        except OSError as error:
+            problem = f"cannot be written: {one_line(error)}: {n_bytes + SPARE} bytes more are needed"
+            kept = f"; its first {self.n_rows} events are on file" if self.n_rows else ""
+            raise LogError(self.where, problem + kept, "give another place") from error
 
     def close(self) -> None:
         """Close the file, on the disk and not only in its cache."""
@@ -749,7 +843,7 @@ class _Growing:
             if self.file.swmr_mode:
                 with suppress(Exception):
                     os.fsync(self.file.id.get_vfd_handle())
-            self.file.close()
+            close_written(self.file)
 
 
 # -- small things ----------------------------------------------------------------------------------------
@@ -768,6 +862,17 @@ def stop_of(log: AnyLog) -> float:
 def member_facts(member: Member) -> tuple[str, int, bool]:
     """Type and size of a population, and whether it sends."""
     return member.kind, member.n_units, member.events is not None
+
+
+def described_bytes(log: AnyLog) -> int:
+    """About how much of a file is neither rows nor text: parameters, states, and events before the window."""
+    arrays = list(log.parameters.values())
+    for member in log.populations.values():
+        arrays += member.initial.values()
+        if isinstance(member, PopulationLog) and member.carried is not None:
+            arrays += [member.carried.ptr, member.carried.unit, member.carried.value]
+    n_nodes = sum(member.n_units for member in log.populations.values()) * log.n_lanes
+    return sum(np.asarray(array).nbytes for array in arrays) + 32 * n_nodes
 
 
 def added(mine: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

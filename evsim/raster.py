@@ -2,7 +2,9 @@
 
 Few events are drawn as marks coloured by their payload; many as a density, the fraction of active units in
 cells that cover whole steps and whole units (cells of unequal cover would show stripes that are not in the
-data).  Events in continuous time (`TimedEvents`) have rates in Hz in place of that.
+data).  Events in continuous time have rates in Hz in place of that.  Both may be coloured by the gradient
+that a replay has written beside the events.  Events on file are read in pieces: a picture of any number of
+them takes little memory.
 
 Nothing here touches pyplot: figures are made from `matplotlib.figure.Figure` with an Agg canvas, so that
 pictures can be made without a screen and from several threads.  Matplotlib is imported when the first picture
@@ -12,14 +14,15 @@ is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.density import ValueName
 from evsim.errors import LogError, MissingExtraError
 from evsim.events import Events
-from evsim.selection import Rows, Selection, TimedSelection, select
+from evsim.selection import Marks, Picture, Selection, TimedSelection, select
 from evsim.timed_events import TimedEvents
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 #: Events up to which marks are drawn, and cells of a density picture at most, over and across.
 MOST_MARKS = 100_000
 MOST_CELLS = (900, 450)
+#: Marks up to which SVG and PDF hold each as a shape, beyond that as an image.
+MOST_SHAPES = 2000
+#: Windows from this many ms on have an axis in seconds.
+LONG = 1e4
 
 INK, GREY, PALE, ACCENT = "#1f2933", "#5b6770", "#c9d1d8", "#1f5fa8"
 #: Colours of payloads of one sign (dark enough on white from end to end), of both signs, and of a density.
@@ -36,37 +43,50 @@ ONE_SIGN = ("#2b1055", "#7a1f7c", "#c43b62", "#ee7748", "#f5b54a")
 BOTH_SIGNS = ("#0b4f9e", "#5f8fc4", "#a9a9ad", "#d0745a", "#a8161e")
 DENSITY = ("#ffffff", "#d3e3f3", "#86b6dc", "#3a7fbd", "#134a8a", "#071f45")
 
+#: What colours by a column of the events are called.
+COLUMN_LABELS: dict[ValueName, str] = {
+    "value": "payload",
+    "gradient": "dL/d(payload)",
+    "time_gradient": "dL/d(time) [1/ms]",
+}
+
 
 def raster(
-    events: Events | TimedEvents,
+    events: Any,
     dt: float | None = None,
     start_step: int = 0,
     ax: Axes | None = None,
     lanes: int | Iterable[int] | Literal["all"] | None = None,
     units: slice | Iterable[int] | None = None,
-    colour: str | None = "value",
+    colour: str | None = "auto",
     colour_bar: bool | Axes = True,
+    start: float | None = None,
+    stop: float | None = None,
 ) -> Axes:
     """Draw events over time and units.
 
     Parameters
     ----------
-    events : Events or TimedEvents
+    events : Events, TimedEvents, EventTable, a population of a log or of a `LogFile`
+        Also a whole log of either kind that has one population that sends.
     dt : float
-        Length of a step in ms; of no use to events in continuous time, which know their window.
+        Length of a step in ms, of `Events`; the others know it, or are in continuous time.
     start_step : int
-        Step at which the window starts.
+        Step at which the window of `Events` starts.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure, ``raster(...).figure``.
     lanes : int, sequence of int, "all" or None
         Lanes to show, stacked from below; by default lane 0 only.
     units : slice, sequence of int or None
         Units to show; by default all.
-    colour : "value", None or a colour
-        Colour marks by payload, or draw all alike.  A density (more than `MOST_MARKS` events) has its own
-        colours.
+    colour : "auto", "value", "gradient", "time_gradient", None or a colour
+        By default marks have the colour of their payload, and a density (more than `MOST_MARKS` events) that
+        of the activity or rate.  A column of the events colours marks by it, and the cells of a density by
+        its mean.  None and a colour draw all marks alike.
     colour_bar : bool or Axes
         Whether there is a colour bar, or where.
+    start, stop : float, optional
+        Time to show, in ms; by default all there is.
 
     Returns
     -------
@@ -75,34 +95,27 @@ def raster(
     Raises
     ------
     LogError
-        Lanes or units that do not exist.
+        Lanes, units or a window that do not exist, or a column that the events do not have.
     MissingExtraError
         Matplotlib is not installed.
     """
-    chosen = select(events, lanes, units, dt, start_step)
+    chosen = select(_only_member(events), lanes, units, dt, start_step, start, stop)
     if ax is None:
         ax = _new_figure(7.2, 3.6).add_subplot()
-    bottom = chosen.first_row - 0.5
-    ax.set_xlim(chosen.left, _right(chosen))
-    ax.set_ylim(bottom, bottom + chosen.n_rows)
-    if len(chosen) > MOST_MARKS:
-        _draw_density(ax, chosen, bottom, colour_bar)
-    else:
-        _draw_marks(ax, chosen, colour, colour_bar)
-    _label_rows(ax, chosen)
-    ax.set_xlabel("time [ms]")
-    _tidy(ax)
+    _draw_raster(ax, chosen, colour, colour_bar)
     return ax
 
 
 def activity_trace(
-    events: Events | TimedEvents,
+    events: Any,
     dt: float | None = None,
     start_step: int = 0,
     ax: Axes | None = None,
     lanes: int | Iterable[int] | Literal["all"] | None = None,
     units: slice | Iterable[int] | None = None,
     lengths: ArrayLike | None = None,
+    start: float | None = None,
+    stop: float | None = None,
 ) -> Axes:
     """Draw the percentage of units that send an event, step by step; in continuous time, the rate of a unit.
 
@@ -113,17 +126,99 @@ def activity_trace(
     """
     if ax is None:
         ax = _new_figure(7.2, 1.6).add_subplot()
-    chosen = select(events, lanes, units, dt, start_step)
-    if isinstance(chosen, TimedSelection):
-        ax.set_ylabel("rate [Hz]")
-        _draw_rate(ax, chosen)
-    else:
-        ax.set_ylabel("active [%]")
-        _draw_activity(ax, chosen, lengths)
-    ax.set_xlim(chosen.left, _right(chosen))
-    ax.set_xlabel("time [ms]")
-    _tidy(ax)
+    _draw_trace(ax, select(_only_member(events), lanes, units, dt, start_step, start, stop), lengths)
     return ax
+
+
+def figure(
+    populations: Any,
+    dt: float | None = None,
+    start_step: int = 0,
+    *,
+    lanes: int | Iterable[int] | Literal["all"] | None = None,
+    units: slice | Iterable[int] | None = None,
+    lengths: ArrayLike | None = None,
+    colour: str | None = "auto",
+    rate: bool = True,
+    start: float | None = None,
+    stop: float | None = None,
+    width: float = 8.0,
+    dpi: int = 160,
+) -> Figure:
+    """Rasters of several populations, one above the other on one time axis, each with its activity below.
+
+    Parameters
+    ----------
+    populations : mapping of str to events, a log, or a LogFile
+        By name, top to bottom; of a log, all that send.
+    dt, start_step, lanes, units, colour, start, stop
+        See `raster`.
+    lengths : array of integers, shape (n_lanes,), optional
+        Steps of each lane; by default all are as long as the window.
+    rate : bool
+        Whether there are traces below the rasters.
+    width : float
+        In inches.
+    dpi : int
+        Pixels per inch; more of them give a density more cells.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``figure(...).savefig("raster.png")``; titles give sizes and alpha = events / (units x lane-steps), in
+        continuous time the mean rate.
+    """
+    shown = {
+        name: select(events, lanes, units, dt, start_step, start, stop)
+        for name, events in _members(populations).items()
+    }
+    if not shown:
+        raise LogError("raster", "there is no population that sends events", "give at least one")
+    parts = 2 if rate else 1
+    heights = [ratio for chosen in shown.values() for ratio in (_height(chosen), 0.85)[:parts]]
+    made = _new_figure(width, sum(heights) + (0.75 if rate else 0.55) * len(shown), dpi)
+    grid = made.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(1.0, 0.014))
+    shared: Axes | None = None
+    panels: list[Axes] = []
+    for k, (name, chosen) in enumerate(shown.items()):
+        top = made.add_subplot(grid[parts * k, 0], sharex=shared)
+        shared = shared or top
+        panels.append(top)
+        _draw_raster(top, chosen, colour, made.add_subplot(grid[parts * k, 1]))
+        if rate:
+            panels.append(made.add_subplot(grid[parts * k + 1, 0], sharex=shared))
+            _draw_trace(panels[-1], chosen, lengths)
+        _title(top, name, chosen, lengths)
+    for ax in panels[:-1]:
+        ax.tick_params(labelbottom=False)
+        ax.set_xlabel("")
+    made.align_ylabels()
+    return made
+
+
+def _members(populations: Any) -> Mapping[str, Any]:
+    """Populations that send, by name."""
+    if isinstance(populations, Mapping):
+        return populations
+    members = getattr(populations, "populations", None)
+    if members is None:
+        return {getattr(populations, "name", "events"): populations}
+    return {name: member for name, member in members.items() if _sends(member)}
+
+
+def _sends(member: Any) -> bool:
+    return bool(getattr(member, "sends", getattr(member, "events", None) is not None))
+
+
+def _only_member(events: Any) -> Any:
+    """Of a whole log, the one population that sends."""
+    if not hasattr(events, "populations"):
+        return events
+    members = _members(events)
+    if len(members) != 1:
+        problem = f"{len(members)} populations of the log send events: {list(members)}"
+        raise LogError("raster", problem, "give one of them, or make a figure(log)")
+    return next(iter(members.values()))
 
 
 def activity_per_step(
@@ -133,64 +228,7 @@ def activity_per_step(
 
     Both have shape (n_steps,).
     """
-    count = np.bincount(chosen.step, minlength=chosen.n_steps).astype(np.float64)
-    alive = np.full(chosen.n_steps, len(chosen.lanes))
-    if lengths is not None:
-        ends = np.sort(np.asarray(lengths)[chosen.lanes])
-        alive = len(ends) - np.searchsorted(ends, np.arange(chosen.n_steps), side="right")
-    present = alive * len(chosen.units)
-    return np.divide(100.0 * count, present, out=np.full(chosen.n_steps, np.nan), where=present > 0), present
-
-
-def figure(
-    populations: Mapping[str, Events | TimedEvents],
-    dt: float | None = None,
-    start_step: int = 0,
-    *,
-    lanes: int | Iterable[int] | Literal["all"] | None = None,
-    lengths: ArrayLike | None = None,
-    colour: str | None = "value",
-    width: float = 8.0,
-) -> Figure:
-    """Rasters of several populations, one above the other on one time axis, each with its activity below.
-
-    Parameters
-    ----------
-    populations : mapping of str to Events or TimedEvents
-        By name, top to bottom.
-    dt, start_step, lanes, colour
-        See `raster`.
-    lengths : array of integers, shape (n_lanes,), optional
-        Steps of each lane; by default all are as long as the window.
-    width : float
-        In inches.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        ``figure(...).savefig("raster.png")``; titles give sizes and alpha = events / (units x lane-steps), in
-        continuous time the mean rate.
-    """
-    if not populations:
-        raise LogError("raster", "there is no population that sends events", "give at least one")
-    heights = [ratio for events in populations.values() for ratio in (_height(events), 0.85)]
-    made = _new_figure(width, sum(heights) + 0.75 * len(populations), dpi=160)
-    grid = made.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(1.0, 0.014))
-    shared: Axes | None = None
-    for k, (name, events) in enumerate(populations.items()):
-        top = made.add_subplot(grid[2 * k, 0], sharex=shared)
-        shared = shared or top
-        bar = made.add_subplot(grid[2 * k, 1])
-        raster(events, dt, start_step, ax=top, lanes=lanes, colour=colour, colour_bar=bar)
-        below = made.add_subplot(grid[2 * k + 1, 0], sharex=shared)
-        activity_trace(events, dt, start_step, ax=below, lanes=lanes, lengths=lengths)
-        _title(top, name, select(events, lanes, None, dt, start_step), lengths)
-        for ax in (top, below):
-            last = ax is below and k == len(populations) - 1
-            ax.tick_params(labelbottom=last)
-            ax.set_xlabel("time [ms]" if last else "")
-    made.align_ylabels()
-    return made
+    return chosen.activity(lengths)
 
 
 def summary_row(
@@ -280,27 +318,63 @@ def _new_figure(width: float, height: float, dpi: int = 160) -> Figure:
     return made
 
 
-def _right(chosen: Selection | TimedSelection) -> float:
+def _right(chosen: Picture) -> float:
     """Right end of the axis; a window without extent is drawn 1 ms wide."""
     return chosen.right if chosen.right > chosen.left else chosen.left + 1.0
 
 
+def _draw_raster(ax: Axes, chosen: Selection | TimedSelection, colour: str | None, bar: bool | Axes) -> None:
+    bottom = chosen.first_row - 0.5
+    ax.set_xlim(chosen.left, _right(chosen))
+    ax.set_ylim(bottom, bottom + chosen.n_rows)
+    column = _column(colour)
+    marks = chosen.marks(MOST_MARKS, column or ("value" if colour == "auto" else None))
+    if marks is None:
+        _draw_density(ax, chosen, bottom, column, bar)
+    else:
+        _draw_marks(ax, chosen, marks, column or "value", colour, bar)
+    _label_rows(ax, chosen)
+    _label_time(ax, chosen)
+    _tidy(ax)
+
+
+def _column(colour: str | None) -> ValueName | None:
+    """The column that a colour stands for."""
+    return cast(ValueName, colour) if colour in COLUMN_LABELS else None
+
+
+def _draw_trace(ax: Axes, chosen: Selection | TimedSelection, lengths: ArrayLike | None) -> None:
+    if isinstance(chosen, TimedSelection):
+        ax.set_ylabel("rate [Hz]")
+        _draw_rate(ax, chosen)
+    else:
+        ax.set_ylabel("active\nunits [%]")
+        _draw_activity(ax, chosen, lengths)
+    ax.set_xlim(chosen.left, _right(chosen))
+    _label_time(ax, chosen)
+    _tidy(ax)
+
+
 def _draw_activity(ax: Axes, chosen: Selection, lengths: ArrayLike | None) -> None:
-    percent, present = activity_per_step(chosen, lengths)
-    dt, n_steps = chosen.mark, len(percent)
-    time = (chosen.start_step + np.arange(n_steps)) * dt
-    per_column = max(-(-n_steps // MOST_CELLS[0]), 1)
+    percent, present = chosen.activity(lengths)
+    n_bins = len(percent)
+    cuts = np.minimum(np.arange(n_bins + 1) * chosen.steps_of_bin, chosen.n_steps)
+    time = (chosen.start_step + cuts) * chosen.mark
+    per_column = max(-(-n_bins // MOST_CELLS[0]), 1)
     if per_column > 1:
-        starts = np.arange(0, n_steps, per_column)
+        starts = np.arange(0, n_bins, per_column)
         low, high = np.fmin.reduceat(percent, starts), np.fmax.reduceat(percent, starts)
         weight = np.add.reduceat(present, starts)
         summed = np.add.reduceat(np.nan_to_num(percent) * present, starts)
-        mean = summed / np.where(weight > 0, weight, np.nan)
-        centre = time[starts] + 0.5 * dt * np.diff(np.append(starts, n_steps))
+        mean = np.divide(summed, weight, out=np.full(len(starts), np.nan), where=weight > 0)
+        centre = 0.5 * (time[starts] + time[np.append(starts[1:], n_bins)])
         ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
         ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
-    elif n_steps:
-        _draw_stairs(ax, percent, np.append(time, (chosen.start_step + n_steps) * dt))
+        n_steps = per_column * chosen.steps_of_bin
+        _explain(ax, f"line: mean of {n_steps:,} steps, band: their range, dashed: mean of all")
+    elif n_bins:
+        _draw_stairs(ax, percent, time)
+        _explain(ax, "dashed: mean of all")
     if present.any():
         _draw_mean(ax, percent, float(np.average(np.nan_to_num(percent), weights=present)))
 
@@ -310,12 +384,18 @@ def _draw_rate(ax: Axes, chosen: TimedSelection) -> None:
     if len(rates):
         _draw_stairs(ax, rates, edges)
         _draw_mean(ax, rates, chosen.rate)
-        ax.set_ylabel(f"rate [Hz]\n{edges[1] - edges[0]:.3g} ms bins")
+        _explain(ax, "dashed: mean of all")
+        ax.set_ylabel(f"rate [Hz]\n{_span(edges[1] - edges[0])} bins")
 
 
 def _draw_stairs(ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64]) -> None:
     ax.stairs(values, edges, baseline=0.0, fill=True, color=ACCENT, alpha=0.22, linewidth=0)
     ax.stairs(values, edges, baseline=None, color=ACCENT, linewidth=0.9)
+
+
+def _explain(ax: Axes, words: str) -> None:
+    """A line above a trace that says what its lines are."""
+    ax.set_title(words, loc="right", fontsize=6.5, color=GREY, pad=3)
 
 
 def _draw_mean(ax: Axes, values: NDArray[np.float64], mean: float) -> None:
@@ -325,66 +405,74 @@ def _draw_mean(ax: Axes, values: NDArray[np.float64], mean: float) -> None:
 
 
 def _draw_marks(
-    ax: Axes, chosen: Selection | TimedSelection, colour: str | None, colour_bar: bool | Axes
+    ax: Axes, chosen: Picture, marks: Marks, column: ValueName, colour: str | None, bar: bool | Axes
 ) -> None:
-    width, height = _mark_size(ax, chosen)
+    width, height = _mark_size(ax, chosen, len(marks))
     # Matplotlib scales a marker's longer side to sqrt(s).
     corners = [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)]
     options: dict[str, Any] = {
         "marker": corners,
         "s": max(width, height) ** 2,
         "linewidths": 0,
-        "rasterized": True,
+        "rasterized": len(marks) > MOST_SHAPES,
         # Snapped to pixels, marks look crisp, but very small ones get stripes of unequal height.
         "snap": None if min(width, height) >= 1.0 else False,
     }
-    x, y = chosen.time, chosen.row + chosen.first_row
-    if colour != "value" or _is_flat(chosen.value):
-        ax.scatter(x, y, color=INK if colour in ("value", None) else colour, **options)
-        if not isinstance(colour_bar, bool):
-            colour_bar.set_axis_off()
+    x, y, value = marks.time, marks.row + chosen.first_row, marks.value
+    if value is None or _is_flat(value):
+        plain = INK if value is not None or colour in (None, "none") else colour
+        ax.scatter(x, y, color=plain, **options)
+        if not isinstance(bar, bool):
+            bar.set_axis_off()
         return
-    low, high, extend = _limits(chosen.value)
-    both = low < 0 < high
-    colours = _colour_map(BOTH_SIGNS if both else ONE_SIGN)
-    order = np.argsort(np.abs(chosen.value), kind="stable")  # large payloads on top
-    marks = ax.scatter(
+    low, high, extend = _limits(value) if column == "value" else _even_limits(value)
+    order = np.argsort(np.abs(value), kind="stable")  # large ones on top
+    drawn = ax.scatter(
         x[order],
         y[order],
-        c=chosen.value[order].astype(np.float64),
-        cmap=colours,
+        c=value[order].astype(np.float64),
+        cmap=_colour_map(BOTH_SIGNS if low < 0 < high else ONE_SIGN),
         vmin=low,
         vmax=high,
         **options,
     )
-    _add_bar(ax, marks, colour_bar, "payload", extend)
+    _add_bar(ax, drawn, bar, COLUMN_LABELS[column], extend)
 
 
 def _draw_density(
-    ax: Axes, chosen: Selection | TimedSelection, bottom: float, colour_bar: bool | Axes
+    ax: Axes,
+    chosen: Selection | TimedSelection,
+    bottom: float,
+    column: ValueName | None,
+    bar: bool | Axes,
 ) -> None:
-    density, width, per_row = chosen.cells(MOST_CELLS)
-    extent = (
-        chosen.left,
-        chosen.left + density.shape[1] * width,
-        bottom,
-        bottom + density.shape[0] * per_row,
-    )
+    cells = chosen.cells(_most_cells(ax), column)
+    width, per_row = float(cells.edges[1] - cells.edges[0]), int(cells.nodes[0])
+    n_rows, n_columns = cells.counts.shape
+    extent = (chosen.left, chosen.left + n_columns * width, bottom, bottom + n_rows * per_row)
+    if column is None:
+        shown, label = chosen.density(cells), chosen.density_label
+        high = float(np.quantile(shown, 0.998)) or float(shown.max())
+        low, extend, colours = 0.0, "max" if shown.max() > high else "neither", DENSITY
+    else:
+        shown, label = cells.mean, f"mean {COLUMN_LABELS[column]}"
+        some = shown[np.isfinite(shown)]
+        low, high, extend = _limits(some) if column == "value" else _even_limits(some)
+        colours = BOTH_SIGNS if low < 0 < high else ONE_SIGN
     limits = ax.get_xlim(), ax.get_ylim()
-    top = float(np.quantile(density, 0.998)) or float(density.max())
     image = ax.imshow(
-        density,
-        origin="lower",
-        extent=extent,
-        aspect="auto",
-        interpolation="nearest",
-        cmap=_colour_map(DENSITY),
-        vmin=0,
-        vmax=top,
+        shown, origin="lower", extent=extent, aspect="auto", cmap=_colour_map(colours), vmin=low, vmax=high
     )
     ax.set_xlim(limits[0])  # the last cells may reach past the window
     ax.set_ylim(limits[1])
-    _add_bar(ax, image, colour_bar, chosen.density_label, "max" if density.max() > top else "neither")
+    units = "1 unit" if per_row == 1 else f"{per_row} units"
+    _add_bar(ax, image, bar, f"{label}\nin cells of {units}, {_span(width)}", extend)
+
+
+def _most_cells(ax: Axes) -> tuple[int, int]:
+    """Cells over and across: more where a figure has more pixels than is usual."""
+    finer = max(ax.figure.bbox.width / 1280, 1.0)
+    return int(MOST_CELLS[0] * finer), int(MOST_CELLS[1] * finer)
 
 
 def _add_bar(ax: Axes, drawn: Any, colour_bar: bool | Axes, label: str, extend: str) -> None:
@@ -424,7 +512,16 @@ def _limits(values: NDArray) -> tuple[float, float, str]:
     return low, high, ends[cut_low, cut_high]
 
 
-def _mark_size(ax: Axes, chosen: Selection | TimedSelection) -> tuple[float, float]:
+def _even_limits(values: NDArray) -> tuple[float, float, str]:
+    """The same range on both sides of 0, which leaves out the outermost 1 % of what is not 0."""
+    size = np.abs(values[values != 0])
+    if not size.size:
+        return -1.0, 1.0, "neither"
+    most = float(np.quantile(size, 0.99))
+    return -most, most, "both" if size.max() > most else "neither"
+
+
+def _mark_size(ax: Axes, chosen: Picture, n_marks: int) -> tuple[float, float]:
     """Width and height of a mark in points: a cell of one step and one unit, but visible and no slab.
 
     In continuous time, where a cell has no width, it is as narrow as can be seen.
@@ -432,13 +529,29 @@ def _mark_size(ax: Axes, chosen: Selection | TimedSelection) -> tuple[float, flo
     points = 72 / ax.figure.dpi
     width, height = points * ax.bbox.width, points * ax.bbox.height
     # Marks larger than their cells are easier to see, but together they must not feign more activity.
-    least = float(np.clip(np.sqrt(0.25 * width * height / max(len(chosen), 1)), 0.6, 1.3))
+    least = float(np.clip(np.sqrt(0.25 * width * height / max(n_marks, 1)), 0.6, 1.3))
     cell_width = width * chosen.mark / (_right(chosen) - chosen.left)
     cell_height = height / max(chosen.n_rows, 1)
     return float(np.clip(cell_width, least, 4.0)), float(np.clip(0.85 * cell_height, least, 7.0))
 
 
-def _label_rows(ax: Axes, chosen: Rows) -> None:
+def _label_time(ax: Axes, chosen: Picture) -> None:
+    """The axis of time; what is drawn is in ms, but long windows read better in s."""
+    if chosen.right - chosen.left < LONG:
+        ax.set_xlabel("time [ms]")
+        return
+    from matplotlib.ticker import FuncFormatter
+
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{1e-3 * ms:.12g}"))
+    ax.set_xlabel("time [s]")
+
+
+def _span(ms: float) -> str:
+    """A length of time in the unit that fits it."""
+    return f"{1e-3 * ms:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"
+
+
+def _label_rows(ax: Axes, chosen: Picture) -> None:
     """Unit numbers for one lane, lane numbers for several."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
@@ -467,9 +580,9 @@ def _title(ax: Axes, name: str, chosen: Selection | TimedSelection, lengths: Arr
     ax.set_title(facts, loc="right", fontsize=8, color=GREY, pad=5)
 
 
-def _height(events: Events | TimedEvents) -> float:
+def _height(chosen: Picture) -> float:
     """Inches for a population's raster: a small population needs less."""
-    return float(np.clip(0.55 + 0.022 * events.n_units, 0.7, 2.7))
+    return float(np.clip(0.75 + 0.03 * len(chosen.units), 0.8, 2.7))
 
 
 def _tidy(ax: Axes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +13,11 @@ from evsim.core.dense import first_beyond
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
-from evsim.log_file import LogFile
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
+
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
 
 #: A replay takes so many steps at a time that their gradients at the accumulators are about so large.
 PIECE_BYTES = 8 << 20

@@ -24,33 +24,69 @@ def plain_table(*columns: str, words: Sequence[str] = ()) -> Table:
 
 
 def population_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows of a log's summary, but for what follows from the rest; alpha where there are steps."""
+    """The rows of `evsim.inspection.describe`: sizes, and alpha where there are steps."""
     clocked = all("alpha" in row for row in rows)
+    words = ("population", "type", "on file")
+    alpha = ["alpha"] if clocked else []
+    table = plain_table("population", "type", "units", "events", *alpha, "on file", words=words)
+    for row in rows:
+        kept = [name for name in row["columns"] if name.endswith("gradient")]
+        kept += [] if row["states"] is None else [f"state {row['states']}"]
+        counts = [f"{row['units']:,}", "-" if row["events"] is None else f"{row['events']:,}"]
+        if clocked:
+            counts.append("-" if row["events"] is None else f"{row['alpha']:.4f}")
+        events = [] if row["events"] is None else ["events"]
+        table.add_row(row["population"], row["type"], *counts, ", ".join(events + kept))
+    return table
+
+
+def statistics_table(rows: list[dict[str, Any]]) -> Table:
+    """Rates, synchrony and regularity of the populations that send."""
     table = plain_table(
         "population",
-        "type",
-        "units",
-        "silent",
-        "events",
-        *(["alpha"] if clocked else []),
         "rate\n[Hz]",
+        "lowest\n[Hz]",
+        "highest\n[Hz]",
+        "silent\n[%]",
+        "chi",
+        "CV",
         "most\nactive",
-        words=("population", "type"),
+        "least\nactive",
+        words=("population",),
     )
     for row in rows:
-        counts = [f"{row['units']:,}"]
         if row["events"] is None:
-            counts += ["-"] * (5 if clocked else 4)
-        else:
-            counts += [
-                f"{row['silent_units']:,}",
-                f"{row['events']:,}",
-                *([f"{row['alpha']:.4f}"] if clocked else []),
-                f"{row['rate_hz']:,.1f}",
-                " ".join(str(unit) for unit, _ in row["most_active"]),
-            ]
-        table.add_row(row["population"], row["type"], *counts)
+            continue
+        rates = (row["rate_hz"], row["rate_min_hz"], row["rate_max_hz"])
+        synchrony, regularity = row["synchrony"], row["regularity"]
+        table.add_row(
+            row["population"],
+            *(_rate(rate) for rate in rates),
+            f"{100 * row['silent']:.1f}",
+            "-" if synchrony is None else f"{synchrony['chi']:.3f}",
+            "-" if regularity is None else f"{regularity['cv']:.2f}",
+            *(" ".join(str(unit) for unit, _ in row[w][:2]) for w in ("most_active", "least_active")),
+        )
     return table
+
+
+def statistics_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What chi and CV were made from, where that is not all events, step by step."""
+    notes = []
+    for row in rows:
+        of = {"chi": row["synchrony"], "CV": row["regularity"]}
+        part = {word: found["events"] for word, found in of.items() if found and not found["whole"]}
+        if part:
+            words, events = " and ".join(part), max(part.values())
+            of_all = f"{events:,} events of {row['events']:,}, in windows spread over the run"
+            notes.append(f"{row['population']}: {words} from {of_all}")
+    bins = {row["synchrony"]["bin_ms"] for row in rows if row["synchrony"]}
+    clocked = all("alpha" in row for row in rows)
+    return notes + ([] if clocked else [f"chi: in bins of {width:g} ms" for width in sorted(bins)])
+
+
+def _rate(hz: float) -> str:
+    return f"{hz:,.1f}" if hz >= 1 or hz == 0 else f"{hz:.3g}"
 
 
 def counter_table(counters: dict[str, Any]) -> Table:
@@ -111,17 +147,21 @@ def log_comparison_table(comparison: LogComparison) -> Table:
     """How far two logs agree, by population; first and second are the logs in the order given."""
     table = plain_table(
         "population",
-        "units",
         "events\nfirst",
         "events\nsecond",
-        "unequal",
-        "times within\n[ms]",
+        "equal",
+        "moved",
+        "alone",
+        "times\nwithin\n[ms]",
         "values\nwithin",
         "states\nwithin",
+        "distance\n",
         words=("population",),
     )
     for p in comparison.populations.values():
-        events = ["-" if n is None else f"{n:,}" for n in (*p.n_events, p.n_unequal)]
+        alone = None if p.n_alone is None else sum(p.n_alone)
+        events = ["-" if n is None else f"{n:,}" for n in (*p.n_events, p.n_equal, p.n_moved, alone)]
         errors = ("-" if e is None else f"{e:.1e}" for e in (p.time_error, p.value_error, p.state_error))
-        table.add_row(p.name, f"{p.n_units:,}", *events, *errors)
+        distance = "-" if p.distance is None else f"{p.distance:.3g}"
+        table.add_row(p.name, *events, *errors, distance)
     return table

@@ -1,11 +1,16 @@
-"""Lets tests import what they share (``from oracles import ...``), and makes Hypothesis repeat itself."""
+"""For all tests: what they share (``from oracles import ...``), the same examples each time, meek threads."""
 
+import os
 import sys
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+# Several processes run tests, each with threads: those that wait must leave the cores to those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 settings.register_profile(
     "evsim",

@@ -3,6 +3,8 @@
 Thresholds of 0 ask whether two rounded numbers are equal, so what they are tried on never stands still.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -201,12 +203,19 @@ def test_what_lines_are_given_as(brian2):
 # -- errors are found --------------------------------------------------------------------------------------
 
 
-def both(net, stimulus, change):
-    """Runs of Brian2 before and after a change of the network."""
-    n_steps = len(stimulus["lines"])
-    right = to_brian2(net, stimulus, n_steps).run()
-    change(right)
-    return right, to_brian2(net, stimulus, n_steps).run()
+@cache
+def unchanged(**options):
+    """What Brian2 makes of an example as it is."""
+    net, stimulus = delta_example(**options)
+    return to_brian2(net, stimulus, len(stimulus["lines"])).run()
+
+
+def both(change, **options):
+    """Runs of Brian2 before and after a change of an example: ``change(network, run before it)``."""
+    net, stimulus = delta_example(**options)
+    right = unchanged(**options)
+    change(net, right)
+    return right, to_brian2(net, stimulus, len(stimulus["lines"])).run()
 
 
 @pytest.mark.peer
@@ -216,13 +225,11 @@ def both(net, stimulus, change):
     [(unit, block) for unit, blocks in (("delta_gru", 3), ("delta_lstm", 4)) for block in range(blocks)],
 )
 def test_an_error_of_a_thousandth_in_one_weight_is_found(brian2, unit, block, projection):
-    net, stimulus = delta_example(n_units=12, n_inputs=7, n_steps=60, unit=unit)
-
-    def change(right):
+    def change(net, right):
         busiest = int(np.bincount(right.events[projection.partition("->")[0]].unit).argmax())
         net.projections[projection].weight.values[busiest, 12 * block + (busiest + 1) % 12] += 1e-3
 
-    right, wrong = both(net, stimulus, change)
+    right, wrong = both(change, n_units=12, n_inputs=7, n_steps=60, unit=unit)
     assert not compare(right.events, right.states, wrong).ok(1e-12)
     assert compare(wrong.events, wrong.states, wrong).ok(0.0)
 
@@ -231,12 +238,10 @@ def test_an_error_of_a_thousandth_in_one_weight_is_found(brian2, unit, block, pr
 @pytest.mark.parametrize("block", range(4))
 @both_units
 def test_an_error_of_a_thousandth_in_one_bias_is_found(brian2, unit, block):
-    net, stimulus = delta_example(n_units=12, n_inputs=7, n_steps=60, unit=unit)
-
-    def change(right):
+    def change(net, right):
         net["hidden_1"].parameters["bias"].values[12 * block + 5] += 1e-3
 
-    right, wrong = both(net, stimulus, change)
+    right, wrong = both(change, n_units=12, n_inputs=7, n_steps=60, unit=unit)
     assert not compare(right.events, right.states, wrong).ok(1e-12)
 
 
@@ -245,17 +250,16 @@ def test_an_error_of_a_thousandth_in_one_bias_is_found(brian2, unit, block):
 @both_units
 def test_an_error_of_a_thousandth_in_one_threshold_is_found(brian2, unit, name):
     """That of the unit with the event that only just reached its threshold."""
-    net, stimulus = delta_example(n_units=20, n_inputs=20, n_steps=200, layers=2, unit=unit)
-    threshold = net[name].parameters["threshold"].values
 
-    def change(right):
+    def change(net, right):
+        threshold = net[name].parameters["threshold"].values
         sent = right.events[name]
         margin = np.abs(sent.value) - threshold[sent.unit]
         closest = margin.argmin()
         assert margin[closest] < 1e-3
         threshold[sent.unit[closest]] += 1e-3
 
-    right, wrong = both(net, stimulus, change)
+    right, wrong = both(change, n_units=20, n_inputs=20, n_steps=200, layers=2, unit=unit)
     found = compare(right.events, right.states, wrong)
     assert found.populations[name].first is not None
     assert not found.ok(1e-12)

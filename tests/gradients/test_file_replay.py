@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evsim.adjoint import Adjoint
-from evsim.errors import GradientError
+from evsim.errors import GradientError, LogError
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
 from evsim.models import EGRU, DeltaGRU, DeltaReadout, EventSource, LeakyReadout
@@ -101,3 +101,36 @@ def test_what_cannot_be_replayed(tmp_path):
         sim.plan.parameters["first->hidden.weight"][:] *= 2
         with pytest.raises(GradientError, match="its events do not follow from the present parameters"):
             adjoint.replay(file, {"answer": good})
+
+
+def test_gradients_beside_the_events_on_disk(tmp_path, monkeypatch):
+    sim = Simulation(make_network("egru"))
+    stimulus = rng.normal(size=(STEPS, LANES, 5)) * (rng.random((STEPS, LANES, 5)) < 0.3)
+    whole = recorded(sim, tmp_path / "run.h5", stimulus, (20, 40), checkpoints=True)
+    losses = {"answer": rng.normal(size=(STEPS, LANES, 3))}
+    adjoint = Adjoint(sim.plan)
+    marked = adjoint.replay(whole, losses, events=True).mark(whole)
+    with LogFile(tmp_path / "run.h5") as file:
+        adjoint.replay(file, losses, events=True).mark(file)
+        assert file.complete
+        assert file["hidden"].columns == ("time", "lane", "unit", "value", "gradient")
+        assert file.check() == []
+        for name in ("cue", "first", "hidden"):
+            table = file[name].table()
+            np.testing.assert_array_equal(table.gradient, marked[name].gradient)
+            np.testing.assert_array_equal(file.window()[name].gradient, marked[name].gradient)
+        with pytest.raises(LogError, match="'cue' has a gradient already"):
+            file.write_gradients({"cue": {"value": marked["cue"].gradient}})
+    assert LogFile(tmp_path / "run.h5").check() == []
+
+
+def test_gradients_need_a_complete_file_of_these_events(tmp_path):
+    sim = Simulation(make_network("egru"))
+    stimulus = rng.normal(size=(STEPS, LANES, 5)) * (rng.random((STEPS, LANES, 5)) < 0.3)
+    with LogWriter(tmp_path / "run.h5") as writer:
+        writer.append(sim.run(stimulus))
+        writer.flush()
+        with LogFile(tmp_path / "run.h5") as file, pytest.raises(LogError, match="still being written"):
+            file.write_gradients({"cue": {"value": np.zeros(3)}})
+    with LogFile(tmp_path / "run.h5") as file, pytest.raises(LogError, match=r"has \d+ events, not 3"):
+        file.write_gradients({"cue": {"value": np.zeros(3)}})

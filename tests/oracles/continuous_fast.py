@@ -36,10 +36,11 @@ def integrals(main, length, tau):
     """Integral of ``main(times)`` (n_units, n_times) and of its square over [0, length], (2, n_units)."""
     n = int(np.ceil(min(length / tau, 1000.0))) or 1
     nodes, weights = QUADRATURE
-    times = ((np.arange(n)[:, None] + nodes) * (length / n)).ravel()
-    values = main(times)
-    weights = np.tile(weights * (length / n), n)
-    return np.stack([values @ weights, values**2 @ weights])
+    if n > 1:
+        nodes, weights = (np.arange(n)[:, None] + nodes).ravel(), np.tile(weights, n)
+    values = main(nodes * (length / n))
+    weights = weights * (length / n)
+    return np.array([values @ weights, values**2 @ weights])
 
 
 def kernel(t, tau_m, tau):
@@ -177,7 +178,7 @@ class Egru:
                     h = reach.min()
                     end, a1, inner = collocate(c, a, self.b, h, self.tau_m, self.tau_s)
             if sums is not None:
-                sums += h * np.stack([inner @ WEIGHTS, inner**2 @ WEIGHTS])
+                sums += h * np.array([inner @ WEIGHTS, inner**2 @ WEIGHTS])
             c, a, gone = end, a1, length if last and not due else gone + h
             if due:
                 return gone, due, c, a
@@ -241,12 +242,13 @@ class FastDriver(Driver):
         for name in self.emitting:
             if self.kind(name) == "egru" and name not in self.fixed:
                 # Later ones search a shorter time only.
-                time, units, c, a = Egru(self.x[name], self.par[name]).advance(gone, search=True)
+                sums = np.zeros_like(self.sums[name]) if self.taken < len(self.samples) else None
+                time, units, c, a = Egru(self.x[name], self.par[name]).advance(gone, True, sums)
                 if time < gone:
                     due, moved = [], {}
                 if units:
                     due += [(name, k) for k in units]
-                gone, moved[name] = time, (c, a)
+                gone, moved[name] = time, (c, a, sums)
         if due:
             until = self.t + gone
         for name in self.moving:
@@ -255,16 +257,20 @@ class FastDriver(Driver):
         return due + [(n, int(k)) for n, when in self.when.items() for k in np.flatnonzero(when <= until)]
 
     def _advance(self, name, h, moved):
-        """States and sums of one population, ``h`` on; ``moved``: (c, a) of an EGRU where that is known."""
+        """States and sums of one population, ``h`` on; ``moved``: (c, a, sums) of an EGRU if known."""
         x, par, kind = self.x[name], self.par[name], self.kind(name)
         wanted = self.taken < len(self.samples)
         if h == 0:
             return
         if kind == "egru":
-            if wanted or moved is None:
-                _, _, c, a = Egru(x, par).advance(h, sums=self.sums[name] if wanted else None)
-                moved = moved or (c, a)
-            x["c"], (x["a_u"], x["a_r"], x["a_z"]) = moved[0].copy(), moved[1].copy()
+            if moved is None:
+                sums = np.zeros_like(self.sums[name]) if wanted else None
+                _, _, c, a = Egru(x, par).advance(h, sums=sums)
+            else:
+                c, a, sums = moved
+            x["c"], (x["a_u"], x["a_r"], x["a_z"]) = c.copy(), a.copy()
+            if wanted:
+                self.sums[name] += sums
             return
         path, tau, goal = self._path(name)
         if wanted:

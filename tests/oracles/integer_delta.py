@@ -5,7 +5,6 @@ the two functions are computed in sixty decimal digits.  One lane at a time, eve
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -13,10 +12,9 @@ import numpy as np
 
 def to_integer(value, integer, fraction):
     """The multiple of 2^-fraction nearest to a number, halves to even, within the range of the format."""
-    exact = Fraction(float(value)) * 2**fraction
-    below = exact.numerator // exact.denominator
-    rest = exact - below
-    if rest > Fraction(1, 2) or (rest == Fraction(1, 2) and below % 2):
+    numerator, denominator = float(value).as_integer_ratio()
+    below, rest = divmod(numerator * 2**fraction, denominator)
+    if 2 * rest > denominator or (2 * rest == denominator and below % 2):
         below += 1
     return cut(below, integer + fraction)
 

@@ -5,8 +5,8 @@ under an emulator of another processor, or made by another compiler.  Equal line
 are written from ``kernel_list.h`` by the types of the arguments.
 
     python tests/oracles/kernel_driver.py > driver.c
-    cc $FLAGS -c cython_core/kernel_table.c
-    cc -O1 -ffp-contract=off -Icython_core driver.c kernel_table.o -o driver -lm && ./driver
+    cc $FLAGS -c cython_core/kernel_*.c
+    cc -O1 -ffp-contract=off -Icython_core driver.c kernel_*.o -o driver -lm && ./driver
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,14 @@ static double table[2049];
 static FixedFormat fixed = {256, 1.0 / 256, -2048, 2047, 1024, 1024, table + 1024, table + 1024};
 """
 
+#: The flows of continuous time are not run here, and not compiled.
+NO_FLOWS = """
+#ifdef EVSIM_X86
+const FlowTable evsim_flows_avx512, evsim_flows_avx2;
+#endif
+const FlowTable evsim_flows_baseline;
+"""
+
 FOR_ONE_TYPE = """
 static REAL *NAME(numbers)(int64_t room, double low, double high)
 {
@@ -195,7 +204,7 @@ def source() -> str:
             call(i, *kernel, kind) for i, kernel in enumerate(kernels()) if LOCALS.keys() >= set(kernel[2])
         ]
         parts += ["}\n#undef REAL\n#undef NAME\n"]
-    return "\n".join([*parts, MAIN])
+    return "\n".join([*parts, NO_FLOWS, MAIN])
 
 
 def flags() -> list[str]:
@@ -203,15 +212,32 @@ def flags() -> list[str]:
     return runpy.run_path(str(ROOT / "setup.py"))["FLAGS"]
 
 
+def compile_c(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def build(folder: Path, *command: str) -> Path:
     """The program, the kernels of which are made by a compiler with these flags after those of the build."""
     (folder / "driver.c").write_text(source())
-    table = [*command[:1], *flags(), *command[1:], "-c", str(CORE / "kernel_table.c")]
-    rest = [*command[:1], "-O1", "-ffp-contract=off", *command[1:], f"-I{CORE}", "driver.c", "kernel_table.o"]
-    for words in (table, [*rest, "-o", "driver", "-lm"]):
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    paths = sorted(CORE.glob("kernel_*.c"))
+    compile_c(folder, *command[:1], *flags(), *command[1:], "-c", *map(str, paths))
+    objects = [path.with_suffix(".o").name for path in paths]
+    rest = [*command[:1], "-O1", "-ffp-contract=off", *command[1:], f"-I{CORE}", "driver.c", *objects]
+    compile_c(folder, *rest, "-o", "driver", "-lm")
     return folder / "driver"
+
+
+def beside(folder: Path, module: str, compiler: str) -> list[str]:
+    """A command that does the same with the kernels of a module that is compiled already."""
+    (folder / "driver.c").write_text(source())
+    options = ["-O1", "-ffp-contract=off", "-fPIC", "-shared", f"-I{CORE}"]
+    compile_c(folder, compiler, *options, "driver.c", "-o", "driver")
+    program = (
+        "import ctypes; ctypes.CDLL({!r}, ctypes.RTLD_GLOBAL); lib = ctypes.CDLL({!r}); lib.main(); "
+        "ctypes.CDLL(None).fflush(None)"
+    )
+    return [sys.executable, "-c", program.format(module, str(folder / "driver"))]
 
 
 def hashes(*command: str | Path) -> dict[str, dict[str, str]]:

@@ -22,7 +22,7 @@ from evsim.protocol import load, names
 from evsim.simulation import Simulation
 from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "compare", "crosscheck", "info"]
+COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "crosscheck", "info"]
 
 
 class Result(typing.NamedTuple):
@@ -379,7 +379,7 @@ class TestUsage:
             (["--bogus"], ["--bogus"]),
             (["inspect"], ["file", "see evsim inspect --help"]),
             (["inspect", "a", "b"], ["b"]),
-            (["raster", "a", "--lane", "x"], ["--lane", "'x'", "integer"]),
+            (["raster", "a", "--lane", "x"], ["--lane", "'x'", "0:100"]),
             (["crosscheck", "gru"], ["gru", "egru", "lif", "delta_gru", "delta_lstm"]),
             (["crosscheck", "lif", "--steps", "5"], ["--steps", "'5'", "in steps only"]),
             (["crosscheck", "egru", "--continuous", "--form", "evnn"], ["--form", "in steps only"]),
@@ -536,16 +536,21 @@ class TestInspect:
         assert all(len(line) <= 80 for line in lines[1:] if not line.startswith("platform"))
         truth = make_log()
         counts = np.bincount(truth["hidden"].unit, minlength=6)
-        row = next(line.split() for line in lines if line.startswith("hidden "))
+        first, second = (
+            [line.split() for line in lines if line.startswith(f"{name} ")] for name in ("hidden", "answer")
+        )
         events = truth["hidden"].n_events
-        shown = [
-            str((counts == 0).sum()),
-            f"{events:,}",
-            f"{events / 480:.4f}",
-            f"{1000 * events / 480:,.1f}",
-        ]
-        assert row[:3] + row[3:7] == ["hidden", "EGRU", "6", *shown]
-        assert int(row[7]) == counts.argmax()
+        assert first[0] == ["hidden", "EGRU", "6", f"{events:,}", f"{events / 480:.4f}", "events"]
+        assert second == [["answer", "LeakyReadout", "2", "-", "-", "state", "v"]]
+        rates = [1000 * n / 80 for n in (counts.mean(), counts.min(), counts.max())]
+        dense = truth["hidden"].events.to_dense() != 0
+        chi = np.mean(
+            [np.sqrt(x.mean(axis=1).var() / x.var(axis=0).mean()) for x in np.swapaxes(dense, 0, 1)]
+        )
+        statistics = [*(f"{rate:,.1f}" for rate in rates), f"{100 * (counts == 0).mean():.1f}", f"{chi:.3f}"]
+        assert first[1][:6] == ["hidden", *statistics]
+        most, least = np.argsort(-counts, kind="stable")[:2], np.argsort(counts, kind="stable")[:2]
+        assert first[1][7:] == [str(unit) for unit in (*most, *least)]
         weights = {"cue->hidden": 3 * 18, "hidden->hidden": 6 * 18, "hidden->answer": 6 * 2}
         for name, macs in truth.counters["macs"].items():
             row = next(line.split() for line in lines if line.startswith(name))
@@ -571,18 +576,48 @@ class TestInspect:
         assert lines[0] == f"{continuous}: 7.5 ms in continuous time, 2 lanes"
         assert all(len(line) <= 80 for line in lines[1:] if not line.startswith("platform"))
         truth = continuous_logs.make_log()
-        counts = np.bincount(truth["hidden"].unit, minlength=3)
-        row = next(line.split() for line in lines if line.startswith("hidden "))
-        silent, rate = str((counts == 0).sum()), f"{truth['hidden'].rate:,.1f}"
-        assert row[:7] == ["hidden", "EGRU", "3", silent, "20", rate, str(counts.argmax())]
-        row = next(line.split() for line in lines if line.startswith("answer "))
-        assert row == ["answer", "LeakyReadout", "2", "-", "-", "-", "-"]
+        first, second = (
+            [line.split() for line in lines if line.startswith(f"{name} ")] for name in ("hidden", "answer")
+        )
+        assert first[0][:5] == ["hidden", "EGRU", "3", "20", "events,"]
+        assert first[1][:2] == ["hidden", f"{truth['hidden'].rate:,.1f}"]
+        assert second == [["answer", "LeakyReadout", "2", "-", "state", "v"]]
+        assert "chi: in bins of 1 ms" in evsim("inspect", continuous, "--bin", 1).out.splitlines()
         assert ["cue->hidden", f"{2**40:,}"] in [line.split() for line in lines]
         assert ["crossings", "20"] in [line.split() for line in lines]
         facts = json.loads(evsim("inspect", continuous, "--json").out)
         assert (facts["duration_ms"], facts["dt_ms"], facts["lanes"]) == (7.5, None, 2)
         assert (facts["start_ms"], facts["samples"]) == (12.5, 4)
-        assert facts["populations"] == json.loads(json.dumps(truth.summary()))
+        for row, expected in zip(facts["populations"], json.loads(json.dumps(truth.summary())), strict=True):
+            assert {key: row[key] for key in expected} == expected
+
+    def test_check(self, evsim, log, continuous, tmp_path):
+        for path in (log, continuous):
+            result = evsim("inspect", path, "--check")
+            assert (result.code, result.err) == (0, "")
+            assert re.fullmatch(r".*: sound, \d+ events read\n", result.out)
+        assert json.loads(evsim("inspect", log, "--check", "--json").out) == {
+            "sound": True,
+            "complete": True,
+            "damage": [],
+        }
+        (tmp_path / "broken.h5").write_bytes(log.read_bytes())
+        with h5py.File(tmp_path / "broken.h5", "r+") as file:
+            file["spikes/cue/node_ids"][3] += 1
+            file["spikes/hidden/value"][0] = 77.0
+        result = evsim("inspect", "broken.h5", "--check")
+        assert (result.code, result.err) == (1, "")
+        lines = result.out.splitlines()
+        assert len(lines) >= 2
+        assert all(line.startswith("broken.h5: ") for line in lines)
+        assert any("cue" in line for line in lines)
+        assert any("hidden" in line for line in lines)
+        assert json.loads(evsim("inspect", "broken.h5", "--check", "--json").out)["sound"] is False
+        (tmp_path / "text.h5").write_text("text")
+        result = evsim("inspect", "text.h5", "--check")
+        assert (result.code, result.err) == (1, "")
+        assert result.out.startswith("text.h5: ")
+        refused(evsim("inspect", "none.h5", "--check"), "none.h5")
 
     @pytest.mark.parametrize("command", ["inspect", "raster"])
     def test_files_that_are_no_logs(self, evsim, log, tmp_path, command):
@@ -620,6 +655,52 @@ class TestRaster:
         assert evsim("raster", continuous, "-o", "a.png", "--lane", 1) == (0, "a.png\n", "")
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
         refused(evsim("raster", continuous, "--lane", 2), "lane 2", "0..1")
+
+    def test_what_is_drawn_can_be_chosen(self, evsim, log, tmp_path, monkeypatch):
+        from evsim import raster
+
+        asked = {}
+        true = raster.figure
+        monkeypatch.setattr(
+            raster, "figure", lambda members, **o: asked.update(o, of=members) or true(members, **o)
+        )
+        window = ["--start", "5", "--stop", "20.5", "--units", "1:3,0", "--lanes", "1,0", "--no-rate"]
+        look = ["--colour", "none", "--width", "4", "--dpi", "80", "--population", "hidden"]
+        assert evsim("raster", log, *window, *look).code == 0
+        assert list(asked.pop("of")) == ["hidden"]
+        assert asked == {
+            "start": 5.0,
+            "stop": 20.5,
+            "units": [1, 2, 0],
+            "lanes": [1, 0],
+            "rate": False,
+            "colour": None,
+            "width": 4.0,
+            "dpi": 80,
+        }
+        assert evsim("raster", log, "--force", "--lanes", "all").code == 0
+        assert (asked["lanes"], asked["units"], asked["colour"], asked["rate"]) == ("all", None, "auto", True)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--units", "1:x"], ["--units", "'1:x'", "0:100"]),
+            (["--units", "3:3"], ["--units", "'3:3'", "empty"]),
+            (["--lanes", ""], ["--lanes", "''"]),
+            (["--units", "0:20000000"], ["too long"]),
+            (["--units", "5:7"], ["there is no unit 5", "0..2"]),
+            (["--units", "1,1"], ["repeat"]),
+            (["--start", "50"], ["from 50.0 to None ms", "start < stop within 0 to 40"]),
+            (["--population", "none"], ["'none'"]),
+            (["--population", "answer"], ["sends no events"]),
+            (["--colour", "gradient"], ["no gradient", "replay"]),
+            (["--colour", "red"], ["--colour", "'red'"]),
+            (["--dpi", "1"], ["--dpi"]),
+        ],
+    )
+    def test_what_cannot_be_drawn(self, evsim, log, tmp_path, options, words):
+        refused(evsim("raster", log, *options), *words)
+        assert list(tmp_path.iterdir()) == []
 
     def test_wrong_suffix(self, evsim, log, tmp_path):
         for name in ("a.jpg", "a", ".png"):
@@ -660,9 +741,15 @@ class TestCompare:
         assert (result.code, result.err) == (1, "")
         lines = result.out.splitlines()
         row = next(line.split() for line in lines if line.startswith("hidden "))
-        assert row == ["hidden", "3", "20", "20", "20", "1.0e-06", "0.0e+00", "0.0e+00"]
+        distance = row.pop()
+        assert row == ["hidden", "20", "20", "0", "20", "0", "1.0e-06", "0.0e+00", "0.0e+00"]
+        assert 0 < float(distance) < 1e-2
         row = next(line.split() for line in lines if line.startswith("answer "))
-        assert row == ["answer", "2", "-", "-", "-", "-", "-", "1.0e-03"]
+        assert row == ["answer", "-", "-", "-", "-", "-", "-", "-", "1.0e-03", "-"]
+        found = json.loads(evsim("compare", continuous, "other.h5", "--json").out)
+        assert (found["equal"], found["tau_ms"]) == (False, 10.0)
+        assert found["populations"]["hidden"]["n_moved"] == 20
+        assert evsim("compare", continuous, "other.h5", "--start", "13.2", "--stop", "13.2").code == 0
         assert any(line.startswith("hidden: unit ") and line.endswith("1e-06 ms apart") for line in lines)
         assert lines[-1] == "NOT equal within 1e-09 ms and 1e-09"
         assert evsim("compare", continuous, "other.h5", "--time-tolerance", "2e-6").code == 1

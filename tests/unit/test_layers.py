@@ -15,16 +15,19 @@ LEVELS = (
     ("evsim.core.*",),
     (
         "evsim.events",
+        "evsim.gradients",
+        "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
-        "evsim.event_table",
         "evsim.provenance",
         "evsim.threads",
         "evsim.timed_events",
         "evsim.data.*",
     ),
+    ("evsim.event_table",),
     (
         "evsim.edits",
+        "evsim.event_rows",
         "evsim.hdf5",
         "evsim.log_format",
         "evsim.log",
@@ -32,9 +35,9 @@ LEVELS = (
         "evsim.optimizer",
         "evsim.population",
         "evsim.projection",
-        "evsim.selection",
     ),
-    ("evsim.gradients", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
+    ("evsim.selection",),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
@@ -42,13 +45,14 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
         "evsim.examples",
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
-    ("evsim.file_population", "evsim.log_writer"),
+    ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
@@ -58,6 +62,7 @@ LEVELS = (
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
+    ("evsim.viewer.*",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
@@ -80,7 +85,9 @@ def same_level_allowed(importer, imported):
         ("evsim.protocols.incremental_learning", "evsim.protocols.keyword_spotting"),
     ):
         return True
-    if within("evsim.data", importer) and within("evsim.data", imported):
+    if any(
+        within(package, importer) and within(package, imported) for package in ("evsim.data", "evsim.viewer")
+    ):
         return True
     return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package
 

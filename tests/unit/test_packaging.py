@@ -36,7 +36,9 @@ def written_files(folder, *endings):
 
 
 def python_files():
-    return [path for path in ROOT.rglob("*.py") if not re.match(r"\.|build/", str(path.relative_to(ROOT)))]
+    """All of the repository but what is made or installed in it."""
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and not re.match(r"\.|build$", path.name)]
+    return [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,8 @@ def test_nothing_to_draw_is_drawn(shape, tmp_path):
 
 @pytest.mark.parametrize("most", [(7, 4), (20, 15), (3, 100), (1, 1)])
 def test_density_is_the_fraction_of_each_cell(dense, events, most):
-    percent, per_step, per_row = Selection(events, "all").density(most)
+    cells = Selection(events, "all", dt=1.0).cells(most)
+    percent, per_step, per_row = cells.active, cells.steps[0], cells.nodes[0]
     rows = dense.transpose(1, 2, 0).reshape(15, 20) != 0
     assert percent.shape[0] <= most[1]
     assert percent.shape[1] <= most[0]
@@ -167,12 +168,12 @@ def test_many_events_become_a_density(events, monkeypatch):
     monkeypatch.setattr(module, "MOST_MARKS", 10)
     ax = raster(events, 0.5, start_step=4)
     (image,) = ax.images
-    percent, per_step, per_row = Selection(events).density(module.MOST_CELLS)
-    assert (per_step, per_row) == (1, 1)
-    np.testing.assert_allclose(image.get_array(), percent)
+    cells = Selection(events, dt=0.5).cells(module.MOST_CELLS)
+    assert set(cells.steps) == set(cells.nodes) == {1}
+    np.testing.assert_allclose(image.get_array(), cells.active)
     assert image.get_extent() == [2.0, 12.0, -0.5, 4.5]
     assert ax.get_xlim() == (2.0, 12.0)
-    assert ax.figure.axes[1].get_ylabel() == "active [%]"
+    assert ax.figure.axes[1].get_ylabel() == "active units [%]\nin cells of 1 unit, 0.5 ms"
 
 
 def test_cells_that_reach_past_the_window_are_cut(monkeypatch):
@@ -187,7 +188,7 @@ def test_cells_that_reach_past_the_window_are_cut(monkeypatch):
 
 
 def test_activity_of_each_step_in_percent(dense, events):
-    percent, present = module.activity_per_step(Selection(events, [0, 2]))
+    percent, present = module.activity_per_step(Selection(events, [0, 2], dt=1.0))
     np.testing.assert_allclose(percent, 100 * (dense[:, [0, 2]] != 0).mean(axis=(1, 2)))
     np.testing.assert_array_equal(present, 10)
 
@@ -198,22 +199,22 @@ def test_lanes_that_have_ended_do_not_count():
     alive = np.arange(20)[:, None] < lengths
     dense *= alive[:, :, None]
     events = Events.from_dense(dense)
-    percent, present = module.activity_per_step(Selection(events, "all"), lengths)
+    percent, present = module.activity_per_step(Selection(events, "all", dt=1.0), lengths)
     expected = 100 * (dense != 0).sum(axis=(1, 2)) / (5 * alive.sum(axis=1))
     np.testing.assert_allclose(percent, expected)
     np.testing.assert_array_equal(present, 5 * alive.sum(axis=1))
-    percent, _ = module.activity_per_step(Selection(events, 1), lengths)
+    percent, _ = module.activity_per_step(Selection(events, 1, dt=1.0), lengths)
     assert np.isnan(percent[5:]).all()
     ax = activity_trace(events, 1.0, lanes="all", lengths=lengths)
     alpha = 100 * len(events) / (5 * lengths.sum())
     assert ax.lines[-1].get_ydata()[0] == pytest.approx(alpha)
-    assert ax.get_ylabel() == "active [%]"
+    assert ax.get_ylabel() == "active\nunits [%]"
 
 
 def test_a_long_trace_is_a_mean_and_a_range(monkeypatch):
     monkeypatch.setattr(module, "MOST_CELLS", (6, 450))
     events = Events.from_dense(make_dense(n_steps=20))
-    percent, _ = module.activity_per_step(Selection(events))
+    percent, _ = module.activity_per_step(Selection(events, dt=1.0))
     line = activity_trace(events, 1.0).lines[0]
     np.testing.assert_allclose(line.get_xdata(), [2, 6, 10, 14, 18])
     np.testing.assert_allclose(line.get_ydata(), percent.reshape(5, 4).mean(axis=1))
@@ -230,9 +231,7 @@ def test_populations_share_the_time_axis(events, tmp_path):
         "cue": "4 units, 3 lanes, 60 events, α = 25 %",  # noqa: RUF001
         "hidden": f"5 units, 3 lanes, {len(events)} events, α = {100 * events.activity:.3g} %",  # noqa: RUF001
     }
-    panels = [
-        ax for ax in made.axes if ax.get_ylabel() in ("active [%]",) or ax.get_ylabel().startswith("lane")
-    ]
+    panels = [ax for ax in made.axes if ax.get_ylabel().startswith(("active", "lane"))]
     assert len(panels) == 4
     assert {ax.get_xlim() for ax in panels} == {(0.0, 10.0)}
     assert [ax.get_xlabel() for ax in panels] == ["", "", "", "time [ms]"]

@@ -77,7 +77,8 @@ def test_nothing_to_draw_is_drawn(window, tmp_path):
 
 @pytest.mark.parametrize("most", [(7, 4), (20, 15), (3, 100), (1, 1)])
 def test_density_is_the_rate_of_each_cell(events, most):
-    rate, width, per_row = TimedSelection(events, "all").cells(most)
+    cells = TimedSelection(events, "all").cells(most)
+    rate, width, per_row = cells.rate, cells.edges[1] - cells.edges[0], cells.nodes[0]
     row = events.lane * UNITS + events.unit
     assert rate.shape[0] <= most[1]
     assert width == pytest.approx(20 / most[0])
@@ -92,10 +93,10 @@ def test_many_events_become_a_density(events, monkeypatch):
     monkeypatch.setattr(module, "MOST_MARKS", 10)
     ax = raster(events)
     (image,) = ax.images
-    np.testing.assert_allclose(image.get_array(), TimedSelection(events).cells(module.MOST_CELLS)[0])
+    np.testing.assert_allclose(image.get_array(), TimedSelection(events).cells(module.MOST_CELLS).rate)
     assert image.get_extent() == pytest.approx([START, STOP, -0.5, 4.5])
     assert ax.get_xlim() == (START, STOP)
-    assert ax.figure.axes[1].get_ylabel() == "rate [Hz]"
+    assert ax.figure.axes[1].get_ylabel() == "rate [Hz]\nin cells of 1 unit, 0.0222 ms"
 
 
 @pytest.mark.parametrize(("start", "stop"), [(10.0, 30.0), (0.0, 0.37), (1e5, 1e5 + 1234.5)])

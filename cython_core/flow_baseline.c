@@ -1,0 +1,5 @@
+/* The flows for what the platform itself promises: SSE2 on x86-64, NEON on 64-bit ARM; see kernel_table.c. */
+#include "template.h"
+
+#define ISA baseline
+#include "flow_body.h"
