@@ -64,6 +64,7 @@ LEVELS = (
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
+    ("evsim.cli_logs",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
