@@ -492,7 +492,7 @@ def view(
         bool, typer.Option("--no-browser", help="Print the address and open nothing.")
     ] = False,
 ) -> None:
-    """Show an event log in the browser: zoom and move over any number of events.
+    """Zoom into an event log in the browser, of any size.
 
     The page is served to this machine only, until Ctrl-C; its address has a secret part, which is new each
     time.  A log that is still being written is followed.

@@ -22,6 +22,8 @@ from evsim.timed_events import TimedEvents
 if TYPE_CHECKING:
     from evsim.log_file import LogFile
 
+#: Nodes of a population that need not have anything on file.
+FEW_NODES = 2**25
 #: Rows read at a time by what goes through a whole file.
 ROWS = 16 * BLOCK
 
@@ -48,6 +50,9 @@ class FilePopulation:
         self.n_units = read.number(group, "n_units")
         if not 0 < self.n_units < 2**31:
             raise read.fail(f"claims {self.n_units} units in population '{name}'")
+        if self.n_nodes > max(FEW_NODES, read.size):
+            claim = f"{self.n_units} units x {self.n_lanes} lanes of '{name}'"
+            raise read.fail(f"claims {claim}, which the file does not hold")
         self.sends = bool(read.number(group, "emits"))
         if self.sends != read.has(spikes, name):
             problem = "lacks its events" if self.sends else "must not have events"
@@ -503,6 +508,19 @@ class FilePopulation:
             return None
         return self._read.array(self._group, "thresholds", "f", (self.n_units,))
 
+    def check_steps(self) -> None:
+        """Raise unless all that a run in steps has a row of for each step has them all."""
+        n_steps = self._file.n_steps
+        found = {f"{self._path}/index/row_ptr": n_steps + 1} if self.sends else {}
+        if self._report is not None:
+            found[f"report/{self.name}/data"] = n_steps
+        for what in ("state", "integral", "square"):
+            if self._read.has(self._group, what):
+                found[f"evsim/populations/{self.name}/{what}"] = n_steps
+        for path, wanted in found.items():
+            if self._journal.length(path) != wanted:
+                raise self._read.fail(f"/{path} has {self._journal.length(path)} rows in {n_steps} steps")
+
     # -- validity ------------------------------------------------------------------------------------------
 
     def checks(self) -> Iterator[Any]:
@@ -533,12 +551,15 @@ class FilePopulation:
     def _checks_of_samples(self, n_samples: int) -> Iterator[Any]:
         """Reads of all samples, a stretch at a time."""
         every = max(2**22 // self.n_nodes, 1)
-        for rows in pieces_of(slice(0, n_samples), every):
-            if self._report is not None or self._read.has(self._group, "state"):
-                yield lambda rows=rows: self._states(rows)
-            for what in ("integral", "square"):
-                if self._read.has(self._group, what):
-                    yield lambda what=what, rows=rows: self._sampled(what, rows)
+        kept = [what for what in ("integral", "square") if self._read.has(self._group, what)]
+        if self._report is not None or self._read.has(self._group, "state"):
+            kept.append("state")
+        for rows in pieces_of(slice(0, n_samples if kept else 0), every):
+            for what in kept:
+                yield lambda what=what, rows=rows: self._sampled_or_reported(what, rows)
+
+    def _sampled_or_reported(self, what: str, rows: slice) -> NDArray:
+        return self._states(rows) if what == "state" else self._sampled(what, rows)
 
     def _check_tally(self) -> None:
         tally, counts = self.unit_events.ravel(), self.block_counts.sum(axis=0, dtype=np.int64)
@@ -576,7 +597,7 @@ def step_at(when: float, dt: float) -> int:
     """The first step at or after a time in ms; times that are a step but for rounding are that step."""
     exact = when / dt
     near = round(exact)
-    return near if abs(exact - near) <= 1e-9 * max(abs(exact), 1.0) else math.ceil(exact)
+    return near if abs(exact - near) <= max(1e-9, 4 * math.ulp(exact)) else math.ceil(exact)
 
 
 def pieces_of(rows: slice, size: int) -> Iterator[slice]:

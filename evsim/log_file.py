@@ -102,6 +102,13 @@ class LogFile:
             name: FilePopulation(self, name, read.group(members, name), spikes, report)
             for name in sorted(ranks, key=lambda name: (ranks[name], name))
         }
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise unless all that has a row for each step has as many as the journal tells of."""
+        if not self.continuous:
+            for population in self.populations.values():
+                population.check_steps()
 
     # -- what there is -------------------------------------------------------------------------------------
 
@@ -196,7 +203,9 @@ class LogFile:
     def refresh(self) -> bool:
         """Look for what was written since the file was opened; whether there is more."""
         with self._read.guard():
-            return self._journal.refresh()
+            more = self._journal.refresh()
+            self._check_steps()
+            return more
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -286,7 +295,7 @@ class LogFile:
             has_checkpoints = self._read.has(self._ours, "checkpoints")
             marks = self._marks(ROWS)
             if has_checkpoints:  # states are known where a window begins
-                inner = {step for step in self._checkpoints() if 0 < step < self.n_steps}
+                inner = {step for step in self.checkpoints.tolist() if 0 < step < self.n_steps}
                 marks = [0, *sorted(inner.union(marks[1:-1])), self.n_steps]
             samples = self._samples if self.continuous else None
         hidden = hidden_name(path)
@@ -304,11 +313,6 @@ class LogFile:
         finally:
             hidden.unlink(missing_ok=True)
         return path
-
-    def _checkpoints(self) -> list[int]:
-        """Steps, counted from the first, before which states are on file."""
-        group = self._read.group(self._ours, "checkpoints")
-        return (self._journal.array(group, "step", "i") - self.start_step).tolist()
 
     def _marks(self, n_rows: int) -> list[Any]:
         """Where to cut into windows, two at least: times, or steps counted from the first."""
@@ -402,7 +406,7 @@ class LogFile:
         if self.continuous:
             attempt(lambda: self._samples)
         for population in self.populations.values():
-            for what in population.checks():
+            for what in attempt(lambda population=population: list(population.checks())) or ():
                 attempt(what)
         return found
 

@@ -169,8 +169,8 @@ class Session:
         pyramid = self._pyramid(source, None)
         colours = self._pyramid(source, window.colour) if window.colour else None
         begin = time.perf_counter()
-        found = tile(source, window, pyramid, colours, check)
         waiting = [one.progress for one in (pyramid, colours) if one is not None and one.missing > 0]
+        found = tile(source, window, pyramid, colours, check)
         facts: dict[str, Any] = {
             "took_ms": 1e3 * (time.perf_counter() - begin),
             "progress": min(waiting, default=None),
