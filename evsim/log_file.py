@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
+from evsim.file_checks import problems
 from evsim.file_population import ROWS, FilePopulation, step_at
 from evsim.hdf5 import Reader, check_target, one_line, open_reader
+from evsim.interchange import neo_block
 from evsim.journal import Journal
 from evsim.log_format import VERSION, duration_between
 from evsim.log_gradients import COLUMNS, write_gradients
@@ -271,6 +273,15 @@ class LogFile:
         for start, stop in pairwise(marks):
             yield self._window_of_times(start, stop) if self.continuous else self.steps(start, stop)
 
+    def to_neo(
+        self,
+        start: float | None = None,
+        stop: float | None = None,
+        populations: Iterable[str] | None = None,
+    ) -> Any:
+        """A `neo.Block` with a Segment for each lane, holding the spike trains of all units in a window."""
+        return neo_block(self, start, stop, populations)
+
     def copy(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write what is on file to another one that is complete, window by window, and return its path.
 
@@ -391,24 +402,7 @@ class LogFile:
 
     def check(self) -> list[str]:
         """Read everything, and say what is wrong: one line for each damage that was found."""
-        found: list[str] = []
-
-        def attempt(what: Any) -> Any:
-            try:
-                with self._read.guard():
-                    return what()
-            except LogError as error:
-                found.append(f"{error.problem}")
-                return None
-
-        for name in ("network", "provenance", "parameters"):
-            attempt(lambda name=name: getattr(self, name))
-        if self.continuous:
-            attempt(lambda: self._samples)
-        for population in self.populations.values():
-            for what in attempt(lambda population=population: list(population.checks())) or ():
-                attempt(what)
-        return found
+        return problems(self)
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -659,8 +659,8 @@ def ghost_rows(file, rng):
         blocks += [[last + (k + 1) * 65536, when, *sums] for k in range(count)]
         for column in ("timestamps", "node_ids", "value"):
             group[column].resize(last + count * 65536, axis=0)
-        if rng.random() < 0.5:
-            group["value"][last:] = 1.0 if count < 20 else 0.0
+        if count < 20 and rng.random() < 0.5:  # the file is still small
+            group["value"][last:] = 1.0
 
     rewrite_journal(file, change)
 

@@ -53,6 +53,7 @@ LEVELS = (
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
+    ("evsim.file_checks",),
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -126,6 +127,19 @@ class TestWhoMayAsk:
             assert b"lacks its secret part" in body
             assert shared.token.encode() not in body
 
+    def test_the_browser_gets_a_ticket_that_is_good_once(self, client, monkeypatch):
+        """Its command line is there for all to read."""
+        opened = queue.Queue()
+        monkeypatch.setattr("webbrowser.open", opened.put)
+        client.server.open_browser()
+        route = "/" + opened.get(timeout=10).split("/", 3)[3]
+        assert client.token not in route
+        assert client.get(route, "POST", whole=True)[0] == 403
+        assert client.get(route, headers={"Host": "example.org"}, whole=True)[0] == 403
+        status, headers, _ = client.get(route, whole=True)
+        assert (status, headers["Location"]) == (303, f"/{client.token}/")
+        assert client.get(route, whole=True)[0] == 403
+
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "BREW"])
     def test_only_get(self, shared, method):
         status, headers, _ = shared.get("info", method)
@@ -184,7 +198,7 @@ class TestPage:
 
     def test_without_the_last_slash(self, shared):
         status, headers, _ = shared.get(f"/{shared.token}", whole=True)
-        assert (status, headers["Location"]) == (308, f"/{shared.token}/")
+        assert (status, headers["Location"]) == (303, f"/{shared.token}/")
 
     @pytest.mark.parametrize(
         "route",
