@@ -597,7 +597,7 @@ def step_at(when: float, dt: float) -> int:
     """The first step at or after a time in ms; times that are a step but for rounding are that step."""
     exact = when / dt
     near = round(exact)
-    return near if abs(exact - near) <= 1e-9 * max(abs(exact), 1.0) else math.ceil(exact)
+    return near if abs(exact - near) <= max(1e-9, 4 * math.ulp(exact)) else math.ceil(exact)
 
 
 def pieces_of(rows: slice, size: int) -> Iterator[slice]:

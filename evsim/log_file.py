@@ -305,7 +305,7 @@ class LogFile:
             has_checkpoints = self._read.has(self._ours, "checkpoints")
             marks = self._marks(ROWS)
             if has_checkpoints:  # states are known where a window begins
-                inner = {step for step in self._checkpoints() if 0 < step < self.n_steps}
+                inner = {step for step in self.checkpoints.tolist() if 0 < step < self.n_steps}
                 marks = [0, *sorted(inner.union(marks[1:-1])), self.n_steps]
             samples = self._samples if self.continuous else None
         hidden = hidden_name(path)
@@ -323,11 +323,6 @@ class LogFile:
         finally:
             hidden.unlink(missing_ok=True)
         return path
-
-    def _checkpoints(self) -> list[int]:
-        """Steps, counted from the first, before which states are on file."""
-        group = self._read.group(self._ours, "checkpoints")
-        return (self._journal.array(group, "step", "i") - self.start_step).tolist()
 
     def _marks(self, n_rows: int) -> list[Any]:
         """Where to cut into windows, two at least: times, or steps counted from the first."""

@@ -753,8 +753,8 @@ class _Growing:
         self.last_sample = max(self.last_sample, float(log.samples[-1]))
 
     def _knows_states(self, log: EventLog) -> bool:
-        """Whether a window says from which states it began; one cut out of a file may not."""
-        return all(
+        """Whether a window has steps and says from which states they began; one cut out of a file may not."""
+        return log.n_steps > 0 and all(
             columns.keys() <= log[name].initial.keys() for name, columns in self.at_checkpoints.items()
         )
 
