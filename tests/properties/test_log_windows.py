@@ -132,9 +132,7 @@ def check_parts(draw, log, file):
             inside &= expected["lane"] == lanes
         table = member.table(start, stop, units, lanes)
         pieces = list(member.tables(start, stop, units, lanes, size=draw(st.integers(1, 50))))
-        assert table.columns.keys() == (
-            expected.keys() if n else set(expected) - {"gradient", "time_gradient"}
-        )
+        assert table.columns.keys() == (expected.keys() if n else set(expected) - {"gradient", "time_gradient"})
         for what, column in table.columns.items():
             np.testing.assert_array_equal(column, expected[what][inside])
             assert column.dtype == np.concatenate([piece.columns[what] for piece in pieces]).dtype
