@@ -275,7 +275,12 @@ class Reader:
         return self._entry(parent, name, h5py.Group)
 
     def array(
-        self, parent: h5py.Group, name: str, kinds: str, shape: tuple[int, ...] | None = None
+        self,
+        parent: h5py.Group,
+        name: str,
+        kinds: str,
+        shape: tuple[int, ...] | None = None,
+        summed: bool = True,
     ) -> NDArray:
         """A whole data set.
 
@@ -285,6 +290,8 @@ class Reader:
             Allowed kinds of dtype, of ``f``, ``i``, ``u``; floats have 32 or 64 bit.
         shape : tuple of int, optional
             The shape it must have.
+        summed : bool
+            Whether it has a checksum.
         """
         dataset = self._entry(parent, name, h5py.Dataset)
         self._check_type(dataset, kinds)
@@ -293,7 +300,8 @@ class Reader:
             raise self.fail(f"{dataset.name} has shape {dataset.shape}, not {shape}")
         self._check_storage(dataset)
         array = np.asarray(dataset[()], order="C")
-        self._check_sum(dataset, array.astype(dtype.newbyteorder("<"), copy=False).data)
+        if summed:
+            self._check_sum(dataset, array.astype(dtype.newbyteorder("<"), copy=False).data)
         return array.astype(dtype.newbyteorder("="), copy=False)
 
     def growing(self, parent: h5py.Group, name: str, kinds: str) -> h5py.Dataset:

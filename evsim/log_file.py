@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
+from evsim.file_checks import problems
 from evsim.file_population import ROWS, FilePopulation, step_at
 from evsim.hdf5 import Reader, check_target, one_line, open_reader
 from evsim.interchange import neo_block
@@ -401,24 +402,7 @@ class LogFile:
 
     def check(self) -> list[str]:
         """Read everything, and say what is wrong: one line for each damage that was found."""
-        found: list[str] = []
-
-        def attempt(what: Any) -> Any:
-            try:
-                with self._read.guard():
-                    return what()
-            except LogError as error:
-                found.append(f"{error.problem}")
-                return None
-
-        for name in ("network", "provenance", "parameters"):
-            attempt(lambda name=name: getattr(self, name))
-        if self.continuous:
-            attempt(lambda: self._samples)
-        for population in self.populations.values():
-            for what in attempt(lambda population=population: list(population.checks())) or ():
-                attempt(what)
-        return found
+        return problems(self)
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""Runs made by hand, in steps and in continuous time, and the windows that a simulation would cut them into."""
+"""Runs made by hand, in steps and in continuous time, and the windows that a simulation cuts them into."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -17,7 +18,7 @@ KNOWN = {"evsim": "of this test", "seed": 3}
 def small_blocks(block=16, flush_rows=40, rows=32):
     """Blocks, chunks and pieces of a few rows, so that small logs have many."""
     with (
-        mock.patch.multiple("evsim.log_writer", BLOCK=block, PACKED=block, PIECE=block, FLUSH_ROWS=flush_rows),
+        mock.patch.multiple("evsim.log_writer", BLOCK=block, CHUNK=block, PIECE=block, FLUSH_ROWS=flush_rows),
         mock.patch("evsim.log_file.ROWS", rows),
         mock.patch("evsim.file_population.ROWS", rows),
     ):
@@ -239,4 +240,4 @@ def columns_of(log, name):
 def windows_of(log, marks):
     """The windows of a run between marks, which are steps or times."""
     cut = steps_of if isinstance(log, EventLog) else times_of
-    return [cut(log, first, last) for first, last in zip(marks[:-1], marks[1:], strict=True)]
+    return [cut(log, first, last) for first, last in pairwise(marks)]

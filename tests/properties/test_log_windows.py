@@ -132,7 +132,9 @@ def check_parts(draw, log, file):
             inside &= expected["lane"] == lanes
         table = member.table(start, stop, units, lanes)
         pieces = list(member.tables(start, stop, units, lanes, size=draw(st.integers(1, 50))))
-        assert table.columns.keys() == (expected.keys() if n else set(expected) - {"gradient", "time_gradient"})
+        assert table.columns.keys() == (
+            expected.keys() if n else set(expected) - {"gradient", "time_gradient"}
+        )
         for what, column in table.columns.items():
             np.testing.assert_array_equal(column, expected[what][inside])
             assert column.dtype == np.concatenate([piece.columns[what] for piece in pieces]).dtype
@@ -150,7 +152,7 @@ def check_parts(draw, log, file):
             )
 
 
-@settings(max_examples=5, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])  # without shrinking, which takes minutes here
 @given(st.data(), runs_in_steps())
 def test_windows_of_a_run_in_steps(data, log):
     n = log.n_steps
@@ -159,7 +161,7 @@ def test_windows_of_a_run_in_steps(data, log):
     states, checkpoints = data.draw(st.booleans()), data.draw(st.booleans())
     with tempfile.TemporaryDirectory() as folder, small_blocks():
         path = Path(folder) / "run.h5"
-        write(log, marks, path, flushes + [False], states=states, checkpoints=checkpoints)
+        write(log, marks, path, [*flushes, False], states=states, checkpoints=checkpoints)
         with LogFile(path) as file:
             assert same_marked(log, file.window())
             assert file.check() == []
@@ -192,7 +194,7 @@ def test_windows_of_a_run_in_steps(data, log):
             assert file.check() == []
 
 
-@settings(max_examples=5, phases=[Phase.generate])
+@settings(max_examples=25, phases=[Phase.generate])  # without shrinking, which takes minutes here
 @given(st.data(), runs_in_time())
 def test_windows_of_a_run_in_time(data, log):
     marks = data.draw(st.lists(st.integers(32, 160), max_size=5))  # eighths of ms

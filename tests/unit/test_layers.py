@@ -53,6 +53,7 @@ LEVELS = (
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
+    ("evsim.file_checks",),
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
@@ -63,6 +64,7 @@ LEVELS = (
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
+    ("evsim.cli_logs",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )

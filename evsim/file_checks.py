@@ -1,0 +1,181 @@
+"""Reads all of an event log on disk, and says what is wrong with it: see `LogFile.check`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evsim.errors import LogError, StimulusError
+from evsim.file_population import FilePopulation, pieces_of
+from evsim.log_format import n_groups
+from evsim.timed_events import TimedEvents
+
+if TYPE_CHECKING:
+    from evsim.log_file import LogFile
+
+
+def problems(file: LogFile) -> list[str]:
+    """One line for each damage that was found; each part is read once, and little is held at a time."""
+    found: list[str] = []
+
+    def attempt(what: Callable[[], Any]) -> Any:
+        try:
+            with file._read.guard():
+                return what()
+        except LogError as error:
+            found.append(error.problem)
+            return None
+
+    for name in ("network", "provenance", "parameters", "samples" if file.continuous else "lengths"):
+        attempt(lambda name=name: getattr(file, name))
+    checkpoints = attempt(lambda: file.checkpoints)
+    for population in file.populations.values():
+        checks = _Checks(population)
+        for check in attempt(lambda checks=checks: list(checks)) or []:
+            attempt(check)
+        for step in [] if checkpoints is None else checkpoints.tolist():
+            attempt(lambda of=population, step=step: of.states_before(step))
+    return found
+
+
+class _Checks:
+    """Functions that raise LogError if a part of a population is damaged; together they read all of it."""
+
+    def __init__(self, population: FilePopulation):
+        self.of, self.read, self.file = population, population._read, population._file
+        self.counts: NDArray[np.uint32] | None = None
+        self.tally: NDArray[np.int64] | None = None
+        #: Time and node of the last event of the block before, if that was read.
+        self.last: tuple[float, int] | None = None
+
+    def __iter__(self) -> Iterator[Callable[[], Any]]:
+        of = self.of
+        yield lambda: of.states_before(0)
+        yield of._thresholds
+        yield lambda: of.state_name
+        if self.read.has(of._group, "carried"):
+            yield lambda: of._carried(0)
+        n_samples = len(self.file.samples) if self.file.continuous else self.file.n_steps
+        sampled = any(True for _ in self._samples(slice(0, 0)))  # else nothing bounds their number
+        for rows in pieces_of(slice(0, n_samples if sampled else 0), max(2**22 // of.n_nodes, 1)):
+            yield from self._samples(rows)
+        if of._report is not None:
+            yield self._report
+        if of.sends:
+            yield from self._events()
+
+    # -- states --------------------------------------------------------------------------------------------
+
+    def _samples(self, rows: slice) -> Iterator[Callable[[], Any]]:
+        of = self.of
+        if of._report is not None or self.read.has(of._group, "state"):
+            yield lambda: self._states(rows)
+        for what in ("integral", "square"):
+            if self.read.has(of._group, what):
+                yield lambda what=what: of._sampled(what, rows)
+
+    def _states(self, rows: slice) -> None:
+        """All copies of some samples: SONATA's readers know only that in single precision."""
+        of = self.of
+        states = of._states(rows)
+        if of._report is None or states.dtype == np.float32:
+            return
+        single = of._journal.rows(of._report, "data", "f", rows, (of.n_nodes,))
+        with np.errstate(over="ignore"):
+            rounded = states.reshape(single.shape).astype(np.float32)
+        if not np.array_equal(single, rounded, equal_nan=True):
+            problem = f"samples {rows.start} to {rows.stop} of '{of.name}'"
+            raise self.read.fail(f"{problem}: /report/{of.name}/data is not data64 in single precision")
+
+    def _report(self) -> None:
+        """What else SONATA's readers look at."""
+        of, read, n_nodes = self.of, self.read, self.of.n_nodes
+        assert of._report is not None
+        mapping = read.group(of._report, "mapping")
+        expected = {
+            "node_ids": np.arange(n_nodes),
+            "index_pointers": np.arange(n_nodes + 1),
+            "index_pointer": np.arange(n_nodes + 1),
+            "element_ids": np.zeros(n_nodes),
+        }
+        for name, values in expected.items():
+            found = read.array(mapping, name, "u", values.shape, summed=False)
+            if not np.array_equal(found, values):
+                raise read.fail(f"{mapping.name}/{name} does not list the nodes of '{of.name}' in order")
+        first, stop, step = read.array(mapping, "time", "f", (3,), summed=False).tolist()
+        if self.file.dt is not None:
+            n, when, spacing = self.file.n_steps, self.file.start, self.file.dt
+        else:
+            n, when = len(self.file.samples), float(self.file.samples[0])
+            spacing = (float(self.file.samples[-1]) - when) / max(n - 1, 1)
+        near = np.isclose([first, step], [when, spacing], rtol=1e-4, atol=1e-9).all()
+        if not near or (self.file.complete and not np.isclose(stop, first + n * step, rtol=1e-9)):
+            raise read.fail(
+                f"{mapping.name}/time has {[first, stop, step]}, not the times of its {n} samples"
+            )
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _events(self) -> Iterator[Callable[[], Any]]:
+        of = self.of
+        if self.file.dt is not None:
+            yield lambda: of.row_ptr
+        yield self._index
+        ends = of.block_ends.tolist()
+        for k, (start, end) in enumerate(zip([0, *ends][:-1], ends, strict=True)):
+            yield lambda k=k, rows=slice(start, end): self._block(k, rows)
+        yield self._tally
+
+    def _index(self) -> None:
+        of = self.of
+        self.read.check_memory(8 * of.n_nodes, f"{of.n_nodes} nodes")
+        self.counts = of.block_counts
+        self.tally = np.zeros(of.n_nodes, np.int64)
+
+    def _tally(self) -> None:
+        """Whether the units' counts are those of the events; not told where events could not be read."""
+        if self.tally is not None and not np.array_equal(self.of.unit_events.ravel(), self.tally):
+            raise self.read.fail(f"index/unit_events of '{self.of.name}' are not the counts of its events")
+
+    def _block(self, k: int, rows: slice) -> None:
+        """Read a block in full, and hold it against what else is known of it."""
+        of, where = self.of, f"rows {rows.start} to {rows.stop} of '{self.of.name}'"
+        before, self.last = self.last, None
+        tally, self.tally = self.tally, None
+        nodes, values = of.nodes(rows), of.values(rows)
+        for name in of.columns[4:]:
+            of.gradients(rows, name)
+        times = self._times(where, rows, nodes, values)
+        if times[0] != of._journal.blocks(of._path).when[k]:
+            raise self.read.fail(f"{where}: the journal has another time for the first of them")
+        if before is not None and not before < (float(times[0]), int(nodes[0])):
+            raise self.read.fail(f"{where}: the first of them does not come after the row before it")
+        groups = np.bincount(nodes // nodes.dtype.type(of.group_size), minlength=n_groups(of.n_nodes))
+        if self.counts is not None and not np.array_equal(groups, self.counts[k]):
+            raise self.read.fail(f"{where}: index/counts does not fit")
+        self.last = float(times[-1]), int(nodes[-1])
+        if tally is not None:
+            np.add.at(tally, nodes, 1)
+            self.tally = tally
+
+    def _times(self, where: str, rows: slice, nodes: NDArray, values: NDArray) -> NDArray:
+        """Steps, or times in ms, of the rows of a block, whose order they are checked for."""
+        of = self.of
+        if self.file.dt is None:
+            lane, unit = of._lanes_and_units(rows)
+            window = self.file.start, self.file.stop
+            times = of.times(rows)
+            try:
+                TimedEvents(of.n_units, of.n_lanes, *window, times, lane, unit, values).check()
+            except StimulusError as error:
+                raise self.read.fail(f"{where}: {error.problem}; {error.remedy}") from error
+            return times
+        ticks, steps = of._column("timestamps", rows, 0, "u"), of._steps_of(rows)
+        if not np.array_equal(ticks, steps):
+            raise self.read.fail(f"{where}: timestamps and index/row_ptr do not fit")
+        ptr = np.concatenate([[0], np.flatnonzero(np.diff(steps)) + 1, [len(steps)]])
+        of._check_rows(nodes, values, ptr, int(steps[0]) - self.file.start_step)
+        return steps
