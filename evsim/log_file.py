@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.continuous_log import ContinuousLog
+from evsim.continuous_log import ContinuousLog, ContinuousPopulationLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
 from evsim.file_checks import problems
@@ -282,7 +282,7 @@ class LogFile:
         """A `neo.Block` with a Segment for each lane, holding the spike trains of all units in a window."""
         return neo_block(self, start, stop, populations)
 
-    def copy(self, path: str | Path, overwrite: bool = False) -> Path:
+    def copy(self, path: str | Path, overwrite: bool = False, gradients: bool = True) -> Path:
         """Write what is on file to another one that is complete, window by window, and return its path.
 
         That is for files whose writer was killed, which SONATA's readers refuse.  Everything is kept: events,
@@ -294,6 +294,8 @@ class LogFile:
             The file appears there when it is whole, or not at all.
         overwrite : bool
             Whether an existing file may be replaced, even this one.
+        gradients : bool
+            Whether to keep the gradients of events.
 
         Raises
         ------
@@ -315,6 +317,8 @@ class LogFile:
             with LogWriter.of_known(hidden, where, samples, **kept) as writer:
                 for window in self._cut(marks):
                     window.counters = {}
+                    if not gradients:
+                        _forget_gradients(window)
                     writer.append(window)
                 writer.conclude(self.counters, self._journal.stop, self._journal.duration)
             check_target(path, where, overwrite, LogError)
@@ -425,6 +429,13 @@ class LogFile:
             )
         first = min(max(first, self.start), self.stop)
         return first, min(max(last, first), self.stop)
+
+
+def _forget_gradients(log: EventLog | ContinuousLog) -> None:
+    for member in log.populations.values():
+        member.gradient = None
+        if isinstance(member, ContinuousPopulationLog):
+            member.time_gradient = None
 
 
 def _multiples(size: int, end: int) -> NDArray[np.int64]:
