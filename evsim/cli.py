@@ -289,28 +289,6 @@ for command in COMMANDS:
     app.command()(command)
 
 
-@app.command()
-def repair(
-    file: Log,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Where to write the whole file.", show_default=False)
-    ],
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> None:
-    """Make a whole event log of one whose writer was killed.
-
-    evsim reads what such a file has as it is; other readers of SONATA refuse it.  All that is on file is
-    copied, window by window, and each part held against its checksum: a damaged file is not copied (see
-    evsim inspect --check).  The file itself stays as it was.
-    """
-    from evsim.log_file import LogFile
-
-    with LogFile(file) as opened:
-        opened.copy(out, overwrite=force)
-        n_events = sum(population.n_events for population in opened.populations.values())
-        print(f"{out}: {opened.start:g} to {opened.stop:g} ms, {n_events:,} events")
-
-
 # -- checks ----------------------------------------------------------------------------------------------
 
 
