@@ -206,7 +206,8 @@ class Journal:
         """
         path = f"{group.name}/{name}".lstrip("/")
         pieces = self.pieces(path)
-        return self._verified(path, group, name, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
+        with self._read.guard():
+            return self._verified(path, group, name, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
 
     def block_rows(
         self, path: str, group: h5py.Group, name: str, kinds: str, rows: slice, which: int
