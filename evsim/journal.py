@@ -86,7 +86,7 @@ class Journal:
     def refresh(self) -> bool:
         """Read the lines that are new; whether there were any."""
         if self._n_entries:
-            self._data.id.refresh()
+            self._data.refresh()  # not that of its id: h5py remembers the shape
             self._read.look_again()
         if self._data.nbytes > self._read.size:
             raise self._read.fail(
@@ -252,6 +252,6 @@ class Journal:
         if dataset is None:
             dataset = self._read.growing(group, name, kinds)
         elif generation != self._generation:
-            dataset.id.refresh()
+            dataset.refresh()
         self._datasets[path] = self._generation, dataset
         return dataset
