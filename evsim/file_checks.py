@@ -59,6 +59,7 @@ class _Checks:
         if self.read.has(of._group, "carried"):
             yield lambda: of._carried(0)
         n_samples = len(self.file.samples) if self.file.continuous else self.file.n_steps
+        yield lambda: self._lengths(n_samples)
         sampled = any(True for _ in self._samples(slice(0, 0)))  # else nothing bounds their number
         for rows in pieces_of(slice(0, n_samples if sampled else 0), max(2**22 // of.n_nodes, 1)):
             yield from self._samples(rows)
@@ -69,18 +70,36 @@ class _Checks:
 
     # -- states --------------------------------------------------------------------------------------------
 
+    def _lengths(self, n_samples: int) -> None:
+        """Whether there is a row for each sample."""
+        of = self.of
+        places = {of._report: ("data", "data64"), of._group: ("state", "integral", "square")}
+        for group, names in places.items():
+            for name in names:
+                if group is None or not self.read.has(group, name):
+                    continue
+                path = f"{group.name}/{name}".lstrip("/")
+                if of._journal.length(path) != n_samples:
+                    problem = f"{of._journal.length(path)} rows of /{path} for {n_samples} samples"
+                    raise self.read.fail(f"has {problem}")
+
     def _samples(self, rows: slice) -> Iterator[Callable[[], Any]]:
         of = self.of
         if of._report is not None or self.read.has(of._group, "state"):
             yield lambda: self._states(rows)
         for what in ("integral", "square"):
             if self.read.has(of._group, what):
-                yield lambda what=what: of._sampled(what, rows)
+                yield lambda what=what: self._check_bits(what, of._sampled(what, rows))
+
+    def _check_bits(self, what: str, values: NDArray) -> None:
+        if self.file.continuous and values.dtype != np.float64:
+            raise self.read.fail(f"{what} of '{self.of.name}' is of dtype {values.dtype}, not float64")
 
     def _states(self, rows: slice) -> None:
         """All copies of some samples: SONATA's readers know only that in single precision."""
         of = self.of
         states = of._states(rows)
+        self._check_bits("state", states)
         if of._report is None or states.dtype == np.float32:
             return
         single = of._journal.rows(of._report, "data", "f", rows, (of.n_nodes,))
@@ -95,15 +114,10 @@ class _Checks:
         of, read, n_nodes = self.of, self.read, self.of.n_nodes
         assert of._report is not None
         mapping = read.group(of._report, "mapping")
-        expected = {
-            "node_ids": np.arange(n_nodes),
-            "index_pointers": np.arange(n_nodes + 1),
-            "index_pointer": np.arange(n_nodes + 1),
-            "element_ids": np.zeros(n_nodes),
-        }
-        for name, values in expected.items():
-            found = read.array(mapping, name, "u", values.shape, summed=False)
-            if not np.array_equal(found, values):
+        for name in ("node_ids", "index_pointers", "index_pointer", "element_ids"):
+            size = n_nodes + name.startswith("index")
+            found = read.array(mapping, name, "u", (size,), summed=False)
+            if not np.array_equal(found, np.zeros(size) if name == "element_ids" else np.arange(size)):
                 raise read.fail(f"{mapping.name}/{name} does not list the nodes of '{of.name}' in order")
         first, stop, step = read.array(mapping, "time", "f", (3,), summed=False).tolist()
         if self.file.dt is not None:
@@ -130,13 +144,12 @@ class _Checks:
         yield self._tally
 
     def _index(self) -> None:
-        of = self.of
-        self.read.check_memory(8 * of.n_nodes, f"{of.n_nodes} nodes")
-        self.counts = of.block_counts
-        self.tally = np.zeros(of.n_nodes, np.int64)
+        self.counts = self.of.block_counts
+        if self.file.complete:
+            self.tally = np.zeros_like(self.of.unit_events.ravel())
 
     def _tally(self) -> None:
-        """Whether the units' counts are those of the events; not told where events could not be read."""
+        """Whether the units' counts are those of the events; not known where events could not be read."""
         if self.tally is not None and not np.array_equal(self.of.unit_events.ravel(), self.tally):
             raise self.read.fail(f"index/unit_events of '{self.of.name}' are not the counts of its events")
 

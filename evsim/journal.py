@@ -90,7 +90,7 @@ class Journal:
     def refresh(self) -> bool:
         """Read the lines that are new; whether there were any."""
         if self._n_entries:
-            self._data.refresh()
+            self._data.refresh()  # not that of its id: h5py remembers the shape
             self._read.look_again()
         if self._data.nbytes > self._read.size:
             raise self._read.fail(
