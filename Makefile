@@ -19,7 +19,7 @@ SHARED_OUT := -n auto --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-slow sanitize bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow test-browser sanitize bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -36,6 +36,11 @@ test-peers: $(VENV)/installed-peers ## run the comparisons with Brian2, PyTorch 
 
 test-slow: $(VENV)/installed-peers ## run the long comparisons with Brian2
 	@$(BIN)/python -m pytest $(SHARED_OUT) -m "peer and slow" $(PYTEST_ARGS)
+
+test-browser: $(VENV)/installed-browser ## run the tests of the viewer in Chromium (Debian: apt install chromium)
+	@command -v $${CHROMIUM:-chromium} >/dev/null || command -v google-chrome >/dev/null || \
+	    { echo "evsim: there is no Chromium to test with: apt install chromium, or set CHROMIUM" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
@@ -81,6 +86,11 @@ $(VENV)/installed-dev: $(VENV)/created $(BUILD_FILES)
 $(VENV)/installed-peers: $(VENV)/created $(BUILD_FILES) $(PEERS)
 	@echo "evsim: installing test tools, Brian2, PyTorch (large) and readers of event logs, compiling the core"
 	@$(PIP) --no-build-isolation -e ".[dev,brian2,torch,analysis,readers]" -c $(PEERS)
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
+
+$(VENV)/installed-browser: $(VENV)/created $(BUILD_FILES)
+	@echo "evsim: installing test tools and playwright, compiling the core"
+	@$(PIP) --no-build-isolation -e ".[dev,browser]"
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
 $(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)

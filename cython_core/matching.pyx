@@ -6,7 +6,7 @@ cannot be decided before the next window is known stays pending, and is given ag
 
 import numpy as np
 
-from libc.math cimport exp, fabs
+from libc.math cimport INFINITY, exp, fabs
 from libc.stdint cimport int64_t
 
 # Entries of a partner that are no row.
@@ -48,6 +48,7 @@ cdef void match_node(
     while i < a_end and j < b_end:
         apart = fabs(a[i] - b[j])
         if apart <= reach and (a[i] if a[i] > b[j] else b[j]) + reach >= horizon:
+            horizon = -INFINITY  # these two may have nearer partners: they wait, and all that follow
             break
         if apart > tolerance and a[i] < b[j] and (
                 apart > reach or (i + 1 < a_end and fabs(a[i + 1] - b[j]) < apart)):
@@ -116,7 +117,8 @@ cdef class VanRossum:
     """Van Rossum's distance of each node between two records (Neural Computation 13:751, 2001).
 
     Every event becomes a jump of 1 that decays with the time constant tau; the distance is the root of the
-    integral over time of the squared difference of the two records, divided by tau.
+    integral over time of the squared difference of the two records, by tau / 2: so it is 1 where one record
+    has an event more (as in Elephant; the paper's is smaller by a factor sqrt(2)).
 
     Parameters
     ----------
@@ -174,4 +176,4 @@ cdef class VanRossum:
     def distances(self):
         """Of each node, shape (n_nodes,)."""
         trace, square = np.asarray(self.trace), np.asarray(self.square)
-        return np.sqrt((square + 0.5 * self.tau * trace**2) / self.tau)
+        return np.sqrt(square * (2 / self.tau) + trace**2)

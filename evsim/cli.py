@@ -331,7 +331,7 @@ def inspect(
     console = Console(highlight=False, markup=False)
     clock = "in continuous time" if facts["dt_ms"] is None else f"in steps of {facts['dt_ms']:g} ms"
     lanes = f"{facts['lanes']} lane{'s' * (facts['lanes'] > 1)}"
-    console.print(f"{file}: {facts['duration_ms']:g} ms {clock}, {lanes}", soft_wrap=True)
+    console.print(f"{file}: {facts['duration_ms']:,.10g} ms {clock}, {lanes}", soft_wrap=True)
     if not facts["complete"]:
         console.print("not complete: it is still being written, or what wrote it was stopped", soft_wrap=True)
     console.print("\n", population_table(facts["populations"]), "\n", sep="", end="")
@@ -492,7 +492,7 @@ def view(
         bool, typer.Option("--no-browser", help="Print the address and open nothing.")
     ] = False,
 ) -> None:
-    """Show an event log in the browser: zoom and move over any number of events.
+    """Zoom into an event log in the browser, of any size.
 
     The page is served to this machine only, until Ctrl-C; its address has a secret part, which is new each
     time.  A log that is still being written is followed.
@@ -545,7 +545,7 @@ def compare(
 
     from evsim.log_comparison import compare_logs
     from evsim.log_file import LogFile
-    from evsim.tables import log_comparison_table
+    from evsim.tables import distance_table, matching_table
 
     with LogFile(first) as mine, LogFile(second) as theirs:
         found = compare_logs(
@@ -557,7 +557,9 @@ def compare(
         print(json.dumps({"equal": good, "tau_ms": tau, "populations": populations}, indent=2))
         sys.exit(0 if good else 1)
     console = Console(highlight=False, markup=False)
-    console.print(log_comparison_table(found), "\n", sep="", end="")
+    if any(population.n_alone is not None for population in found.populations.values()):
+        console.print(matching_table(found), "\n", sep="", end="")
+    console.print(distance_table(found), "\n", sep="", end="")
     for difference in found.first_differences():
         console.print(difference, soft_wrap=True)
     verdict = "equal" if good else "NOT equal"

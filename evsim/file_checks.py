@@ -60,7 +60,8 @@ class _Checks:
             yield lambda: of._carried(0)
         n_samples = len(self.file.samples) if self.file.continuous else self.file.n_steps
         yield lambda: self._lengths(n_samples)
-        for rows in pieces_of(slice(0, n_samples), max(2**22 // of.n_nodes, 1)):
+        sampled = any(True for _ in self._samples(slice(0, 0)))  # else nothing bounds their number
+        for rows in pieces_of(slice(0, n_samples if sampled else 0), max(2**22 // of.n_nodes, 1)):
             yield from self._samples(rows)
         if of._report is not None:
             yield self._report

@@ -22,6 +22,8 @@ from evsim.timed_events import TimedEvents
 if TYPE_CHECKING:
     from evsim.log_file import LogFile
 
+#: Nodes of a population that need not have anything on file.
+FEW_NODES = 2**25
 #: Rows read at a time by what goes through a whole file.
 ROWS = 16 * BLOCK
 
@@ -48,6 +50,9 @@ class FilePopulation:
         self.n_units = read.number(group, "n_units")
         if not 0 < self.n_units < 2**31:
             raise read.fail(f"claims {self.n_units} units in population '{name}'")
+        if self.n_nodes > max(FEW_NODES, read.size):
+            claim = f"{self.n_units} units x {self.n_lanes} lanes of '{name}'"
+            raise read.fail(f"claims {claim}, which the file does not hold")
         self.sends = bool(read.number(group, "emits"))
         if self.sends != read.has(spikes, name):
             problem = "lacks its events" if self.sends else "must not have events"
@@ -502,6 +507,19 @@ class FilePopulation:
         if not self._read.has(self._group, "thresholds"):
             return None
         return self._read.array(self._group, "thresholds", "f", (self.n_units,))
+
+    def check_steps(self) -> None:
+        """Raise unless all that a run in steps has a row of for each step has them all."""
+        n_steps = self._file.n_steps
+        found = {f"{self._path}/index/row_ptr": n_steps + 1} if self.sends else {}
+        if self._report is not None:
+            found[f"report/{self.name}/data"] = n_steps
+        for what in ("state", "integral", "square"):
+            if self._read.has(self._group, what):
+                found[f"evsim/populations/{self.name}/{what}"] = n_steps
+        for path, wanted in found.items():
+            if self._journal.length(path) != wanted:
+                raise self._read.fail(f"/{path} has {self._journal.length(path)} rows in {n_steps} steps")
 
 
 def step_at(when: float, dt: float) -> int:

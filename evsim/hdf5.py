@@ -205,7 +205,7 @@ def open_reader(
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
     try:
         file = _open(path, swmr)
-    except OSError as cause:
+    except (OSError, RuntimeError, ValueError) as cause:
         remedy = "it is cut short, or damaged" if swmr else "it is cut short, or being written"
         raise error(where, f"cannot be opened: {one_line(cause)}", remedy) from cause
     return Reader(where, file, size, error)
@@ -387,7 +387,7 @@ class Reader:
         else:  # filters may shrink chunks, but each must be there, and none may be huge
             n_chunks = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, chunks, strict=True))
             whole = math.prod(chunks) <= LARGEST_CHUNK and dataset.id.get_num_chunks() == n_chunks
-        if not whole or stored > self.size:
+        if not whole or max(stored, dataset.nbytes) > self.size:
             raise self.fail(f"{dataset.name} claims {dataset.nbytes} bytes, which the file does not hold")
         self.check_memory(dataset.nbytes, f"{dataset.nbytes} bytes for {dataset.name}")
 

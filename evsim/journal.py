@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from evsim.errors import LogError
 from evsim.hdf5 import Reader
 from evsim.log_format import BLOCK, JournalError, journal_entries
+
+#: Bytes of a payload, at least.
+SMALLEST_VALUE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +156,10 @@ class Journal:
         """The pieces of a data set, whose lines are its end and so many checksums."""
         if path not in self._pieces:
             lines = self._lines.get(path, [])
-            table = np.array(lines, np.float64) if lines else np.zeros((0, 1 + width))
+            try:
+                table = np.array(lines, np.float64) if lines else np.zeros((0, 1 + width))
+            except (TypeError, ValueError, OverflowError):
+                table = np.zeros(0)
             if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
                 raise self._read.fail(f"its journal is damaged where it speaks of /{path}")
             ends = table[:, 0].astype(np.int64)
@@ -164,14 +171,14 @@ class Journal:
 
     def blocks(self, path: str) -> Pieces:
         """Blocks of the events of a population, such as "spikes/hidden"."""
-        known = self._blocks.get(path)
-        if known is not None:
-            return known
+        if path in self._blocks:
+            return self._blocks[path]
         blocks = self.pieces(path, 3)
         if blocks.sums.shape[1] != 3 or (np.diff(blocks.ends, prepend=0) > BLOCK).any():
             raise self._read.fail(f"blocks of /{path} do not fit")
         if (np.diff(blocks.when, prepend=self._first) < 0).any():
             raise self._read.fail(f"blocks of /{path} are not in order of time")
+        self._check_size(SMALLEST_VALUE * blocks.n_rows, f"{blocks.n_rows} rows of /{path}/value")
         self._blocks[path] = blocks
         return blocks
 
@@ -233,7 +240,10 @@ class Journal:
         first = int(np.searchsorted(ends, rows.start, "right"))
         last = int(np.searchsorted(ends, rows.stop, "left"))
         start = int(ends[first - 1]) if first else 0
-        size = (int(ends[last]) - start) * int(np.prod(shape, dtype=np.int64)) * dataset.dtype.itemsize
+        width = math.prod(shape) * dataset.dtype.itemsize
+        if "timestamps" != name != "node_ids":  # what may be packed has as many rows as what is not
+            self._check_size(n_rows * width, f"{n_rows} rows of /{path}")
+        size = (int(ends[last]) - start) * width
         self._read.check_memory(size, f"{size} bytes for /{path}")
         data = dataset[start : int(ends[last])]
         at = 0
@@ -245,6 +255,13 @@ class Journal:
                 )
             at = end
         return data[rows.start - start : rows.stop - start]
+
+    def _check_size(self, n_bytes: int, what: str) -> None:
+        """Raise unless the file may hold so many bytes; it may have grown since its size was noted."""
+        if n_bytes > self._read.size:
+            self._read.look_again()
+        if n_bytes > self._read.size:
+            raise self._read.fail(f"claims {what}, which the file does not hold")
 
     def _dataset(self, path: str, group: h5py.Group, name: str, kinds: str) -> h5py.Dataset:
         """A data set that grows, as long as it is now."""

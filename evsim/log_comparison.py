@@ -114,8 +114,8 @@ class PopulationMatch:
     value_error : float
         Largest |difference| of payloads of equal pairs.
     distance, most_distant : float, (int, int, float)
-        Van Rossum's distance of a unit, on average over units and lanes; lane, unit and distance of the one
-        where it is largest.
+        Van Rossum's distance of a unit (1 where one log has an event more), on average over units and lanes;
+        lane, unit and distance of the one where it is largest.
     state_error : float or None
         Largest |difference| of the states that both logs hold.
     """

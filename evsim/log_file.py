@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from evsim.eventlog import EventLog
 from evsim.file_checks import problems
 from evsim.file_population import ROWS, FilePopulation, step_at
 from evsim.hdf5 import Reader, check_target, one_line, open_reader
+from evsim.interchange import neo_block
 from evsim.journal import Journal
 from evsim.log_format import VERSION, duration_between
 from evsim.log_gradients import COLUMNS, write_gradients
@@ -103,6 +104,13 @@ class LogFile:
             name: FilePopulation(self, name, read.group(members, name), spikes, report)
             for name in sorted(ranks, key=lambda name: (ranks[name], name))
         }
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Raise unless all that has a row for each step has as many as the journal tells of."""
+        if not self.continuous:
+            for population in self.populations.values():
+                population.check_steps()
 
     # -- what there is -------------------------------------------------------------------------------------
 
@@ -197,7 +205,9 @@ class LogFile:
     def refresh(self) -> bool:
         """Look for what was written since the file was opened; whether there is more."""
         with self._read.guard():
-            return self._journal.refresh()
+            more = self._journal.refresh()
+            self._check_steps()
+            return more
 
     def close(self) -> None:
         """Close the file; what was read stays."""
@@ -262,6 +272,15 @@ class LogFile:
         """The windows between marks."""
         for start, stop in pairwise(marks):
             yield self._window_of_times(start, stop) if self.continuous else self.steps(start, stop)
+
+    def to_neo(
+        self,
+        start: float | None = None,
+        stop: float | None = None,
+        populations: Iterable[str] | None = None,
+    ) -> Any:
+        """A `neo.Block` with a Segment for each lane, holding the spike trains of all units in a window."""
+        return neo_block(self, start, stop, populations)
 
     def copy(self, path: str | Path, overwrite: bool = False, gradients: bool = True) -> Path:
         """Write what is on file to another one that is complete, window by window, and return its path.

@@ -370,8 +370,11 @@ def _draw_activity(ax: Axes, chosen: Selection, lengths: ArrayLike | None) -> No
         centre = 0.5 * (time[starts] + time[np.append(starts[1:], n_bins)])
         ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
         ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
+        n_steps = per_column * chosen.steps_of_bin
+        _explain(ax, f"line: mean of {n_steps:,} steps, band: their range, dashed: mean of all")
     elif n_bins:
         _draw_stairs(ax, percent, time)
+        _explain(ax, "dashed: mean of all")
     if present.any():
         _draw_mean(ax, percent, float(np.average(np.nan_to_num(percent), weights=present)))
 
@@ -381,12 +384,18 @@ def _draw_rate(ax: Axes, chosen: TimedSelection) -> None:
     if len(rates):
         _draw_stairs(ax, rates, edges)
         _draw_mean(ax, rates, chosen.rate)
+        _explain(ax, "dashed: mean of all")
         ax.set_ylabel(f"rate [Hz]\n{_span(edges[1] - edges[0])} bins")
 
 
 def _draw_stairs(ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64]) -> None:
     ax.stairs(values, edges, baseline=0.0, fill=True, color=ACCENT, alpha=0.22, linewidth=0)
     ax.stairs(values, edges, baseline=None, color=ACCENT, linewidth=0.9)
+
+
+def _explain(ax: Axes, words: str) -> None:
+    """A line above a trace that says what its lines are."""
+    ax.set_title(words, loc="right", fontsize=6.5, color=GREY, pad=3)
 
 
 def _draw_mean(ax: Axes, values: NDArray[np.float64], mean: float) -> None:
@@ -573,7 +582,7 @@ def _title(ax: Axes, name: str, chosen: Selection | TimedSelection, lengths: Arr
 
 def _height(chosen: Picture) -> float:
     """Inches for a population's raster: a small population needs less."""
-    return float(np.clip(0.55 + 0.022 * len(chosen.units), 0.7, 2.7))
+    return float(np.clip(0.75 + 0.03 * len(chosen.units), 0.8, 2.7))
 
 
 def _tidy(ax: Axes) -> None:

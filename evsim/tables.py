@@ -65,7 +65,7 @@ def statistics_table(rows: list[dict[str, Any]]) -> Table:
             f"{100 * row['silent']:.1f}",
             "-" if synchrony is None else f"{synchrony['chi']:.3f}",
             "-" if regularity is None else f"{regularity['cv']:.2f}",
-            *(" ".join(str(unit) for unit, _ in row[which]) for which in ("most_active", "least_active")),
+            *(" ".join(str(unit) for unit, _ in row[w][:2]) for w in ("most_active", "least_active")),
         )
     return table
 
@@ -143,25 +143,22 @@ def convergence_table(convergence: Convergence) -> Table:
     return table
 
 
-def log_comparison_table(comparison: LogComparison) -> Table:
-    """How far two logs agree, by population; first and second are the logs in the order given."""
-    table = plain_table(
-        "population",
-        "events\nfirst",
-        "events\nsecond",
-        "equal",
-        "moved",
-        "alone",
-        "times\nwithin\n[ms]",
-        "values\nwithin",
-        "states\nwithin",
-        "distance\n",
-        words=("population",),
-    )
+def matching_table(comparison: LogComparison) -> Table:
+    """Events of two logs by population; first and second are the logs in the order given."""
+    columns = ("events\nfirst", "events\nsecond", "equal", "moved", "alone\nfirst", "alone\nsecond")
+    table = plain_table("population", *columns, words=("population",))
     for p in comparison.populations.values():
-        alone = None if p.n_alone is None else sum(p.n_alone)
-        events = ["-" if n is None else f"{n:,}" for n in (*p.n_events, p.n_equal, p.n_moved, alone)]
+        if p.n_alone is not None:
+            table.add_row(p.name, *(f"{n:,}" for n in (*p.n_events, p.n_equal, p.n_moved, *p.n_alone)))
+    return table
+
+
+def distance_table(comparison: LogComparison) -> Table:
+    """How far two logs are apart, by population."""
+    columns = ("units", "times within\n[ms]", "values within", "states within", "distance")
+    table = plain_table("population", *columns, words=("population",))
+    for p in comparison.populations.values():
         errors = ("-" if e is None else f"{e:.1e}" for e in (p.time_error, p.value_error, p.state_error))
         distance = "-" if p.distance is None else f"{p.distance:.3g}"
-        table.add_row(p.name, *events, *errors, distance)
+        table.add_row(p.name, f"{p.n_units:,}", *errors, distance)
     return table

@@ -21,6 +21,7 @@ from evsim.edits import Edits
 from evsim.errors import ProtocolError
 from evsim.eventlog import EventLog
 from evsim.events import Events
+from evsim.gradients import Gradients
 from evsim.models.egru import EGRU
 from evsim.models.readout import LeakyReadout
 from evsim.models.source import EventSource
@@ -154,7 +155,7 @@ def run(
     )
     task = MarkedCue(n_symbols, delay=delay, rate=rate, batch_size=batch_size, seed=seed)
     network = build(task, units, threshold, seed)
-    trainer = Trainer(network, "answer", Adam(network.parameters(), lr=lr, clip=1.0), gamma=gamma)
+    trainer = Trainer(network, "answer", Adam(network.parameters(), lr=lr, clip=1.0), threads=1, gamma=gamma)
 
     def schedule(epoch: int) -> float:
         half = epochs // 2
@@ -177,11 +178,10 @@ def run(
     test = MarkedCue(n_symbols, delay=delay, rate=rate, batch_size=tests, seed=seed)
     test_trial = next(test.trials(10**6))
     study = Study(trainer.simulation.plan, test_trial, seed)
-    exact, credit = study.gradients(0.0), study.gradients(gamma)
-    log = study.log
+    found, log = study.replay(gamma), study.log
+    credit, exact = (payload_gradients(gradients) for gradients in (found, study.replay(0.0)))
     log.provenance |= {"protocol": "credit", "settings": folder.settings}
-    for name, gradient in credit.items():
-        log[name].gradient = gradient
+    found.mark(log)
     log.save(folder / "events.h5", overwrite=True)
     shares = {
         "events": share(test, log, {name: np.ones(log[name].n_events) for name in credit}),
@@ -258,7 +258,7 @@ class Study:
     seed: int
 
     def __post_init__(self) -> None:
-        self.simulation = Simulation(self.plan)
+        self.simulation = Simulation(self.plan, threads=1)
         self.log: EventLog = self.simulation.run(self.trial.stimulus)
         self.loss, self._gradient = self._judge(self.log)
 
@@ -271,11 +271,10 @@ class Study:
     def _judge(self, log: EventLog) -> tuple[NDArray, NDArray]:
         return loss_by_lane(log["answer"].state, np.asarray(self.trial.target))
 
-    def gradients(self, gamma: float) -> dict[str, NDArray]:
-        """dL/d(payload) of the events of each population; with ``gamma`` 0 no event comes or goes."""
-        adjoint = Adjoint(self.plan, gamma=gamma)
-        found = adjoint.replay(self.log, {"answer": self._gradient}, events=True).events
-        return {name: found[name]["value"] for name in ("source", "hidden")}
+    def replay(self, gamma: float) -> Gradients:
+        """The gradient of the sum of the losses at all events; with ``gamma`` 0 no event comes or goes."""
+        adjoint = Adjoint(self.plan, gamma=gamma, threads=1)
+        return adjoint.replay(self.log, {"answer": self._gradient}, events=True)
 
     def change(self, name: str, edits: Edits) -> tuple[NDArray, EventLog]:
         """What edits do to the loss of each lane; and the log."""
@@ -292,14 +291,12 @@ class Study:
         events, found = self.log[name].events, {}
         assert events is not None
         for count in TAKEN_OUT:
-            highest, _ = self.change(name, Edits.at(events, highest_of(events, gradient, count)))
-            random = [
-                self.change(name, Edits.at(events, highest_of(events, rng.random(len(events)), count, 0)))[0]
-                for _ in range(draws)
-            ]
+            rows = highest(events, np.abs(events.value * gradient), count)
+            at_random = [highest(events, rng.random(len(events)), count) for _ in range(draws)]
+            top, *random = (self.change(name, Edits.at(events, r))[0] for r in (rows, *at_random))
             found[str(count)] = {
                 kind: {"mean": float(change.mean()), "error": float(change.std() / np.sqrt(change.size))}
-                for kind, change in (("highest", highest), ("random", np.mean(random, axis=0)))
+                for kind, change in (("highest", top), ("random", np.mean(random, axis=0)))
             }
         return found
 
@@ -312,7 +309,7 @@ class Study:
         rng = np.random.default_rng([self.seed, 2])
         events, found = self.log[name].events, {}
         assert events is not None
-        chosen = [highest_of(events, rng.random(len(events)), 1, 0) for _ in range(draws)]
+        chosen = [highest(events, rng.random(len(events)), 1) for _ in range(draws)]
         for size in CHANGES:
             predicted, measured, other = [], [], []
             for rows in chosen:
@@ -340,9 +337,13 @@ class Study:
         return ((mine.to_dense() != 0) != (theirs.to_dense() != 0)).any(axis=(0, 2))
 
 
-def highest_of(events: Events, gradient: NDArray, count: int, power: float = 1.0) -> NDArray[np.int64]:
-    """Rows of the events of highest |payload^power x gradient|, so many of each lane that has them."""
-    score = np.abs(gradient) * np.abs(events.value) ** power
+def payload_gradients(gradients: Gradients) -> dict[str, NDArray]:
+    """dL/d(payload) by population."""
+    return {name: found["value"] for name, found in gradients.events.items()}
+
+
+def highest(events: Events, score: NDArray, count: int) -> NDArray[np.int64]:
+    """Rows of the events of highest score, so many of each lane, or all that it has."""
     order = np.lexsort((-score, events.lane))
     lane = events.lane[order]
     first = np.searchsorted(lane, np.arange(events.n_lanes))
@@ -415,11 +416,14 @@ def _draw(
         loc="left",
         color=INK,
     )
-    shares, out, changed = panels.subplots(1, 3, width_ratios=(0.8, 1.25, 1.0))
+    shares, source, hidden, changed = panels.subplots(1, 4, width_ratios=(0.9, 1.0, 1.0, 1.15))
     _draw_shares(shares, summary["share"])
-    _draw_taken_out(out, summary["taken_out"])
+    for ax, name in ((source, "source"), (hidden, "hidden")):
+        _draw_taken_out(ax, name, summary["taken_out"][name])
+    source.set_ylabel("growth of the loss, nats")
+    source.legend(fontsize=7.5, frameon=False)
     _draw_changes(changed, summary["first_order"])
-    for ax in (top, middle, shares, out, changed):
+    for ax in (top, middle, shares, source, hidden, changed):
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8, colors="#5b6770", labelcolor=INK)
         for label in (ax.xaxis.label, ax.yaxis.label):
@@ -438,71 +442,59 @@ def _typical(study: Study, task: MarkedCue) -> int:
 
 
 def _draw_shares(ax: Axes, shares: dict[str, dict[str, float]]) -> None:
-    labels = {"events": "of the\nevents", "credit": "of\n|dL/d(payload)|"}
+    labels = {"events": "events", "credit": "|gradient|"}
     for x, kind in enumerate(labels):
         bottom = 0.0
         for name, colour in KINDS.items():
             part = 100 * shares[kind][name]
-            ax.bar(x, part, 0.62, bottom, color=colour)
+            ax.bar(x, part, 0.8, bottom, color=colour)
             if part > 4:
-                ax.text(
-                    x,
-                    bottom + part / 2,
-                    f"{name}\n{part:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color="white",
-                )
+                text = f"{name} {part:.0f}"
+                ax.text(x, bottom + part / 2, text, ha="center", va="center", fontsize=6.5, color="white")
             bottom += part
     ax.set_xticks(range(len(labels)), list(labels.values()))
-    ax.set_ylabel("source events, %")
+    ax.set_xlabel("of all source events")
+    ax.set_ylabel("share, %")
 
 
-def _draw_taken_out(ax: Axes, taken_out: dict[str, Any]) -> None:
-    for name, marker, line in (("source", "o", "-"), ("hidden", "s", "--")):
-        counts = [int(count) for count in taken_out[name]]
-        for kind, colour in (("highest", HIGHEST), ("random", RANDOM)):
-            found = [change[kind] for change in taken_out[name].values()]
-            ax.errorbar(
-                counts,
-                [c["mean"] for c in found],
-                [c["error"] for c in found],
-                color=colour,
-                marker=marker,
-                linestyle=line,
-                markersize=4,
-                linewidth=1.2,
-                capsize=2,
-                label=f"{name}, {'highest credit' if kind == 'highest' else kind}",
-            )
+def _draw_taken_out(ax: Axes, name: str, taken_out: dict[str, Any]) -> None:
+    counts = [int(count) for count in taken_out]
+    for kind, colour, label in (("highest", HIGHEST, "highest credit"), ("random", RANDOM, "random")):
+        found = [change[kind] for change in taken_out.values()]
+        means, errors = ([change[what] for change in found] for what in ("mean", "error"))
+        ax.errorbar(
+            counts,
+            means,
+            errors,
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.2,
+            capsize=2,
+            label=label,
+        )
     ax.set_xscale("log", base=2)
-    ax.set_xticks(TAKEN_OUT, [str(count) for count in TAKEN_OUT])
+    ax.set_xticks(counts, [str(count) for count in counts])
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.set_xlabel("events taken out of each trial")
-    ax.set_ylabel("growth of the loss, nats")
-    ax.legend(fontsize=7, frameon=False)
+    ax.set_xlabel(f"{name} events taken out")
 
 
 def _draw_changes(ax: Axes, first_order: dict[str, Any]) -> None:
+    sizes = []
     for name, colour in (("source", "#1f5fa8"), ("hidden", "#e08a2c")):
         drawn = first_order[name][f"{DRAWN:g}"]
+        predicted, measured = np.abs(drawn["predicted"]), np.abs(drawn["measured"])
+        seen = (predicted > 0) & (measured > 0)
+        sizes.append(predicted[seen])
         ax.scatter(
-            drawn["predicted"],
-            drawn["measured"],
-            s=5,
-            color=colour,
-            linewidths=0,
-            label=name,
-            rasterized=True,
+            predicted[seen], measured[seen], s=6, color=colour, linewidths=0, label=name, rasterized=True
         )
-    points = np.concatenate([first_order[name][f"{DRAWN:g}"]["predicted"] for name in first_order])
-    size = np.abs(points)
-    least = max(float(np.quantile(size[size > 0], 0.05)) if size.any() else 0.0, 1e-12)
-    ax.set_xscale("symlog", linthresh=least)
-    ax.set_yscale("symlog", linthresh=least)
-    most = 2 * float(size.max(initial=least))
-    ax.plot([-most, most], [-most, most], color=INK, linewidth=0.6, zorder=0)
-    ax.set_xlabel(f"predicted change, payload + {100 * DRAWN:g} %")
-    ax.set_ylabel("measured change of the loss")
-    ax.legend(fontsize=7, frameon=False)
+    size = np.concatenate(sizes)
+    if size.size:
+        ends = float(size.min()), float(size.max())
+        ax.plot(ends, ends, color=INK, linewidth=0.6, zorder=0)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel(f"|predicted|, payload + {100 * DRAWN:g} %")
+    ax.set_ylabel("|change of the loss|")
+    ax.legend(fontsize=7.5, frameon=False)

@@ -1,22 +1,24 @@
-"""Damaged event logs, by the thousand: none may crash, hang, take memory without bound, reach outside the file,
-or give data that are not those that were written.
+"""Damaged event logs, by the thousand.
+
+None may crash, hang, take memory without bound, reach outside the file, or give data that were not written.
 
 ::
 
     python tests/fuzz_logs.py --files 100000
 
-File k is made from seed (``--seed``, k) alone, so that any of them can be made again: ``--only K --keep PATH``.
-Two kinds of damage are done.  *Blind* damage changes bytes: what is read then must be an error (EvsimError), or
+File k is made from seed (``--seed``, k) alone, so that any can be made again: ``--only K --keep PATH``.  Two
+kinds of damage are done.  *Blind* damage changes bytes: what is read then must be an error (EvsimError), or
 the truth, or, where the end of a journal is gone, a shorter run that says that it is not complete.  *Sly*
 damage makes a file whose checksums are right, with h5py or by computing HDF5's own: such a file may say
-something else, but must not harm.  Each file is read in a worker process with 1 GB of memory more than it starts
-with and 2 s of computing time.
+something else, but must not harm.  Each file is read in a worker process with 1 GB of memory more than it
+starts with and 2 s of computing time.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import resource
@@ -112,13 +114,12 @@ def timed_log(seed=0, start=2.5, duration=30.0, n_lanes=2, n_units=9, n_events=2
 
 def cut(log, count):
     """Windows of a log, by way of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        with LogFile(log.save(Path(folder) / "whole.h5")) as file:
-            marks = np.linspace(file.start, file.stop, count + 1)
-            if not file.continuous:
-                marks = np.rint(marks / file.dt) * file.dt
-            for first, last in zip(marks[:-1], marks[1:], strict=True):
-                yield file.window(float(first), float(last))
+    with tempfile.TemporaryDirectory() as folder, LogFile(log.save(Path(folder) / "whole.h5")) as file:
+        marks = np.linspace(file.start, file.stop, count + 1)
+        if not file.continuous:
+            marks = np.rint(marks / file.dt) * file.dt
+        for first, last in itertools.pairwise(marks.tolist()):
+            yield file.window(first, last)
 
 
 def streamed(log, path, count, killed):
@@ -133,8 +134,8 @@ def streamed(log, path, count, killed):
         path.with_suffix(".killed").replace(path)
 
 
-def make_good_files(folder):
-    """Files by name, all kinds of them, and the logs that they hold."""
+def make_good_files(folder, names=None):
+    """Files by name, all kinds of them or some."""
     folder = Path(folder)
     logs = {
         "whole": clocked_log(),
@@ -147,6 +148,8 @@ def make_good_files(folder):
     }
     files = {}
     for name, log in logs.items():
+        if names is not None and name not in names:
+            continue
         path = folder / f"{name.replace(' ', '_')}.h5"
         if "whole" in name or name in ("timed", "many nodes"):
             log.save(path)
@@ -424,7 +427,7 @@ def _put(file, name, values, rng):
 
 
 def absurd_size(file, rng):
-    """A data set that claims far more than the file holds: rows that were never written, or packed to nothing."""
+    """A data set that claims far more than the file holds: rows never written, or packed to nothing."""
     name = _pick(rng, _data_sets(file))
     old = file[name]
     rows, width = int(2 ** rng.uniform(16, 60)), old.shape[1:]
@@ -509,10 +512,10 @@ def other_attribute(file, rng):
     item = file[_pick(rng, [name for name in holders if len(file[name].attrs)])]
     key = _pick(rng, item.attrs)
     values = [
-        -1, 0, 1, 2**31, 2**62, 2**64 - 1, float("nan"), float("inf"), -0.5, 1e308, "text", np.bytes_(b"\xff\xfe"),
-        np.arange(5), np.zeros((2, 0)), np.zeros(8000), h5py.Empty("f4"), np.void(b"abc"), True, 1j, [b"a", b"bc"],
-        np.float16(1), np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), "x" * 60000, np.uint8(3), np.int64(3),
-        file.ref, np.array([[1]]), np.array([2.0]),
+        -1, 0, 1, 2**31, 2**62, 2**64 - 1, float("nan"), float("inf"), -0.5, 1e308, "text", "x" * 60000,
+        np.bytes_(b"\xff\xfe"), np.arange(5), np.zeros((2, 0)), np.zeros(8000), h5py.Empty("f4"),
+        np.void(b"abc"), True, 1j, [b"a", b"bc"], np.float16(1), np.uint8(3), np.int64(3), file.ref,
+        np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), np.array([[1]]), np.array([2.0]),
     ]  # fmt: skip
     del item.attrs[key]
     if rng.random() < 0.9:
@@ -572,8 +575,8 @@ def rewrite_journal(file, change, raw=None):
 
 
 STRANGE = (
-    None, True, -1, 0, 2**31, 2**53, 2**63, 2**64, 10**30, 1e308, 0.5, float("nan"), float("inf"), "text", "", [], {},
-    [[1]], [None], [[]], {"a": 1}, "\ud800", [[1, 2], [3]],
+    None, True, -1, 0, 2**31, 2**53, 2**63, 2**64, 10**30, 1e308, 0.5, float("nan"), float("inf"), "text", "",
+    [], {}, [[1]], [None], [[]], {"a": 1}, "\ud800", [[1, 2], [3]],
 )  # fmt: skip
 
 
@@ -656,8 +659,8 @@ def ghost_rows(file, rng):
         blocks += [[last + (k + 1) * 65536, when, *sums] for k in range(count)]
         for column in ("timestamps", "node_ids", "value"):
             group[column].resize(last + count * 65536, axis=0)
-        if rng.random() < 0.5:
-            group["value"][last:] = 1.0 if count < 20 else 0.0
+        if count < 20 and rng.random() < 0.5:  # the file is still small
+            group["value"][last:] = 1.0
 
     rewrite_journal(file, change)
 
@@ -704,7 +707,7 @@ def damage(good, blocks, number, seed, path):
         path.write_bytes(data)
         return name, "lie", True
     if is_killed(name):  # h5py does not change such a file
-        name = name.replace("killed", "streamed")
+        name = next(other for other in good if not is_killed(other))
     how = SLY[rng.integers(len(SLY))]
     path.write_bytes(good[name])
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
@@ -720,9 +723,10 @@ def look(path, rng):
         try:
             answers.append((what, question()))
         except EvsimError as error:
-            assert "\n" not in str(error), f"an error of several lines: {error}"
+            if "\n" in str(error):
+                raise AssertionError(f"an error of several lines: {error}") from error
             answers.append((what, error))
-            if isinstance(error.__cause__, MemoryError) or "memory allocation" in str(error):
+            if isinstance(error.__cause__, MemoryError):
                 raise MemoryError(str(error)) from error
             if isinstance(error.__cause__, AssertionError):
                 raise
@@ -769,9 +773,8 @@ def judge(answers, truth):
         assert not complete, "a shorter run that says it is complete"
         assert stop < truth.stop, "a longer run"
     opened = said["log"]
-    if not isinstance(opened, EvsimError):
-        if not shorter:
-            assert opened.equal(truth.log), "EventLog.open gives other data"
+    if not isinstance(opened, EvsimError) and not shorter:
+        assert opened.equal(truth.log), "EventLog.open gives other data"
     for what, answer in said.items():
         if isinstance(answer, EvsimError) or not isinstance(what, tuple):
             continue
@@ -827,7 +830,7 @@ def work(folder, seed, numbers):
         k: [tuple(pair) for pair in v] for k, v in json.loads((folder / "blocks.json").read_text()).items()
     }
     truths = {name: Truth(path) for name, path in good_paths.items()}
-    look(good_paths["whole"], np.random.default_rng(0))
+    look(next(iter(good_paths.values())), np.random.default_rng(0))
     start = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (start + BYTES, start + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -865,11 +868,11 @@ def work(folder, seed, numbers):
     path.unlink(missing_ok=True)
 
 
-def prepare(folder):
+def prepare(folder, names=None):
     """The good files, where HDF5's checksums are in them, and a pipe that nobody must open."""
     folder = Path(folder)
     (folder / "good").mkdir()
-    files = make_good_files(folder / "good")
+    files = make_good_files(folder / "good", names)
     blocks = {name: checked_blocks(path.read_bytes()) for name, path in files.items()}
     (folder / "blocks.json").write_text(json.dumps(blocks))
     os.mkfifo(folder / "pipe.h5")

@@ -57,7 +57,7 @@ class Columns:
     @property
     def edges(self) -> NDArray[np.float64]:
         """Edges in ticks from the origin, shape (count + 1,)."""
-        return (self.first + np.arange(self.count + 1)) * float(self.width)
+        return (self.first + np.arange(self.count + 1)) * np.float64(self.width)
 
     @property
     def start(self) -> float:

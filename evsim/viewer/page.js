@@ -2,13 +2,14 @@
 
 import { count, short, time as timeWords, withStep } from "./axes.js";
 import { palette, whenPaletteChanges } from "./colours.js";
+import { cellWords, eventWords, tip } from "./hover.js";
 import { NAMES, Plot } from "./plot.js";
 import { listen } from "./pointer.js";
 import { Lanes, makePicture, mostMarks } from "./raster.js";
 import { askArrays, askFacts, Newest, Refused } from "./requests.js";
 import { Selection } from "./selection.js";
 import { States } from "./states.js";
-import { clamp, same, zoomed } from "./view.js";
+import { clamp, holds, same, zoomed } from "./view.js";
 
 /** CSS pixels of a cell, ms until a settled picture is refined, ms between looks at the file, pixels of reach. */
 const CELL = 2;
@@ -80,7 +81,7 @@ function isComplete(found) {
   if (found?.kind !== "marks" || found.serial !== serial) return false;
   const { window, tile } = found;
   const grown = view.stop > tile.stop || (tile.stop < info.stop && window.stop >= tile.stop);
-  return !grown && window.start <= view.start && window.stop >= view.stop && window.low <= view.low && window.high >= view.high;
+  return !grown && holds(window, view);
 }
 
 /** The population, lane or colour has changed: nothing that was loaded fits any more. */
@@ -113,11 +114,9 @@ async function loadTile({ refine }, signal) {
     const tile = await askArrays("tile", query, signal);
     if (asked !== serial) return;
     const window = { start: query.start, stop: query.stop, low: query.low, high: query.high };
-    picture = Object.assign(makePicture(tile, window, new Lanes(info.dt, population.n_units, info.lane_stops)), { serial });
-    const all = bounds();
-    if (window.start <= all.start && window.stop >= all.stop && window.low <= all.low && window.high >= all.high) {
-      backdrop = picture;
-    }
+    const lanes = new Lanes(info.dt, population.n_units, info.lane_stops);
+    picture = Object.assign(makePicture(tile, window, lanes), { serial });
+    if (holds(window, bounds())) backdrop = picture;
     if (!$("hold").checked || scale?.name !== tile.colour) scale = picture.scale();
     trouble = "";
     status(tile, refine, performance.now() - began);
@@ -171,7 +170,8 @@ async function loadNearest(asked, signal) {
   try {
     const { event } = await askFacts("nearest", {
       population: population.name, lane, time: asked.time, node: asked.node,
-      reach: REACH / raster.perMs, nodes: REACH / raster.perNode, low: Math.floor(view.low), high: Math.ceil(view.high),
+      reach: REACH / raster.perMs, nodes: REACH / raster.perNode,
+      low: Math.floor(view.low), high: Math.ceil(view.high),
     }, signal);
     if (place === asked && event) {
       asked.event = event;
@@ -197,7 +197,10 @@ function draw() {
   if (!view) return;
   const lanes = info.n_lanes > 1 ? `${count(info.n_lanes)} lanes × ` : "";
   const about = `${population.kind} · ${lanes}${count(population.n_units)} units`;
-  plot.draw({ view, population, lane, nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt, picture, backdrop, scale, about, traced: states.traced });
+  plot.draw({
+    view, population, lane, picture, backdrop, scale, about, traced: states.traced,
+    nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt,
+  });
   states.want(view, Math.ceil(plot.frames.raster.width));
   describe();
   drawOverlay();
@@ -212,9 +215,11 @@ function describe() {
   const n = population.n_units;
   const first = Math.floor(view.low) % n;
   const last = (Math.ceil(view.high) - 1) % n;
-  const rows = view.high - view.low > n ? `${Math.round((view.high - view.low) / n)} lanes` : `units ${first} to ${last}`;
+  const nLanes = (view.high - view.low) / n;
+  const rows = nLanes > 1 ? `${Math.round(nLanes)} lanes` : `units ${first} to ${last}`;
   const events = picture ? `, ${count(picture.eventsIn(view))} events` : "";
-  $("overlay").setAttribute("aria-label", `Raster of ${population.name}: ${withStep(view.start, digits)} to ${withStep(view.stop, digits)} ms, ${rows}${events}`);
+  const times = `${withStep(view.start, digits)} to ${withStep(view.stop, digits)} ms`;
+  $("overlay").setAttribute("aria-label", `Raster of ${population.name}: ${times}, ${rows}${events}`);
 }
 
 function drawOverlay() {
@@ -227,7 +232,7 @@ function drawOverlay() {
     if (place.inRaster) words = under(place, pointer);
   }
   plot.drawOverlay({ pointer, box: selection.box, drawn: drawnBox });
-  tip(words);
+  tip($("tip"), words, place, $("overlay"));
 }
 
 /** What is under the pointer: an event, or a cell. */
@@ -237,10 +242,16 @@ function under(at, pointer) {
   const half = (info.dt ?? 0) / 2;
   const shown = (event) => {
     pointer.mark = { x: raster.x(event.time + half), y: raster.y(event.lane * n + event.unit + 0.5) };
-    return eventWords(event);
+    return eventWords(event, info, population);
   };
-  if (at.event) return shown(at.event);
-  if (picture?.kind === "marks") {
+  if (picture?.kind === "cells") {
+    askNearest(at);
+    const cell = picture.at(at.time, at.node);
+    const words = cell ? [cellWords(cell, info, population, picture.tile.colour)] : [];
+    if (at.event) words.push(`an event nearby\n${shown(at.event)}`);
+    if (words.length) return words.join("\n\n");
+  } else if (picture) {
+    if (at.event) return shown(at.event);
     const k = picture.near(at.x, at.y, raster, REACH);
     if (k !== null) {
       const { tile } = picture;
@@ -249,10 +260,6 @@ function under(at, pointer) {
       if (population.colours.some((name) => !tile[name])) askNearest(at);
       return shown(event);
     }
-  } else if (picture) {
-    askNearest(at);
-    const cell = picture.at(at.time, at.node);
-    if (cell) return cellWords(cell);
   }
   const node = Math.floor(at.node);
   return [timeWords(at.time, 1 / raster.perMs), `lane ${Math.floor(node / n)}, unit ${node % n}`].join("\n");
@@ -262,41 +269,6 @@ function askNearest(at) {
   if (at.asked) return;
   at.asked = true;
   nearest.want(at);
-}
-
-function eventWords(event) {
-  const resolution = info.dt ?? 1e-6;
-  const step = info.dt === null ? "" : ` (step ${count(event.time / info.dt)})`;
-  const lines = [`${withStep(event.time, resolution)} ms${step}`, `lane ${event.lane}, unit ${event.unit}`];
-  for (const name of population.colours) {
-    if (name in event) lines.push(`${NAMES[name]} ${short(event[name], 5)}`);
-  }
-  return lines.join("\n");
-}
-
-function cellWords(cell) {
-  const n = population.n_units;
-  const resolution = info.dt ?? (cell.stop - cell.start) / 10;
-  const [from, to] = [cell.first, cell.last].map((node) => (info.n_lanes > 1 ? `${Math.floor(node / n)}:${node % n}` : `${node % n}`));
-  const lines = [
-    `${withStep(cell.start, resolution)} to ${withStep(cell.stop, resolution)} ms`,
-    `${info.n_lanes > 1 ? "lane:unit" : "unit"} ${from}${from === to ? "" : ` to ${to}`}`,
-    `${count(cell.events)} event${cell.events === 1 ? "" : "s"}, ${short(cell.activity, 3)} ${info.dt === null ? "Hz" : "% active"}`,
-  ];
-  if (cell.mean !== null) lines.push(`mean ${NAMES[picture.tile.colour]} ${short(cell.mean, 4)}`);
-  return lines.join("\n");
-}
-
-function tip(words) {
-  const element = $("tip");
-  element.hidden = !words;
-  if (!words) return;
-  element.textContent = words;
-  const { clientWidth, clientHeight } = $("overlay");
-  const { offsetWidth, offsetHeight } = element;
-  const left = place.x + 16 + offsetWidth > clientWidth ? place.x - 16 - offsetWidth : place.x + 16;
-  const top = Math.min(Math.max(place.y + 14, 0), clientHeight - offsetHeight);
-  element.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
 }
 
 // -- the file ------------------------------------------------------------------------------------------------
@@ -326,14 +298,18 @@ function lookAgain() {
 function grown(before) {
   const all = view.start <= before.start && view.stop >= before.stop;
   if (following && all) setView({ ...view, stop: info.stop }, false);
-  else if (following) setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
+  else if (following) goToEnd();
   else if (view.stop >= before.stop) show();
 }
 
 function follow(on) {
   following = on;
   $("follow").setAttribute("aria-pressed", String(on));
-  if (on && view.stop < info.stop) setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
+  if (on && view.stop < info.stop) goToEnd();
+}
+
+function goToEnd() {
+  setView({ ...view, start: info.stop - (view.stop - view.start), stop: info.stop }, false);
 }
 
 function showFacts() {

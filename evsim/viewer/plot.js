@@ -2,13 +2,16 @@
 
 import { count, short, ticks, timeUnit, withStep } from "./axes.js";
 import { css, palette, ramp } from "./colours.js";
+import { holds } from "./view.js";
 
 const MARGIN = { left: 74, right: 98, top: 30, bottom: 42 };
 const GAP = 16;
 const FONT = "12px system-ui, sans-serif";
 const SMALL = "11px system-ui, sans-serif";
 
-export const NAMES = { density: "density", value: "payload", gradient: "dL/d(payload)", time_gradient: "dL/d(time) [1/ms]" };
+export const NAMES = {
+  density: "density", value: "payload", gradient: "dL/d(payload)", time_gradient: "dL/d(time) [1/ms]",
+};
 
 /** The pixels of a panel and the data they stand for. */
 class Frame {
@@ -80,7 +83,7 @@ export class Plot {
     context.fillRect(0, 0, this.canvas.clientWidth, this.canvas.clientHeight);
     clipped(context, raster, () => {
       const { backdrop, picture } = model;
-      if (backdrop && backdrop !== picture && !covers(picture?.box, model.view)) {
+      if (backdrop && backdrop !== picture && !(picture && holds(picture.box, model.view))) {
         backdrop.draw(context, raster, backdrop.scale(), colours);
       }
       picture?.draw(context, raster, model.scale, colours);
@@ -138,11 +141,6 @@ export class Plot {
       }
     }
   }
-}
-
-function covers(box, view) {
-  if (!box) return false;
-  return box.start <= view.start && box.stop >= view.stop && box.low <= view.low && box.high >= view.high;
 }
 
 function clipped(context, frame, draw) {
@@ -240,7 +238,8 @@ function title(context, frame, { view, population, picture, about }, colours) {
   text(context, about, frame.left + width + 12, y, { colour: colours.grey });
   if (picture) {
     const events = picture.eventsIn(view);
-    const words = `${picture.kind === "cells" ? "about " : ""}${count(events)} event${events === 1 ? "" : "s"} in view`;
+    const roughly = picture.kind === "cells" ? "about " : "";
+    const words = `${roughly}${count(events)} event${events === 1 ? "" : "s"} in view`;
     text(context, words, frame.left + frame.width, y, { colour: colours.grey, align: "right" });
   }
 }
@@ -264,7 +263,8 @@ function colourBar(context, frame, { scale, dt, picture }, colours) {
     line(context, x + width, at, x + width + 3, at);
     text(context, short(value, 3), x + width + 6, at, { colour: colours.ink, font: SMALL });
   }
-  const name = plain ? (dt === null ? "rate of a unit [Hz]" : "active units [%]") : `${picture?.kind === "cells" ? "mean " : ""}${NAMES[scale.name]}`;
+  const activityName = dt === null ? "rate of a unit [Hz]" : "active units [%]";
+  const name = plain ? activityName : `${picture?.kind === "cells" ? "mean " : ""}${NAMES[scale.name]}`;
   upright(context, name, x + 74, y + height / 2, { colour: colours.ink, font: SMALL });
 }
 
@@ -401,7 +401,10 @@ function timeMarks(context, frame, colours) {
   const { unit, values } = timeTicks(frame);
   const y = frame.top + frame.height;
   context.strokeStyle = colours.grey;
-  for (const value of values) line(context, frame.snap(frame.x(value * unit.ms)), y + 1, frame.snap(frame.x(value * unit.ms)), y + 4);
+  for (const value of values) {
+    const x = frame.snap(frame.x(value * unit.ms));
+    line(context, x, y + 1, x, y + 4);
+  }
 }
 
 function timeAxis(context, frame, view, colours) {

@@ -72,7 +72,10 @@ export function listen(surface, plot, on) {
     press = null;
     if (event.type === "pointercancel") on.box(null, false);
     else if (!done.moved) on.click(done.place);
-    else if (done.boxing) on.box(boxOf(done.place, event.clientX - left, event.clientY - top, plot.frames.raster), true);
+    else if (done.boxing) {
+      const [x, y] = [event.clientX - left, event.clientY - top];
+      on.box(boxOf(done.place, x, y, plot.frames.raster), true);
+    }
   };
   surface.addEventListener("pointerup", release);
   surface.addEventListener("pointercancel", release);

@@ -222,7 +222,8 @@ class Marks {
     const places = new Uint8Array(values.length);
     for (let k = 0; k < values.length; k++) places[k] = place(values[k], scale);
     const far = (p) => (scale.both ? Math.abs(p - 127.5) : p);
-    const order = Uint32Array.from(places.keys()).sort((a, b) => far(places[a]) - far(places[b]) || places[a] - places[b]);
+    const before = (a, b) => far(places[a]) - far(places[b]) || places[a] - places[b];
+    const order = Uint32Array.from(places.keys()).sort(before);
     this.ordered = { key, order, places };
     return this.ordered;
   }
@@ -231,7 +232,8 @@ class Marks {
     const { time, node } = this.tile;
     const { box } = this;
     context.fillStyle = colours.paper;
-    context.fillRect(frame.x(box.start), frame.y(box.high), frame.x(box.stop) - frame.x(box.start), frame.y(box.low) - frame.y(box.high));
+    const [left, top] = [frame.x(box.start), frame.y(box.high)];
+    context.fillRect(left, top, frame.x(box.stop) - left, frame.y(box.low) - top);
     const width = Math.min(Math.max(this.dt === null ? 0 : frame.perMs * this.dt * 0.9, MARK.least), MARK.widest);
     const height = markHeight(frame);
     const mark = (k) => {
@@ -313,7 +315,8 @@ function limits(values) {
     return { low: -size, high: size, both: true };
   }
   const unit = roundUp((high - low) / 20) || Math.abs(high) || 1;
-  return { low: Math.floor(low / unit) * unit, high: Math.max(Math.ceil(high / unit), Math.floor(low / unit) + 1) * unit, both: false };
+  const [first, last] = [Math.floor(low / unit), Math.ceil(high / unit)];
+  return { low: first * unit, high: Math.max(last, first + 1) * unit, both: false };
 }
 
 /** The value that a share of all values lies above, to 1/2000 of the largest; of no values, 0. */

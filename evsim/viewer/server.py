@@ -12,7 +12,7 @@ import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from socketserver import TCPServer
-from threading import BoundedSemaphore, Thread
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any
 
 from evsim.errors import EvsimError
@@ -22,7 +22,7 @@ from evsim.viewer.session import Session
 from evsim.viewer.source import Cancelled
 
 SCRIPTS = (
-    *("page.js", "axes.js", "colours.js", "plot.js", "pointer.js"),
+    *("page.js", "axes.js", "colours.js", "hover.js", "plot.js", "pointer.js"),
     *("raster.js", "requests.js", "selection.js", "states.js", "view.js"),
 )
 
@@ -73,6 +73,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, session: Session, port: int = 0):
         self.session = session
         self.token = secrets.token_urlsafe(24)
+        self._ticket: str | None = None
+        self._ticket_lock = Lock()
         folder = files("evsim.viewer")
         self.page = {
             route: Answer(kind, folder.joinpath(name).read_bytes()) for route, (name, kind) in PAGE.items()
@@ -90,8 +92,22 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
     def open_browser(self) -> None:
-        """Open the page in the browser of this machine, if it has one; no later than it can be answered."""
-        Thread(target=webbrowser.open, args=(self.address,), daemon=True).start()
+        """Open the page in the browser of this machine, if it has one.
+
+        Everybody on this machine can read the command line of a browser.  So it is given a ticket, which the
+        first who comes turns into the address, once.
+        """
+        self._ticket = secrets.token_urlsafe(24)
+        address = f"http://127.0.0.1:{self.server_port}/{self._ticket}/"
+        Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    def take_ticket(self, given: str) -> bool:
+        """Whether this is the ticket, which then is none any more."""
+        with self._ticket_lock:
+            valid = self._ticket is not None and same_secret(given, self._ticket)
+            if valid:
+                self._ticket = None
+            return valid
 
     def server_bind(self) -> None:
         """As in `HTTPServer`, which would ask a name server for the name of this machine."""
@@ -118,6 +134,11 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def same_secret(given: str, secret: str) -> bool:
+    """Compare in a time that does not tell how much of it is right."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -135,10 +156,11 @@ class Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or not HOSTS.fullmatch(hosts[0].strip()):
             return self._refuse(403, "open this page as 127.0.0.1 or localhost")
-        given = self.path.split("?")[0].split("/")[1:2]
-        if not given or not hmac.compare_digest(
-            given[0].encode("utf-8", "replace"), self.server.token.encode()
-        ):
+        given = "".join(self.path.split("?")[0].split("/")[1:2])
+        if not same_secret(given, self.server.token):
+            if self.command == "GET" and self.server.take_ticket(given):
+                self._to_page()
+                return False
             return self._refuse(
                 403, "the address lacks its secret part: copy it whole from where evsim view runs"
             )
@@ -156,13 +178,16 @@ class Handler(BaseHTTPRequestHandler):
         route, _, query = self.path.partition("?")
         name = route.removeprefix(f"/{self.server.token}")
         if name == "":
-            self._send(308, Answer("text/plain", b""), {"Location": f"/{self.server.token}/"})
+            self._to_page()
         elif (page := self.server.page.get(name[1:])) is not None:
             self._send(200, page)
         elif (answer := self.server.session.answers.get(name[1:])) is not None:
             self._answer(answer, query)
         else:
             self._send(404, words({"error": "there is nothing under this address"}))
+
+    def _to_page(self) -> None:
+        self._send(303, Answer("text/plain", b""), {"Location": f"/{self.server.token}/"})
 
     def _answer(self, answer: Any, query: str) -> None:
         try:

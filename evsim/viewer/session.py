@@ -27,6 +27,9 @@ MOST_NEAR = 2**20
 #: Cells of a tile over and up at most, and units whose states are shown at once.
 MOST_CELLS, MOST_TRACES = 4096, 8
 
+#: Nodes that are counted at once at most: 64 MB for each table of them.
+MOST_NODES = 2**24
+
 COLOURS = ("value", "gradient", "time_gradient")
 
 
@@ -169,8 +172,8 @@ class Session:
         pyramid = self._pyramid(source, None)
         colours = self._pyramid(source, window.colour) if window.colour else None
         begin = time.perf_counter()
-        found = tile(source, window, pyramid, colours, check)
         waiting = [one.progress for one in (pyramid, colours) if one is not None and one.missing > 0]
+        found = tile(source, window, pyramid, colours, check)
         facts: dict[str, Any] = {
             "took_ms": 1e3 * (time.perf_counter() - begin),
             "progress": min(waiting, default=None),
@@ -246,6 +249,10 @@ class Session:
     def _statistics(self, query: Query, check: Check) -> Answer:
         """Numbers about a box."""
         source, box = self._box(query)
+        if source.n_nodes > MOST_NODES:
+            raise QueryError(
+                f"population '{source.name}'", f"has {source.n_nodes} units", "save the box as CSV"
+            )
         facts = statistics(source, *box, check)
         return words(facts)
 
@@ -285,6 +292,10 @@ class Session:
             raise QueryError(
                 "request", f"no unit lies between 'low' {low} and 'high' {high}", "turn them round"
             )
+        if high - low > MOST_NODES:
+            raise QueryError(
+                "request", f"{high - low} units at once", f"choose a lane, or {MOST_NODES} units"
+            )
         return low, high, shown
 
     def _box(self, query: Query) -> tuple[Source, tuple[float, float, int, int]]:
@@ -297,7 +308,7 @@ class Session:
     def _pyramid(self, source: Source, colour: str | None) -> Pyramid | None:
         """The pyramid of a population that needs one, made when it is first asked for."""
         with source.turn():
-            if source.population.n_events <= MOST_ROWS:
+            if source.population.n_events <= MOST_ROWS or source.n_nodes > MOST_NODES:
                 return None
         key = source.name, colour
         with self._making:

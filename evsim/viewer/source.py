@@ -14,7 +14,8 @@ from evsim.viewer.grid import Bands, Columns
 from evsim.viewer.turns import Turns
 
 if TYPE_CHECKING:
-    from evsim.log_file import FilePopulation, LogFile
+    from evsim.file_population import FilePopulation
+    from evsim.log_file import LogFile
 
 #: Rows read at once: some 10 ms, for which others wait.
 PIECE = 2**20

@@ -142,7 +142,10 @@ def _marks(source: Source, rows: slice, window: Window, chosen: NDArray[np.int64
     names = [name for name in ("value", "gradient", "time_gradient") if name in source.population.columns]
     if rows.stop - rows.start > 64 * MOST_MARKS:  # whole columns are read: only what is drawn
         names = [name for name in names if name == window.colour]
-    columns = {"time": source.times(rows, chosen), "node": nodes[chosen].astype(np.uint32)}
+    columns: dict[str, NDArray] = {
+        "time": source.times(rows, chosen),
+        "node": nodes[chosen].astype(np.uint32),
+    }
     columns |= {name: source.column(name, rows)[chosen].astype(np.float32) for name in names}
     return Marks(columns)
 

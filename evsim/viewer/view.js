@@ -31,6 +31,11 @@ export function moved(view, ms, nodes) {
   return { start: view.start + ms, stop: view.stop + ms, low: view.low + nodes, high: view.high + nodes };
 }
 
+/** Whether all of b lies in a. */
+export function holds(a, b) {
+  return a.start <= b.start && a.stop >= b.stop && a.low <= b.low && a.high >= b.high;
+}
+
 export function same(a, b) {
   return a.start === b.start && a.stop === b.stop && a.low === b.low && a.high === b.high;
 }

@@ -1,8 +1,6 @@
 """The viewer's page in a real browser: what it shows, and what mouse and keys do."""
 
 import csv
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -299,48 +297,23 @@ class TestSelection:
         assert (float(lines["from"].split()[0]), float(lines["to"].split()[0])) == (103, 106)
 
 
-WRITER = """
-import sys, time
-sys.path[:0] = sys.argv[2:]
-from evsim.log_writer import LogWriter
-from oracles import viewed_logs
-with LogWriter(sys.argv[1]) as writer:
-    for k in range(10):
-        writer.append(viewed_logs.clocked(n_events=1500, start_step=200 * k, n_steps=200, dt=1.0, seed=k))
-        writer.flush()
-        print(k, flush=True)
-        sys.stdin.readline()
-"""
-
-
 class TestTroubles:
-    def write(self, path):
-        tests = str(__import__("pathlib").Path(__file__).parents[1])
-        command = [sys.executable, "-c", WRITER, str(path), tests, *sys.path]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def step(self, process):
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return process.stdout.readline()
-
     def test_a_run_that_goes_on(self, show, tmp_path):
-        with self.write(tmp_path / "live.h5") as process:
-            process.stdout.readline()
+        with viewed_logs.writing(tmp_path / "live.h5") as process:
             viewed = show(tmp_path / "live.h5")
             assert viewed.text("#live") == "still being written"
             assert viewed.page.get_attribute("#follow", "aria-pressed") == "true"
             assert viewed.view[:2] == [0, 200]
-            self.step(process)
+            viewed_logs.write_on(process)
             viewed.wait("overlay.dataset.view.split(',').slice(0, 2).join()", "0,400")
             viewed.settle()
             viewed.wheel(500, 300, -400, "Shift")  # keeps the end in view
             assert viewed.view[1] == 400
-            self.step(process)
+            viewed_logs.write_on(process)
             viewed.wait("overlay.dataset.view.split(',')[1]", "600")
             viewed.page.keyboard.press("Home")
             assert viewed.page.get_attribute("#follow", "aria-pressed") == "false"
-            self.step(process)
+            viewed_logs.write_on(process)
             viewed.wait(
                 "document.getElementById('facts').textContent", lambda words: words.startswith("800 ms")
             )
@@ -352,8 +325,7 @@ class TestTroubles:
             viewed.settle()
 
     def test_a_run_that_was_killed(self, show, tmp_path):
-        with self.write(tmp_path / "live.h5") as process:
-            process.stdout.readline()
+        with viewed_logs.writing(tmp_path / "live.h5") as process:
             viewed = show(tmp_path / "live.h5")
             process.kill()
         viewed.wait("document.getElementById('live').textContent", lambda words: "was killed" in words)

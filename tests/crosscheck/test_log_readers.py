@@ -11,6 +11,7 @@ import importlib
 import h5py
 import numpy as np
 import pytest
+from fuzz_logs import streamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.examples import egru_example
 from evsim.interchange import to_nwb
+from evsim.log_file import LogFile
 from oracles.continuous_logs import make_log as make_continuous_log
 
 
@@ -33,6 +35,7 @@ class Later:
         return getattr(importlib.import_module(self._name), name)
 
 
+bmtk_reports = Later("bmtk.utils.reports.compartment")
 bmtk_trains = Later("bmtk.utils.reports.spike_trains")
 bmtk_utils = Later("bmtk.utils.sonata.utils")
 elephant = Later("elephant.statistics")
@@ -78,9 +81,18 @@ def log(request):
     return LOGS[request.param]()
 
 
-@pytest.fixture
-def path(log, tmp_path):
-    return str(log.save(tmp_path / "run.h5"))
+@pytest.fixture(params=["whole", "streamed", "repaired"])
+def path(log, tmp_path, request):
+    """A file written at once, in windows, or copied from what a killed writer has left."""
+    path = tmp_path / "run.h5"
+    if request.param == "whole":
+        log.save(path)
+    else:
+        streamed(log, path, 3, killed=request.param == "repaired")
+    if request.param == "repaired":
+        with LogFile(path) as file:
+            path = file.copy(tmp_path / "copy.h5")
+    return str(path)
 
 
 def stamps(log, name):
@@ -111,14 +123,18 @@ def test_libsonata_reads_every_event(log, path):
         assert sorted(part) == sorted(zip(table.node[keep].tolist(), times[keep].tolist(), strict=True))
 
 
+def frames(log):
+    """Times of states in ms: the first, the one behind the last, and the spacing."""
+    return (13.0, 21.0, 2.0) if log.dt is None else (FIRST * log.dt, (FIRST + STEPS) * log.dt, log.dt)
+
+
 def test_libsonata_reads_the_states(log, path):
     state = log["answer"].state
     population = libsonata.SomaReportReader(path)["answer"]
     assert population.time_units == "ms"
     assert population.get_node_ids() == list(range(state[0].size))
     np.testing.assert_array_equal(population.get().data, state.reshape(len(state), -1).astype(np.float32))
-    frames = (13.0, 21.0, 2.0) if log.dt is None else (FIRST * log.dt, (FIRST + STEPS) * log.dt, log.dt)
-    assert population.times == pytest.approx(frames)
+    assert population.times == pytest.approx(frames(log))
 
 
 def test_bmtk_reads_every_event(log, path):
@@ -137,6 +153,17 @@ def test_bmtk_reads_every_event(log, path):
         np.testing.assert_array_equal(frame["node_ids"].to_numpy()[order], node)
         if len(node):
             np.testing.assert_array_equal(trains.get_times(node[0], name), times[node == node[0]])
+
+
+def test_bmtk_reads_the_states(log, path):
+    state = log["answer"].state
+    report = bmtk_reports.CompartmentReport(path, mode="r")
+    assert "answer" in report.populations
+    found = report.tstart("answer"), report.tstop("answer"), report.dt("answer")
+    assert found == pytest.approx(frames(log))
+    np.testing.assert_array_equal(
+        report.data(population="answer"), state.reshape(len(state), -1).astype("f4")
+    )
 
 
 # -- objects ---------------------------------------------------------------------------------------------
@@ -178,7 +205,15 @@ def test_neo_holds_every_event(log):
 
 
 def test_neo_holds_a_log(log):
-    block = log.to_neo()
+    same_block(log, log.to_neo())
+
+
+def test_neo_holds_a_log_on_disk(log, tmp_path):
+    with LogFile(log.save(tmp_path / "run.h5")) as file:
+        same_block(log, file.to_neo())
+
+
+def same_block(log, block):
     assert len(block.segments) == log.n_lanes
     for lane, segment in enumerate(block.segments):
         assert len(segment.spiketrains) == sum(log[name].n_units for name in ("cue", "hidden"))

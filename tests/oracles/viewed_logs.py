@@ -1,5 +1,10 @@
 """Logs for the viewer's tests, and what a picture of them must hold, counted event by event."""
 
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 
 from evsim.continuous_log import ContinuousLog, ContinuousPopulationLog
@@ -62,3 +67,36 @@ def counted(table, columns, bands, colour=None):
             counts[column, band] += 1
             sums[column, band] += 0 if colour is None else getattr(table, colour)[k]
     return counts, sums / np.maximum(counts, 1)
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from evsim.log_writer import LogWriter
+from oracles import viewed_logs
+with LogWriter(sys.argv[1]) as writer:
+    for k in range(int(sys.argv[2])):
+        writer.append(viewed_logs.clocked(n_events=1500, start_step=200 * k, n_steps=200, dt=1.0, seed=k))
+        writer.flush()
+        print(k, flush=True)
+        sys.stdin.readline()
+"""
+
+
+@contextmanager
+def writing(path, n_windows=10):
+    """Another process that has written a window of 200 ms; it ends when its input does, or is killed."""
+    command = [sys.executable, "-c", WRITER, str(path), str(n_windows), str(Path(__file__).parents[1])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def write_on(process):
+    """Have it write another window."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline()

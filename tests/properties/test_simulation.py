@@ -13,8 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import evsim.adjoint
 import evsim.plan
+import evsim.recorded
 from evsim.adjoint import Adjoint
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog
@@ -180,7 +180,7 @@ def test_long_replays_go_piece_by_piece(recipe, piece_bytes):
     one, log = run(recipe)
     losses = recipe.losses()
     whole = replay(one, log, losses, inputs=True, initial=True)
-    with patch.object(evsim.adjoint, "PIECE_BYTES", piece_bytes):
+    with patch.object(evsim.recorded, "PIECE_BYTES", piece_bytes):
         pieces = replay(one, log, losses, inputs=True, initial=True)
     assert_same_replay(pieces, whole, one.plan.dtype)
 

@@ -454,6 +454,7 @@ def test_work_is_what_can_be_counted(parts, level):
 
 def test_names():
     assert names() == [
+        "credit",
         "cuba",
         "delayed_copy",
         "incremental_learning",

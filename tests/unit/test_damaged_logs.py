@@ -1,16 +1,14 @@
-"""Damaged event logs end in an error, at once: a few of the files of `tests/fuzz_logs.py`, and single findings of it."""
+"""Damaged event logs end in an error, at once: a few files of `tests/fuzz_logs.py`, and what it has found."""
 
-import shutil
 import subprocess
 import sys
-import time
 
+import fuzz_logs
+import h5py
 import numpy as np
 import pytest
 
-import fuzz_logs
 from evsim.errors import LogError
-from evsim.eventlog import EventLog
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
 
@@ -55,3 +53,79 @@ def test_a_table_of_several_reads_knows_whom_it_is_of(monkeypatch, tmp_path):
     assert table.units.tolist() == [1, 4]
     assert table.lanes.tolist() == [1]
     np.testing.assert_array_equal(table.time, expected.time)
+
+
+@pytest.mark.slow
+def test_a_few_hundred_damaged_files(tmp_path):
+    """As `python tests/fuzz_logs.py` makes them."""
+    fuzz_logs.prepare(tmp_path, ("whole", "timed killed"))
+    found = []
+    counts = fuzz_logs.watch(tmp_path, 7, 0, 200, found.append)
+    assert not found
+    assert sum(counts.values()) == 200
+    outcomes = {outcome for _, outcome in counts}
+    assert {"refused", "equal", "harmless"} <= outcomes <= set(fuzz_logs.FINE)
+
+
+def test_hdf5_hashes_as_we_do(tmp_path):
+    """Only then does the sly damage get past HDF5's checksums."""
+    with h5py.File(tmp_path / "any.h5", "w", libver=("v110", "v110")) as file:
+        file["x/y"] = np.arange(10)
+    data = (tmp_path / "any.h5").read_bytes()
+    found = {data[start : start + 4] for start, _ in fuzz_logs.checked_blocks(data)}
+    assert found == {b"\x89HDF", b"OHDR"}
+
+
+# -- findings --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path):
+    return fuzz_logs.clocked_log().save(tmp_path / "run.h5")
+
+
+def change(path, damage):
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        damage(file)
+
+
+def claim_rows(file):
+    """Blocks of rows that were never written, with the checksum that zeros have."""
+
+    def add(entries):
+        zeros = [fuzz_logs.zlib.crc32(bytes(65536 * size)) for size in (4, 2, 4)]
+        blocks = entries[-1]["pieces"]["spikes/hidden"]
+        blocks += [[65536 * (k + 1), 64, *zeros] for k in range(1000)]
+
+    fuzz_logs.rewrite_journal(file, add)
+    for column in ("timestamps", "node_ids", "value"):
+        file["spikes/hidden"][column].resize(65536 * 1000, axis=0)
+
+
+def claim_steps(file):
+    fuzz_logs.rewrite_journal(file, lambda entries: entries[-1].update(stop_step=2**61))
+
+
+def claim_ragged_blocks(file):
+    fuzz_logs.rewrite_journal(file, lambda entries: entries[-1]["pieces"].update({"spikes/hidden": [[1], 2]}))
+
+
+def claim_units(file):
+    for group in ("spikes/hidden", "evsim/populations/hidden"):
+        file[group].attrs["n_units"] = np.int64(2**30)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (claim_rows, "claims 65536000 rows of /spikes/hidden/value, which the file does not hold"),
+        (claim_steps, f"/spikes/cue/index/row_ptr has 61 rows in {2**61 - 5} steps"),
+        (claim_ragged_blocks, "its journal is damaged where it speaks of /spikes/hidden"),
+        (claim_units, "claims 1073741824 units x 2 lanes of 'hidden', which the file does not hold"),
+    ],
+)
+def test_claims_that_a_file_is_too_small_for(path, damage, message):
+    change(path, damage)
+    with pytest.raises(LogError, match=message) as caught, LogFile(path) as file:
+        file["hidden"].table()
+    assert "\n" not in str(caught.value)

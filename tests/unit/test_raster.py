@@ -9,8 +9,10 @@ import pytest
 
 from evsim import raster as module
 from evsim.errors import LogError
+from evsim.event_table import EventTable
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
+from evsim.log_file import LogFile
 from evsim.raster import activity_trace, figure, raster, summary_row
 from evsim.selection import Selection
 
@@ -341,3 +343,117 @@ def test_matplotlib_missing_is_said(events, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="matplotlib is not installed"):
         raster(events, 1.0)
+
+
+# -- logs on disk, windows, gradients --------------------------------------------------------------------
+
+
+def make_file(path, gradient=None):
+    log = make_log(Events.from_dense(make_dense()))
+    log["hidden"].gradient = gradient
+    log.populations.pop("answer")
+    return log, log.save(path)
+
+
+def test_a_file_is_drawn_as_the_log_in_memory(tmp_path, monkeypatch):
+    log, path = make_file(tmp_path / "log.h5")
+    options = {"lanes": [2, 0], "units": [3, 1, 4], "start": 3.0, "stop": 15.0}
+    with LogFile(path) as file:
+        for source in (file, file["hidden"], file["hidden"].table(), log, log["hidden"]):
+            dt = 1.0 if isinstance(source, EventTable) else None
+            positions, values = marks(raster(source, dt, **options))
+            expected = marks(raster(log["hidden"].events, 1.0, **options))
+            np.testing.assert_array_equal(positions, expected[0])
+            np.testing.assert_array_equal(values, expected[1])
+        monkeypatch.setattr(module, "MOST_MARKS", 10)
+        for source in (file, log):
+            images = [ax.images[0] for ax in figure(source, **options).axes if ax.images]
+            expected = raster(log["hidden"].events, 1.0, **options).images[0]
+            np.testing.assert_array_equal(images[0].get_array(), expected.get_array())
+            traces = [activity_trace(x, **options).patches[0] for x in (source, log)]
+            np.testing.assert_array_equal(*(trace.get_data().values for trace in traces))
+
+
+def test_a_window_shows_what_is_in_it(dense, events):
+    ax = raster(events, 0.5, start_step=100, start=52.0, stop=55.25)
+    assert ax.get_xlim() == (52.0, 55.5)  # the step at 55 ms is within
+    step = np.nonzero(dense[4:11, 0])[0]
+    np.testing.assert_allclose(np.sort(marks(ax)[0][:, 0]), np.sort(52.25 + 0.5 * step))
+    ax = activity_trace(events, 0.5, start_step=100, start=52.0, stop=55.25, lanes="all")
+    percent = ax.patches[0].get_data().values
+    np.testing.assert_allclose(percent, 100 * (dense[4:11] != 0).mean(axis=(1, 2)))
+    with pytest.raises(LogError, match=r"from 70 to None ms; give start < stop within 50 to 60"):
+        raster(events, 0.5, start_step=100, start=70)
+
+
+def test_gradients_have_colours_around_zero(tmp_path, monkeypatch):
+    gradient = np.random.default_rng(0).normal(size=len(Events.from_dense(make_dense()))).astype(np.float32)
+    log, path = make_file(tmp_path / "log.h5", gradient)
+    mine = log["hidden"].lane == 0
+    with LogFile(path) as file:
+        ax = raster(file, colour="gradient")
+        order = np.lexsort((log["hidden"].unit[mine], log["hidden"].time[mine]))
+        np.testing.assert_allclose(np.sort(marks(ax)[1]), np.sort(gradient[mine][order]), rtol=1e-6)
+        low, high = ax.collections[0].get_clim()
+        assert low == -high == pytest.approx(-np.quantile(np.abs(gradient[mine]), 0.99))
+        assert ax.figure.axes[1].get_ylabel() == "dL/d(payload)"
+        with pytest.raises(LogError, match="its events have no time gradient"):
+            raster(file, colour="time_gradient")
+        monkeypatch.setattr(module, "MOST_MARKS", 10)
+        monkeypatch.setattr(module, "MOST_CELLS", (4, 2))
+        ax = raster(file, colour="gradient")
+    assert ax.figure.axes[1].get_ylabel() == "mean dL/d(payload)\nin cells of 3 units, 5 ms"
+    step, unit = log["hidden"].events.step[mine], log["hidden"].unit[mine]
+    shown = ax.images[0].get_array()
+    for i, j in np.ndindex(2, 4):
+        cell = gradient[mine][(unit // 3 == i) & (step // 5 == j)]
+        assert shown[i, j] == pytest.approx(cell.mean())
+
+
+def test_gradients_that_are_all_zero_are_grey():
+    log = make_log(Events.from_dense(make_dense()))
+    log["hidden"].gradient = np.zeros(log["hidden"].n_events)
+    assert marks(raster(log["hidden"], colour="gradient"))[1] is None
+    log["hidden"].gradient[3:5] = 1.0
+    assert raster(log["hidden"], colour="gradient", lanes="all").collections[0].get_clim() == (-1.0, 1.0)
+
+
+def test_a_density_can_show_the_mean_payload(dense, events, monkeypatch):
+    monkeypatch.setattr(module, "MOST_MARKS", 10)
+    ax = raster(events, 1.0, colour="value")
+    values = ax.images[0].get_array()
+    there = dense[:, 0].T != 0
+    np.testing.assert_allclose(values[there], dense[:, 0].T[there], rtol=1e-6)
+    assert np.ma.getmaskarray(values)[~there].all() or np.isnan(values.data[~there]).all()
+
+
+def test_long_windows_are_labelled_in_seconds():
+    ax = raster(Events.empty(3, 1, 30_000), 1.0)
+    assert ax.get_xlabel() == "time [s]"
+    assert ax.get_xlim() == (0.0, 30_000.0)
+    assert ax.xaxis.get_major_formatter()(12_500.0) == "12.5"
+    assert activity_trace(Events.empty(3, 1, 9_999), 1.0).get_xlabel() == "time [ms]"
+
+
+def test_very_many_steps_are_traced_in_bins(monkeypatch):
+    from evsim import selection
+
+    dense = make_dense(n_steps=50)
+    expected = 100 * (dense[:, 0] != 0).reshape(10, 5, 5).mean(axis=(1, 2))
+    monkeypatch.setattr(selection, "MOST_BINS", 10)
+    percent, present = Selection(Events.from_dense(dense), dt=1.0).activity()
+    np.testing.assert_allclose(percent, expected)
+    assert present.tolist() == [25] * 10
+    percent, present = Selection(Events.from_dense(dense), dt=1.0).activity([12, 50, 50])
+    assert present.tolist() == [25, 25, 10] + [0] * 7
+
+
+def test_a_log_of_several_populations_is_a_figure():
+    log = make_log(Events.from_dense(make_dense()))
+    log.populations["other"] = PopulationLog("other", "EGRU", 5, 1.0, 0, events=log["hidden"].events)
+    with pytest.raises(LogError, match=r"2 populations of the log send.*or make a figure"):
+        raster(log)
+    made = figure(log, rate=False, width=5.0, dpi=100)
+    assert [ax.get_title("left") for ax in made.axes if ax.get_title("left")] == ["hidden", "other"]
+    assert not [ax for ax in made.axes if ax.get_ylabel().startswith("active")]
+    assert (made.get_size_inches()[0], made.dpi) == (5.0, 100)

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -18,7 +19,6 @@ import pytest
 
 from evsim.errors import EvsimError, LogError
 from evsim.log_file import LogFile
-from evsim.log_writer import LogWriter
 from evsim.viewer import server as servers
 from evsim.viewer import session as sessions
 from evsim.viewer import source as sources
@@ -127,6 +127,19 @@ class TestWhoMayAsk:
             assert b"lacks its secret part" in body
             assert shared.token.encode() not in body
 
+    def test_the_browser_gets_a_ticket_that_is_good_once(self, client, monkeypatch):
+        """Its command line is there for all to read."""
+        opened = queue.Queue()
+        monkeypatch.setattr("webbrowser.open", opened.put)
+        client.server.open_browser()
+        route = "/" + opened.get(timeout=10).split("/", 3)[3]
+        assert client.token not in route
+        assert client.get(route, "POST", whole=True)[0] == 403
+        assert client.get(route, headers={"Host": "example.org"}, whole=True)[0] == 403
+        status, headers, _ = client.get(route, whole=True)
+        assert (status, headers["Location"]) == (303, f"/{client.token}/")
+        assert client.get(route, whole=True)[0] == 403
+
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "BREW"])
     def test_only_get(self, shared, method):
         status, headers, _ = shared.get("info", method)
@@ -185,7 +198,7 @@ class TestPage:
 
     def test_without_the_last_slash(self, shared):
         status, headers, _ = shared.get(f"/{shared.token}", whole=True)
-        assert (status, headers["Location"]) == (308, f"/{shared.token}/")
+        assert (status, headers["Location"]) == (303, f"/{shared.token}/")
 
     @pytest.mark.parametrize(
         "route",
@@ -468,23 +481,22 @@ class TestTroubles:
         finally:
             client.close()
 
-    def test_a_file_that_grows(self, tmp_path, monkeypatch):
-        path = tmp_path / "log.h5"
-        logs = [viewed_logs.clocked(start_step=k, n_steps=100, seed=k) for k in (0, 100)]
-        with LogWriter(path) as writer:
-            writer.append(logs[0])
-            writer.flush()
-            client = Client(path)
+    def test_a_file_that_another_process_writes(self, tmp_path):
+        with viewed_logs.writing(tmp_path / "log.h5", n_windows=3) as process:
+            client = Client(tmp_path / "log.h5")
             try:
-                before = client.facts("info")[1]
-                assert not before["complete"]
-                writer.append(logs[1])
-                writer.flush()
-                after = client.facts("info")[1]
-                assert (before["stop"], after["stop"]) == (50.0, 100.0)
-                assert len(client.arrays(TILE)["time"]) == client.session.file["hidden"].n_events
-                assert after["quiet_s"] < 10
-                writer.close()
+                stops = []
+                for k in range(3):
+                    facts = client.facts("info")[1]
+                    stops.append(facts["stop"])
+                    assert not facts["complete"]
+                    assert facts["quiet_s"] < 10
+                    tile = client.arrays(TILE)
+                    assert len(tile["time"]) == client.session.file["hidden"].n_events
+                    if k < 2:
+                        viewed_logs.write_on(process)
+                assert stops == [200.0, 400.0, 600.0]
+                process.communicate(timeout=20)
                 assert client.facts("info")[1]["complete"]
             finally:
                 client.close()
@@ -496,7 +508,7 @@ class TestTroubles:
 
 class TestCommand:
     def start(self, *words, **options):
-        command = [sys.executable, "-P", "-m", "evsim", "view", *map(str, words)]
+        command = [sys.executable, "-m", "evsim", "view", *map(str, words)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
     def test_serves_until_interrupted(self, path):
