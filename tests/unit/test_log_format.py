@@ -407,7 +407,7 @@ DAMAGES = {
     "backwards": (edit_last(stop_step=14), "line 4 of its journal does not follow on the one before"),
     "stop is a float": (edit_last(stop_step=22.5), "does not follow on the one before"),
     "stop is missing": (edit_journal(lambda entries: entries[0].pop("stop_step") and None), "cannot be read"),
-    "beyond its rows": (edit_last(stop_step=40, lengths=[12, 12]), "index/row_ptr of 'hidden' does not|fit"),
+    "beyond its rows": (edit_last(stop_step=40, lengths=[12, 12]), "row_ptr has 13 rows in 30 steps"),
     "counters are a list": (edit_last(counters=[]), "does not follow on the one before"),
     "pieces are a list": (edit_last(pieces=[]), "does not follow on the one before"),
     "pieces are numbers": (edit_last(pieces={HIDDEN: 3}), "line 4 of its journal is damaged"),
