@@ -174,6 +174,7 @@ cdef class Synchrony:
         cdef int64_t lane
         cdef int64_t node
         cdef uint64_t n = self.node_counts.shape[0]
+        cdef int64_t n_bins = self.n_bins
         cdef double count
         check_ends(ends, nodes.shape[0])
         with nogil:
@@ -183,8 +184,8 @@ cdef class Synchrony:
                     if nodes[k] < n:
                         node = <int64_t> nodes[k]
                         lane = node // self.n_units
-                        if self.seen[node] != self.n_bins:
-                            self.seen[node] = self.n_bins
+                        if self.seen[node] != n_bins:
+                            self.seen[node] = n_bins
                             self.within[node] = 0
                         self.node_squares[lane] += 2 * self.within[node] + 1
                         self.within[node] += 1
@@ -197,7 +198,8 @@ cdef class Synchrony:
                         self.lane_counts[lane] += count
                         self.lane_squares[lane] += count * count
                         self.current[lane] = 0
-                    self.n_bins += 1
+                    n_bins += 1
+        self.n_bins = n_bins
 
 
 cdef class Intervals:
