@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,14 +31,14 @@ def problems(file: LogFile) -> list[str]:
             return None
 
     for name in ("network", "provenance", "parameters", "samples" if file.continuous else "lengths"):
-        attempt(lambda name=name: getattr(file, name))
+        attempt(partial(getattr, file, name))
     checkpoints = attempt(lambda: file.checkpoints)
     for population in file.populations.values():
         checks = _Checks(population)
-        for check in attempt(lambda checks=checks: list(checks)) or []:
+        for check in attempt(partial(list, checks)) or []:
             attempt(check)
         for step in [] if checkpoints is None else checkpoints.tolist():
-            attempt(lambda of=population, step=step: of.states_before(step))
+            attempt(partial(population.states_before, step))
     return found
 
 
@@ -89,7 +90,10 @@ class _Checks:
             yield lambda: self._states(rows)
         for what in ("integral", "square"):
             if self.read.has(of._group, what):
-                yield lambda what=what: self._check_bits(what, of._sampled(what, rows))
+                yield partial(self._sampled, what, rows)
+
+    def _sampled(self, what: str, rows: slice) -> None:
+        self._check_bits(what, self.of._sampled(what, rows))
 
     def _check_bits(self, what: str, values: NDArray) -> None:
         if self.file.continuous and values.dtype != np.float64:
@@ -140,7 +144,7 @@ class _Checks:
         yield self._index
         ends = of.block_ends.tolist()
         for k, (start, end) in enumerate(zip([0, *ends][:-1], ends, strict=True)):
-            yield lambda k=k, rows=slice(start, end): self._block(k, rows)
+            yield partial(self._block, k, slice(start, end))
         yield self._tally
 
     def _index(self) -> None:
