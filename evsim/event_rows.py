@@ -52,7 +52,8 @@ class EventRows:
     ):
         self.name = getattr(events, "name", name)
         self.n_units, self.n_lanes, self.n_events = events.n_units, events.n_lanes, len(events)
-        self.dt, self.start_step, self.n_steps = None, 0, 0
+        self.dt: float | None = None
+        self.start_step = self.n_steps = 0
         self.row_ptr: NDArray[np.int64] | None = None
         if isinstance(events, Events):
             if dt is None:
@@ -92,9 +93,10 @@ class EventRows:
         """``lane * n_units + unit`` of each row."""
         if self.n_lanes == 1:
             return self._unit[rows].astype(np.uint32)
-        small = self.n_units * self.n_lanes < 2**32
-        dtype = np.uint32 if small else np.uint64
-        return self._lane[rows].astype(dtype) * dtype(self.n_units) + self._unit[rows].astype(dtype)
+        nodes = self._lane[rows].astype(np.uint64)
+        nodes *= np.uint64(self.n_units)
+        nodes += self._unit[rows].astype(np.uint64)
+        return nodes
 
     def values(self, rows: slice) -> NDArray:
         """Payload of each row."""
@@ -125,8 +127,8 @@ def steps_of(row_ptr: NDArray[np.int64], rows: slice, start_step: int = 0) -> ND
     """Step of each of some rows."""
     first, last = (int(k) for k in np.searchsorted(row_ptr, [rows.start, rows.stop], "right") - 1)
     last = max(min(last, len(row_ptr) - 2), first)
-    counts = np.diff(np.clip(row_ptr[first : last + 2], rows.start, rows.stop))
-    return np.repeat(np.arange(first, first + len(counts)) + start_step, counts)
+    ends = np.clip(row_ptr[first : last + 2], rows.start, rows.stop)
+    return np.repeat(np.arange(first, first + len(ends) - 1) + start_step, ends[1:] - ends[:-1])
 
 
 def first_step(times: NDArray[np.float64], dt: float) -> NDArray[np.int64]:

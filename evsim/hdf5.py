@@ -268,7 +268,8 @@ class Reader:
 
     def has(self, parent: h5py.Group, name: str) -> bool:
         """Whether there is a link of that name; it is not followed."""
-        return parent.id.links.exists(name.encode())
+        with self.guard():
+            return parent.id.links.exists(name.encode())
 
     def group(self, parent: h5py.Group, name: str) -> h5py.Group:
         """A group of this file."""
@@ -336,9 +337,10 @@ class Reader:
 
     def attribute(self, item: h5py.Group | h5py.Dataset, name: str) -> Any:
         """An attribute, None if there is none or it is of variable length (see `put_text`)."""
-        if name not in item.attrs or item.attrs.get_id(name).dtype.kind == "O":
-            return None
-        return item.attrs[name]
+        with self.guard():
+            if name not in item.attrs or item.attrs.get_id(name).dtype.kind == "O":
+                return None
+            return item.attrs[name]
 
     def json(self, parent: h5py.Group, name: str) -> dict:
         """A dict written by `put_json`."""

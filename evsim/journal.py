@@ -160,7 +160,7 @@ class Journal:
                 table = np.array(lines, np.float64) if lines else np.zeros((0, 1 + width))
             except (TypeError, ValueError, OverflowError):
                 table = np.zeros(0)
-            if table.ndim != 2 or table.shape[1] < 2 or not np.isfinite(table).all():
+            if table.ndim != 2 or table.shape[1] < 2 or not (np.abs(table) < 2.0**62).all():
                 raise self._read.fail(f"its journal is damaged where it speaks of /{path}")
             ends = table[:, 0].astype(np.int64)
             if len(ends) and (ends[0] < 1 or (np.diff(ends) < 1).any() or ends[-1] > 2**53):
@@ -206,7 +206,8 @@ class Journal:
         """
         path = f"{group.name}/{name}".lstrip("/")
         pieces = self.pieces(path)
-        return self._verified(path, group, name, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
+        with self._read.guard():
+            return self._verified(path, group, name, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
 
     def block_rows(
         self, path: str, group: h5py.Group, name: str, kinds: str, rows: slice, which: int

@@ -7,7 +7,7 @@ are the same in both cost little more than reading them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -280,9 +280,9 @@ def compare_logs(
     """
     sizes = [{name: log[name].n_units for name in log} for log in (first, second)]
     if sizes[0] != sizes[1]:
-        raise _not_alike("units", *sizes)
+        raise _not_alike("units", sizes)
     if first.n_lanes != second.n_lanes:
-        raise _not_alike("lanes", first.n_lanes, second.n_lanes)
+        raise _not_alike("lanes", [first.n_lanes, second.n_lanes])
     if not (math.isfinite(tau) and tau > 0):
         raise LogError("comparison", f"tau is {tau} ms", "give a positive time")
     windows = [_window(log) for log in (first, second)]
@@ -291,7 +291,7 @@ def compare_logs(
     if not all(w[0] <= begin <= end <= sum(w) * (1 + 1e-9) + 1e-9 for w in windows) or (
         start is None and stop is None and not np.allclose(windows[0], windows[1], rtol=1e-9, atol=1e-9)
     ):
-        raise _not_alike("windows in ms", *windows, "or a window that both have (start, stop)")
+        raise _not_alike("windows in ms", windows, ", or a window that both have (start, stop)")
     whole = start is None and stop is None
     if whole:
         end = max(sum(window) for window in windows)
@@ -299,9 +299,9 @@ def compare_logs(
     return LogComparison({name: _compare(first, second, name, settings, whole) for name in first})
 
 
-def _not_alike(what: str, mine: object, theirs: object, remedy: str = "") -> LogError:
-    remedy = f"compare runs of one network{', ' if remedy else ''}{remedy}"
-    return LogError("comparison", f"the logs have {what} {mine} and {theirs}", remedy)
+def _not_alike(what: str, found: Sequence[object], more: str = "") -> LogError:
+    problem = f"the logs have {what} {found[0]} and {found[1]}"
+    return LogError("comparison", problem, f"compare runs of one network{more}")
 
 
 def _window(log: Any) -> tuple[float, float]:
@@ -325,12 +325,12 @@ def _compare(first: Any, second: Any, name: str, settings: _Settings, whole: boo
     mine, theirs = first[name], second[name]
     sends = [_sends(population) for population in (mine, theirs)]
     if sends[0] != sends[1]:
-        raise _not_alike(f"of '{name}' events", *sends)
-    errors = {"state_error": _state_error(first, second, name, settings, whole)}
+        raise _not_alike(f"of '{name}' events", sends)
+    error = _state_error(first, second, name, settings, whole)
     if not sends[0]:
-        return PopulationMatch(name, mine.n_units, **errors)
+        return PopulationMatch(name, mine.n_units, state_error=error)
     matching = _Matching(as_rows(mine), as_rows(theirs), settings)
-    return PopulationMatch(name, mine.n_units, **matching.facts(), **errors)
+    return PopulationMatch(name, mine.n_units, state_error=error, **matching.facts())
 
 
 def _sends(population: Any) -> bool:

@@ -14,7 +14,7 @@ is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -340,7 +340,7 @@ def _draw_raster(ax: Axes, chosen: Selection | TimedSelection, colour: str | Non
 
 def _column(colour: str | None) -> ValueName | None:
     """The column that a colour stands for."""
-    return cast(ValueName, colour) if colour in COLUMN_LABELS else None
+    return colour if colour in COLUMN_LABELS else None
 
 
 def _draw_trace(ax: Axes, chosen: Selection | TimedSelection, lengths: ArrayLike | None) -> None:
@@ -371,7 +371,8 @@ def _draw_activity(ax: Axes, chosen: Selection, lengths: ArrayLike | None) -> No
         ax.fill_between(centre, low, high, color=ACCENT, alpha=0.22, linewidth=0)
         ax.plot(centre, mean, color=ACCENT, linewidth=0.9)
         n_steps = per_column * chosen.steps_of_bin
-        _explain(ax, f"line: mean of {n_steps:,} steps, band: their range, dashed: mean of all")
+        each = f"range of means of {chosen.steps_of_bin} steps" if chosen.steps_of_bin > 1 else "their range"
+        _explain(ax, f"line: mean of {n_steps:,} steps, band: {each}, dashed: mean of all")
     elif n_bins:
         _draw_stairs(ax, percent, time)
         _explain(ax, "dashed: mean of all")
@@ -453,16 +454,14 @@ def _draw_density(
     if column is None:
         shown, label = chosen.density(cells), chosen.density_label
         high = float(np.quantile(shown, 0.998)) or float(shown.max())
-        low, extend, colours = 0.0, "max" if shown.max() > high else "neither", DENSITY
+        low, extend, colours = 0.0, "max" if shown.max() > high else "neither", _colour_map(DENSITY)
     else:
         shown, label = cells.mean, f"mean {COLUMN_LABELS[column]}"
         some = shown[np.isfinite(shown)]
         low, high, extend = _limits(some) if column == "value" else _even_limits(some)
-        colours = BOTH_SIGNS if low < 0 < high else ONE_SIGN
+        colours = _colour_map(BOTH_SIGNS if low < 0 < high else ONE_SIGN)
     limits = ax.get_xlim(), ax.get_ylim()
-    image = ax.imshow(
-        shown, origin="lower", extent=extent, aspect="auto", cmap=_colour_map(colours), vmin=low, vmax=high
-    )
+    image = ax.imshow(shown, origin="lower", extent=extent, aspect="auto", cmap=colours, vmin=low, vmax=high)
     ax.set_xlim(limits[0])  # the last cells may reach past the window
     ax.set_ylim(limits[1])
     units = "1 unit" if per_row == 1 else f"{per_row} units"

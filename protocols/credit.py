@@ -178,30 +178,15 @@ def run(
     test = MarkedCue(n_symbols, delay=delay, rate=rate, batch_size=tests, seed=seed)
     test_trial = next(test.trials(10**6))
     study = Study(trainer.simulation.plan, test_trial, seed)
-    found, log = study.replay(gamma), study.log
-    credit, exact = (payload_gradients(gradients) for gradients in (found, study.replay(0.0)))
-    log.provenance |= {"protocol": "credit", "settings": folder.settings}
-    found.mark(log)
-    log.save(folder / "events.h5", overwrite=True)
-    shares = {
-        "events": share(test, log, {name: np.ones(log[name].n_events) for name in credit}),
-        "credit": share(test, log, credit),
-        "credit_with_events_fixed": share(test, log, exact),
-    }
-    summary = {
-        "accuracy": study.accuracy,
-        "loss": float(study.loss.mean()),
-        "events_per_trial": {name: log[name].n_events / tests for name in credit},
-        "activity": log["hidden"].activity,
-        "share": shares,
-        "taken_out": {name: study.taken_out(name, credit[name], draws) for name in credit},
-        "first_order": {name: study.first_order(name, exact[name], draws) for name in credit},
-        "seconds_training": seconds,
-        "seconds": time.perf_counter() - start,
-    }
-    _draw(folder, study, test, credit, summary)
-    for change in (change for by_change in summary["first_order"].values() for change in by_change.values()):
-        del change["predicted"], change["measured"]
+    study.log.provenance |= {"protocol": "credit", "settings": folder.settings}
+    found, exact = study.replay(gamma), study.replay(0.0)
+    found.mark(study.log).save(folder / "events.h5", overwrite=True)
+    summary = examine(study, test, payload_gradients(found), payload_gradients(exact), draws)
+    summary |= {"seconds_training": seconds, "seconds": time.perf_counter() - start}
+    _draw(folder, study, test, summary)
+    for changes in summary["first_order"].values():
+        for change in changes.values():
+            del change["predicted"], change["measured"]
     folder.write_json("summary.json", summary)
     _tell(folder, summary)
     return summary
@@ -322,8 +307,8 @@ class Study:
             guess, truth, differs = (np.concatenate(parts) for parts in (predicted, measured, other))
             error = np.abs(guess - truth) / np.maximum(np.abs(truth), 1e-300)
             found[f"{size:g}"] = {
-                "median_error": float(np.median(error)),
-                "changed_raster": float(differs.mean()),
+                "median_error": float(np.median(error)) if error.size else 0.0,
+                "changed_raster": float(differs.mean()) if error.size else 0.0,
                 "predicted": guess,
                 "measured": truth,
             }
@@ -335,6 +320,31 @@ class Study:
         assert mine is not None
         assert theirs is not None
         return ((mine.to_dense() != 0) != (theirs.to_dense() != 0)).any(axis=(0, 2))
+
+
+def examine(
+    study: Study, task: MarkedCue, credit: dict[str, NDArray], exact: dict[str, NDArray], draws: int
+) -> dict[str, Any]:
+    """What the gradients say of the events, and what becomes of the loss without these events.
+
+    Parameters
+    ----------
+    credit, exact : dict of str to ndarray, shape (n_events,)
+        dL/d(payload) by population, with the pseudo-derivative, which ranks the events, and with events held
+        fixed, which predicts small changes.
+    """
+    log = study.log
+    equal = {name: np.ones(log[name].n_events) for name in credit}
+    shares = {"events": equal, "credit": credit, "credit_with_events_fixed": exact}
+    return {
+        "accuracy": study.accuracy,
+        "loss": float(study.loss.mean()),
+        "events_per_trial": {name: log[name].n_events / log.n_lanes for name in credit},
+        "activity": log["hidden"].activity,
+        "share": {what: share(task, log, gradient["source"]) for what, gradient in shares.items()},
+        "taken_out": {name: study.taken_out(name, credit[name], draws) for name in credit},
+        "first_order": {name: study.first_order(name, exact[name], draws) for name in credit},
+    }
 
 
 def payload_gradients(gradients: Gradients) -> dict[str, NDArray]:
@@ -350,12 +360,13 @@ def highest(events: Events, score: NDArray, count: int) -> NDArray[np.int64]:
     return order[np.arange(len(order)) - first[lane] < count]
 
 
-def share(task: MarkedCue, log: EventLog, gradient: dict[str, NDArray]) -> dict[str, float]:
-    """Share of |gradient| on each kind of the source's events."""
+def share(task: MarkedCue, log: EventLog, gradient: NDArray) -> dict[str, float]:
+    """Share of |gradient| on each kind of the source's events; 0 if there is none at all."""
     sent = log["source"].events
     assert sent is not None
-    size = np.abs(gradient["source"])
-    return {kind: float(size[mask].sum() / size.sum()) for kind, mask in task.kinds(sent).items()}
+    size = np.abs(gradient)
+    total = max(float(size.sum()), 1e-300)
+    return {kind: float(size[mask].sum()) / total for kind, mask in task.kinds(sent).items()}
 
 
 def _tell(folder: RunFolder, summary: dict[str, Any]) -> None:
@@ -390,16 +401,15 @@ def _tell(folder: RunFolder, summary: dict[str, Any]) -> None:
 # -- the picture -------------------------------------------------------------------------------------------
 
 
-def _draw(
-    folder: RunFolder, study: Study, task: MarkedCue, credit: dict[str, NDArray], summary: dict[str, Any]
-) -> None:
+def _draw(folder: RunFolder, study: Study, task: MarkedCue, summary: dict[str, Any]) -> None:
     """One trial's events coloured by their gradients; below, shares, events taken out and changed."""
     from matplotlib.figure import Figure
 
     from evsim.raster import raster
 
     picture = Figure(figsize=(9.6, 7.4), layout="constrained", dpi=130)
-    rasters, panels = picture.subfigures(2, 1, height_ratios=(1.45, 1.0))
+    halves: Any = picture.subfigures(2, 1, height_ratios=(1.45, 1.0))
+    rasters, panels = halves
     top, middle = rasters.subplots(2, 1, sharex=True, height_ratios=(1.0, 2.2))
     lane = _typical(study, task)
     for ax, name in ((top, "source"), (middle, "hidden")):

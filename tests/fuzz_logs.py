@@ -38,6 +38,7 @@ from evsim.continuous_log import ContinuousLog, ContinuousPopulationLog
 from evsim.errors import EvsimError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
+from evsim.inspection import describe
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
 from evsim.timed_events import TimedEvents
@@ -751,6 +752,13 @@ def look(path, rng):
                 ask((name, "unit_events"), lambda population=population: population.unit_events)
                 ask((name, "block_counts"), lambda population=population: population.block_counts)
         ask("stop", lambda: (file.complete, file.stop))
+        seldom = rng.random()
+        if seldom < 0.2:
+            ask("windows", lambda: sum(len(log.populations) for log in file.windows(500)))
+        elif seldom < 0.4:
+            ask("description", lambda: describe(file))
+        elif seldom < 0.6:
+            ask("copy", lambda: file.copy(path.with_suffix(".copy"), overwrite=True))
     return answers, file
 
 
@@ -865,7 +873,8 @@ def work(folder, seed, numbers):
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(number, "done", outcome, message.replace("\n", " ")[:300], flush=True)
-    path.unlink(missing_ok=True)
+    for left in folder.glob(f"{path.stem}.*"):
+        left.unlink()
 
 
 def prepare(folder, names=None):
@@ -878,7 +887,7 @@ def prepare(folder, names=None):
     os.mkfifo(folder / "pipe.h5")
 
 
-def watch(folder, seed, first, last, report, log=None):
+def watch(folder, seed, first, last, report):
     """Have files ``first`` to ``last`` made and read; counts of (kind of damage, outcome)."""
     counts = collections.Counter()
     at, name, kind = first, "", ""
@@ -897,6 +906,8 @@ def watch(folder, seed, first, last, report, log=None):
                     text = line.split(" ", 2)[2].strip()
                     outcome = next((o for o in (*FINE, "memory", "WRONG") if text.startswith(o)), text)
                     counts[kind, outcome] += 1
+                    if at % 5000 == 0:
+                        print(f"{at} ...", flush=True)
                     if outcome not in FINE:
                         report(f"file {at} (seed {seed}): {name}, {kind}: {text}")
             stderr = worker.stderr.read()
@@ -914,8 +925,6 @@ def watch(folder, seed, first, last, report, log=None):
             report(f"file {at} (seed {seed}): {name}, {kind}: {outcome} {stderr[-300:].strip()}")
         counts[kind, outcome] += 1
         at += 1
-        if log is not None:
-            log(counts)
     return counts
 
 

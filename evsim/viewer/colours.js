@@ -2,7 +2,7 @@
 
 const LIGHT = {
   paper: "#ffffff", ink: "#1f2933", grey: "#5b6770", pale: "#c9d1d8", faint: "#eef1f4", accent: "#1f5fa8",
-  band: "rgba(31, 95, 168, 0.2)", choice: "#c2410c", choiceFill: "rgba(194, 65, 12, 0.08)",
+  band: "rgba(31, 95, 168, 0.2)", choice: "#c2410c", choiceFill: "rgba(194, 65, 12, 0.05)",
   density: ["#ffffff", "#d3e3f3", "#86b6dc", "#3a7fbd", "#134a8a", "#071f45"],
   oneSign: ["#2b1055", "#7a1f7c", "#c43b62", "#ee7748", "#f5b54a"],
   bothSigns: ["#0b4f9e", "#5f8fc4", "#b9b9bd", "#d0745a", "#a8161e"],
@@ -11,7 +11,7 @@ const LIGHT = {
 
 const DARK = {
   paper: "#10161c", ink: "#e3e8ed", grey: "#9aa7b2", pale: "#3a4651", faint: "#1b242c", accent: "#6fb1ee",
-  band: "rgba(111, 177, 238, 0.22)", choice: "#fb923c", choiceFill: "rgba(251, 146, 60, 0.1)",
+  band: "rgba(111, 177, 238, 0.22)", choice: "#fb923c", choiceFill: "rgba(251, 146, 60, 0.06)",
   density: ["#10161c", "#163350", "#1d5c94", "#3c93d0", "#9bd0f2", "#f4fbff"],
   oneSign: ["#7b5fd0", "#b457b6", "#e2607f", "#f79566", "#fbd47f"],
   bothSigns: ["#4ea3ff", "#4a7fb5", "#6c737b", "#c9745c", "#ff6f61"],

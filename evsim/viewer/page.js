@@ -69,6 +69,7 @@ function show() {
   if (!view) return;
   $("overlay").dataset.state = "waiting";
   $("overlay").dataset.view = [view.start, view.stop, view.low, view.high].join();
+  if (place) place = { x: place.x, y: place.y }; // the pointer rests, and something else comes under it
   drawSoon();
   remember();
   clearTimeout(refining);
@@ -201,6 +202,7 @@ function draw() {
     view, population, lane, picture, backdrop, scale, about, traced: states.traced,
     nLanes: info.n_lanes, laneStops: info.lane_stops, dt: info.dt,
   });
+  if (place && !("time" in place)) place = plot.place(place.x, place.y);
   states.want(view, Math.ceil(plot.frames.raster.width));
   describe();
   drawOverlay();

@@ -73,6 +73,13 @@ export class Plot {
     return frames;
   }
 
+  /** What is at a point of the canvas; null beside all panels. */
+  place(x, y) {
+    const { raster, last } = this.frames;
+    if (x < raster.left || x > raster.left + raster.width || y < raster.top || y > last.top + last.height) return null;
+    return { x, y, time: raster.time(x), node: raster.node(y), inRaster: raster.holds(x, y) };
+  }
+
   draw(model) {
     const colours = palette();
     this.frames = this.#layout(model);
@@ -371,9 +378,9 @@ function stateTrace(context, frame, times, lows, highs, y, colour) {
   for (let k = 0; k < n; k++) {
     const before = Math.max(k - 1, 0); // bars reach as far as those next to them
     const [bottom, top] = [y(Math.min(lows[k], highs[before])), y(Math.max(highs[k], lows[before]))];
-    const left = frame.x(times[k]);
-    const width = k + 1 < n ? frame.x(times[k + 1]) - left : 1;
-    context.fillRect(left, top - 0.6, Math.max(width, 1), bottom - top + 1.2);
+    const left = frame.snap(frame.x(times[k]));
+    const width = k + 1 < n ? frame.snap(frame.x(times[k + 1])) - left : 1;
+    context.fillRect(left, frame.snap(top - 0.6), Math.max(width, 1 / frame.ratio), frame.snap(bottom - top + 1.2));
   }
 }
 

@@ -16,11 +16,7 @@ export function listen(surface, plot, on) {
 
   const placeOf = (event) => {
     const { left, top } = surface.getBoundingClientRect();
-    const [x, y] = [event.clientX - left, event.clientY - top];
-    const { raster, last } = plot.frames;
-    const inTime = x >= raster.left && x <= raster.left + raster.width;
-    if (!inTime || y < raster.top || y > last.top + last.height) return null;
-    return { x, y, time: raster.time(x), node: raster.node(y), inRaster: raster.holds(x, y) };
+    return plot.place(event.clientX - left, event.clientY - top);
   };
 
   surface.addEventListener("wheel", (event) => {

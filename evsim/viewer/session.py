@@ -13,11 +13,11 @@ import numpy as np
 
 from evsim.errors import EvsimError
 from evsim.log_file import LogFile
+from evsim.viewer.box import statistics, table
 from evsim.viewer.packing import Answer, packed, words
 from evsim.viewer.pyramid import Ahead, Pyramid
 from evsim.viewer.query import Query, QueryError
 from evsim.viewer.source import Check, Source
-from evsim.viewer.statistics import statistics, table
 from evsim.viewer.tiles import MOST_MARKS, MOST_ROWS, Cells, Window, tile
 from evsim.viewer.traces import traces
 from evsim.viewer.turns import Turns

@@ -18,7 +18,8 @@ KNOWN = {"evsim": "of this test", "seed": 3}
 def small_blocks(block=16, flush_rows=40, rows=32):
     """Blocks, chunks and pieces of a few rows, so that small logs have many."""
     with (
-        mock.patch.multiple("evsim.log_writer", BLOCK=block, CHUNK=block, PIECE=block, FLUSH_ROWS=flush_rows),
+        mock.patch.multiple("evsim.log_columns", BLOCK=block, CHUNK=block, PIECE=block),
+        mock.patch("evsim.growing_log.FLUSH_ROWS", flush_rows),
         mock.patch("evsim.log_file.ROWS", rows),
         mock.patch("evsim.file_population.ROWS", rows),
     ):

@@ -152,6 +152,13 @@ class TestFiles:
             credit.run(RunFolder(tmp_path, quiet=True), **TINY | {setting: -1})
 
 
+def test_hidden_units_that_are_silent(tmp_path):
+    summary = credit.run(RunFolder(tmp_path, quiet=True), **TINY | {"threshold": 1.0})
+    assert summary["events_per_trial"]["hidden"] == 0
+    assert all(share == 0 for share in summary["share"]["credit_with_events_fixed"].values())
+    assert (tmp_path / "credit.png").read_bytes().startswith(PNG)
+
+
 class TestCredit:
     """What the documentation says of a trained network, with room to spare."""
 

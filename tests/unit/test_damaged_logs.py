@@ -129,3 +129,16 @@ def test_claims_that_a_file_is_too_small_for(path, damage, message):
     with pytest.raises(LogError, match=message) as caught, LogFile(path) as file:
         file["hidden"].table()
     assert "\n" not in str(caught.value)
+
+
+def test_what_hdf5_raises_becomes_one_error(path):
+    """Wherever it is asked: a population is asked for its state, which lies in a file that is closed."""
+    with LogFile(path) as file:
+        answer = file["answer"]
+    for ask in (lambda: answer.state_name, answer.state, lambda: file["hidden"].table(), file.check):
+        found = None
+        try:
+            found = ask()
+        except LogError as error:
+            found = [str(error)]
+        assert all("is closed" in line for line in found)

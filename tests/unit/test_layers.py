@@ -52,7 +52,9 @@ LEVELS = (
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
-    ("evsim.file_population", "evsim.log_gradients", "evsim.log_writer"),
+    ("evsim.file_population", "evsim.log_columns", "evsim.log_gradients"),
+    ("evsim.growing_log",),
+    ("evsim.log_writer",),
     ("evsim.file_checks",),
     ("evsim.log_file",),
     ("evsim.recorded",),
@@ -64,6 +66,7 @@ LEVELS = (
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
+    ("evsim.cli_logs",),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )

@@ -12,8 +12,9 @@ import pytest
 from evsim.continuous_log import ContinuousLog
 from evsim.errors import LogError
 from evsim.eventlog import EventLog
+from evsim.growing_log import equal_step
 from evsim.log_file import LogFile
-from evsim.log_writer import LogWriter, equal_step
+from evsim.log_writer import LogWriter
 from oracles import damaged_files as damaged
 from oracles.continuous_logs import EQUAL, LANES, START, UNEQUAL, UNITS, make_events, make_log
 from oracles.damaged_files import drop, edit, edit_journal, edit_last, find, lay, put, refuse, set_attribute

@@ -432,7 +432,7 @@ def test_libsonata_reads_a_repaired_file(tmp_path):
 FULL = """
     import resource, sys
     sys.path.insert(0, {tests!r})
-    import evsim.log_writer
+    import evsim.growing_log
     from evsim.errors import LogError
     from evsim.log_writer import LogWriter
     import kill_writers
@@ -505,7 +505,7 @@ def test_a_full_disk(kind, small_disk):
 @pytest.mark.parametrize("kind", ["Steps", "Timed"])
 def test_a_full_disk_that_is_noticed_too_late(kind, small_disk):
     """The place that was set aside is not there after all, and a write of HDF5 fails."""
-    fill(kind, small_disk / "run.h5", "evsim.log_writer.reserve = lambda file, n_bytes: None")
+    fill(kind, small_disk / "run.h5", "evsim.growing_log.reserve = lambda file, n_bytes: None")
 
 
 def test_a_disk_without_any_room(small_disk):

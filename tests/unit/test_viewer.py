@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from evsim.errors import EvsimError
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
+from evsim.viewer import box as boxes
 from evsim.viewer import pyramid as pyramids
-from evsim.viewer import statistics as box_statistics
 from evsim.viewer import tiles
 from evsim.viewer import traces as state_traces
+from evsim.viewer.box import statistics, table
 from evsim.viewer.grid import Bands, Columns, dyadic
 from evsim.viewer.packing import packed, words
 from evsim.viewer.pyramid import Pyramid, band_height
 from evsim.viewer.query import Query, QueryError
 from evsim.viewer.source import Cancelled, Source, go_on
-from evsim.viewer.statistics import statistics, table
 from evsim.viewer.tiles import Cells, Marks, Window, tile
 from evsim.viewer.traces import traces
 from evsim.viewer.turns import Turns
@@ -301,7 +301,7 @@ class TestStatistics:
             np.testing.assert_array_equal(read, column)
 
     def test_tables_are_bounded(self, source, monkeypatch):
-        monkeypatch.setattr(box_statistics, "MOST_LINES", 10)
+        monkeypatch.setattr(boxes, "MOST_LINES", 10)
         with pytest.raises(EvsimError, match="more than 10 events; choose a smaller one"):
             table(source, source.file.start, source.file.stop, 0, 80, go_on)
 
