@@ -1,5 +1,6 @@
 """The viewer's web server: who may ask, what may be asked, and that nothing brings it down."""
 
+import functools
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -507,9 +509,18 @@ class TestTroubles:
 
 
 class TestCommand:
-    def start(self, *words, **options):
+    @contextmanager
+    def start(self, *words):
+        """A process of the command, which is not left behind."""
         command = [sys.executable, "-m", "evsim", "view", *map(str, words)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # what runs in the background of a shell ignores Ctrl-C, and so would its children
+        listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, preexec_fn=listen, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def test_serves_until_interrupted(self, path):
         with self.start(path, "--no-browser", "--population", "hidden") as process:
