@@ -25,7 +25,7 @@ def inspect(
     ] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what is in an event log: populations, activity, synchrony, work.
+    """Show what is in an event log: populations, activity, work.
 
     silent: units that sent nothing; alpha: events per unit and step; rates of a unit: on average, lowest and
     highest; chi: how much units send together, 1 if all do the same, near 0 if each by itself (Golomb's

@@ -144,7 +144,7 @@ def run(
     draws: Annotated[int, "random choices of events for each number of them"] = 10,
     seed: Annotated[int, "seed of weights and trials"] = 0,
 ) -> dict[str, Any]:
-    """Find the events that mattered: a replay's gradient of each, checked by taking events out.
+    """Find the events that mattered, and take them out to check.
 
     An EGRU learns to remember the one symbol that came with a marker, among others that come all the time.
     Then dL/d(payload) of each event of test trials is computed, and events of the source and of the hidden

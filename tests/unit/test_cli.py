@@ -22,7 +22,7 @@ from evsim.protocol import load, names
 from evsim.simulation import Simulation
 from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "crosscheck", "info"]
+COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info"]
 
 
 class Result(typing.NamedTuple):
