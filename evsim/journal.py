@@ -103,6 +103,8 @@ class Journal:
         self._bytes += n_bytes
         for entry in entries:
             self._take(entry)
+        if entries:
+            self._take_state(f"line {self._n_entries} of its journal", entries[-1])
         self._generation += bool(entries)
         return bool(entries)
 
@@ -112,23 +114,29 @@ class Journal:
             raise self._read.fail(f"{what} is entry {entry.get('entry')!r}")
         stop = entry["stop_ms" if self._continuous else "stop_step"]
         good = isinstance(stop, (int, float) if self._continuous else int) and self.stop <= stop < 2**62
-        pieces, counters = entry["pieces"], entry["counters"]
-        if not (good and isinstance(pieces, dict) and isinstance(counters, dict)):
+        pieces = entry["pieces"]
+        if not (good and isinstance(pieces, dict)):
             raise self._read.fail(f"{what} does not follow on the one before")
-        if self._continuous:
-            self.duration = entry["duration_ms"]
-            if not isinstance(self.duration, float) or not 0 <= self.duration < 2**62:
-                raise self._read.fail(f"{what} claims a duration of {self.duration!r} ms")
-        else:
-            self._take_lengths(what, entry["lengths"], stop)
         for path, found in pieces.items():
             if not isinstance(found, list):
                 raise self._read.fail(f"{what} is damaged")
             self._lines.setdefault(path, []).extend(found)
             self._pieces.pop(path, None)
             self._blocks.pop(path, None)
-        self.stop, self.counters, self.closed = stop, counters, entry["closed"] is True
+        self.stop = stop
         self._n_entries += 1
+
+    def _take_state(self, what: str, entry: dict[str, Any]) -> None:
+        """What each line says of the whole run so far: the last one counts."""
+        self.counters, self.closed = entry["counters"], entry["closed"] is True
+        if not isinstance(self.counters, dict):
+            raise self._read.fail(f"{what} does not follow on the one before")
+        if not self._continuous:
+            self._take_lengths(what, entry["lengths"], self.stop)
+            return
+        self.duration = entry["duration_ms"]
+        if not isinstance(self.duration, float) or not 0 <= self.duration < 2**62:
+            raise self._read.fail(f"{what} claims a duration of {self.duration!r} ms")
 
     def _take_lengths(self, what: str, lengths: Any, stop: int) -> None:
         steps = np.array(lengths)

@@ -151,7 +151,9 @@ class Spikes:
         self.counts = Column(index, "counts", "u4", (n_groups(self.n_nodes),), expected=blocks)
         self.row_ptr: Column | None = None
         if isinstance(log, EventLog):
-            self.row_ptr = Column(index, "row_ptr", "i8", expected=log.n_steps + 1 if whole else None)
+            self.row_ptr = Column(
+                index, "row_ptr", "i8", chunk=4096, expected=log.n_steps + 1 if whole else None
+            )
             self.row_ptr.add([0])
         self.unit_events = Column(index, "unit_events", "i8", chunk=CHUNK, expected=self.n_nodes)
         self.tally = np.zeros(self.n_nodes, np.int64)

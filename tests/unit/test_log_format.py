@@ -395,7 +395,7 @@ DAMAGES = {
     "lines exchanged": (edit_journal(lambda entries: [entries[1], entries[0]]), "is entry 1"),
     "a line is no object": (
         edit_journal(lambda entries: [*entries, [1]]),
-        "line 5 of its journal is no entry",
+        "a line of its journal is no entry",
     ),
     "no lines": (lambda file: damaged.grown(file, "evsim/journal", np.zeros(0, "u1")), "holds nothing yet"),
     "deep line": (
