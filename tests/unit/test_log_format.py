@@ -200,7 +200,7 @@ def test_a_changed_byte_is_seen_or_does_not_matter(log, path, tmp_path):
         place = file["evsim/journal"].id.get_chunk_info(0)
         end = len(file["evsim/journal"])
     positions = [
-        *rng.integers(0, len(whole), 50),
+        *rng.integers(0, len(whole), 150),
         *(place.byte_offset + rng.integers(0, end, 10)),
         *(place.byte_offset + end - rng.integers(1, 40, 5)),
     ]

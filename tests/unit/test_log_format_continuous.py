@@ -183,7 +183,7 @@ def test_a_changed_byte_is_seen_or_does_not_matter(log, path, tmp_path):
     whole = bytearray(path.read_bytes())
     rng = np.random.default_rng(0)
     changed, refused = tmp_path / "changed.h5", 0
-    for position in rng.integers(0, len(whole), 60):
+    for position in rng.integers(0, len(whole), 120):
         bad = whole.copy()
         bad[position] ^= 1 << int(rng.integers(8))
         changed.write_bytes(bad)
