@@ -428,7 +428,7 @@ def _crosscheck_continuous(
     quiet: bool,
 ) -> bool:
     """Compare a network in continuous time; whether Brian2 converges to it with order 1."""
-    from evsim.continuous_brian import crosscheck_continuous_model
+    from evsim.brian import crosscheck_continuous_model
     from evsim.tables import convergence_table
 
     tolerance = 0.1 if tolerance is None else tolerance

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 
 from evsim.brian import to_brian2
-from evsim.continuous_brian import (
+from evsim.brian.continuous import (
     crosscheck_continuous,
     crosscheck_continuous_model,
     order_of_convergence,

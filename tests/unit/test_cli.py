@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from evsim import brian, cli, continuous_brian
+from evsim import brian, cli
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
 from evsim.examples import delta_example, egru_example
@@ -836,7 +836,7 @@ class TestCrosscheck:
             asked.update(options, model=model, dts=dts)
             return Found()
 
-        monkeypatch.setattr(continuous_brian, "crosscheck_continuous_model", crosscheck_continuous_model)
+        monkeypatch.setattr(brian, "crosscheck_continuous_model", crosscheck_continuous_model)
         return asked
 
     @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])

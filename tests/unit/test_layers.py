@@ -60,8 +60,8 @@ LEVELS = (
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
-    ("evsim.protocol", "evsim.brian", "evsim.checkpoint"),
-    ("evsim.continuous_brian",),
+    ("evsim.protocol", "evsim.checkpoint"),
+    ("evsim.brian.*",),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
@@ -90,7 +90,8 @@ def same_level_allowed(importer, imported):
     ):
         return True
     if any(
-        within(package, importer) and within(package, imported) for package in ("evsim.data", "evsim.viewer")
+        within(package, importer) and within(package, imported)
+        for package in ("evsim.brian", "evsim.data", "evsim.viewer")
     ):
         return True
     return importer in FOLDERS.values() and within(importer, imported)  # an __init__ gathers its own package

@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evsim.brian import Target, quiet_brian2
+from evsim.brian.library import Target, quiet_brian2
 from evsim.continuous_comparison import ContinuousComparison, Convergence, TimedRun, compare_timed
 from evsim.errors import NetworkError, StimulusError
 from evsim.examples import continuous_example
