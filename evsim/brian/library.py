@@ -101,7 +101,7 @@ def _own_device(brian2: Any) -> Iterator[None]:
         yield
     finally:
         brian2.Network._globally_running = False  # left set when the program is stopped
-        brian2.reset_device()
+        importlib.import_module("brian2.devices.device").reset_device()
 
 
 def compiler() -> str:
