@@ -351,6 +351,8 @@ def _title(population: Population) -> str:
     if isinstance(population, EGRU):
         kind += f", reset gate {population.gate}, events worth "
         kind += "their threshold" if population.transmit == "value" else "1"
+    if isinstance(population, LIF) and population.refractory:
+        kind += f", refractory for {population.refractory:g} ms"
     return kind
 
 
@@ -488,8 +490,8 @@ def _on_arrival(projection: Projection, slots: int) -> str:
         return "\n".join(lines)
     if slots == 1:
         return "\n".join([f"kept = {kept}_0_pre", *lines])
-    choice = " + ".join(f"{kept}_{slot}_pre*int(arrived % {slots} == {slot})" for slot in range(slots))
-    return "\n".join([f"kept = {choice}", *lines, "arrived += 1"])
+    read = [f"{kept}_{slot}_pre*int(arrived % {slots} == {slot})" for slot in range(slots)]
+    return "\n".join([f"kept = {read[0]}", *(f"kept += {one}" for one in read[1:]), *lines, "arrived += 1"])
 
 
 def sample_times(samples: ArrayLike | None, duration: float) -> NDArray[np.float64]:

@@ -272,10 +272,12 @@ def to_brian2(
     ):
         if value is not None:
             raise NetworkError(where, f"{what} means something in continuous time only", remedy)
-    return BrianTwin(describe_steps(network, given, _steps(network, given, duration, n_steps)))
+    return BrianTwin(describe_steps(network, given, count_steps(network, given, duration, n_steps)))
 
 
-def _steps(network: Network, stimulus: Mapping[str, Any], duration: float | None, n_steps: int | None) -> int:
+def count_steps(
+    network: Network, stimulus: Mapping[str, Any], duration: float | None, n_steps: int | None
+) -> int:
     """How many steps are asked for, by a number, a duration or the stimulus."""
     where = "Brian2 twin"
     if n_steps is not None:
