@@ -54,7 +54,8 @@ class Plant:
                 raise ValueError
         except ValueError:
             form = "hidden_1.threshold[17]+1e-3 or 'cue->hidden_1.weight[3,17]+1e-3'"
-            raise ParameterError("planted error", f"{text!r} is not of the form", f"NAME[INDEX]+SIZE: {form}") from None
+            problem = f"{text!r} is not of the form NAME[INDEX]+SIZE"
+            raise ParameterError("planted error", problem, f"give {form}") from None
         return cls(match["name"], index, change)
 
     def into(self, network: Network) -> Network:

@@ -1,10 +1,10 @@
-"""Each step of Brian2 in continuous time, predicted from where it stood before: where do the two part, exactly?
+"""Each step of Brian2 in continuous time, predicted from where it stood before: where do the two part?
 
-Event times of a simulator that steps are off by up to a step, and an error of a thousandth in one weight hides
-below that.  It does not hide here: Brian2's states at the start of each of its steps are where evsim begins
-anew, each unit alone, and after one step both must be at the same place, to rounding, whatever happened
-before.  So chaos does not matter, errors do not travel from unit to unit, and the first unit that is not where
-it should be is the one that computes something else.
+Event times of a simulator that steps are off by up to a step, and an error of a thousandth in one weight
+hides below that.  It does not hide here: Brian2's states at the start of each of its steps are where evsim
+begins anew, each unit alone, and after one step both must be at the same place, to rounding, whatever
+happened before.  So chaos does not matter, errors do not travel from unit to unit, and the first unit that is
+not where it should be is the one that computes something else.
 
 For each step k that begins in Brian2's states x_k::
 

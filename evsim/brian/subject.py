@@ -61,6 +61,24 @@ class Subject:
         """Steps of a network in steps."""
         return max(1, round(self.duration / self.network.step))
 
+    def timed(self) -> dict[str, TimedEvents]:
+        """The events of all sources of a network in continuous time; none for those that are not named."""
+        found = {}
+        for name, source in self.network.populations.items():
+            if isinstance(source, EventSource):
+                given = self.stimulus.get(
+                    name, (np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+                )
+                if isinstance(given, TimedEvents):
+                    given = given.time, given.lane, given.unit, given.value
+                size: dict[str, Any] = {
+                    "n_units": source.n_units,
+                    "n_lanes": 1,
+                    "where": f"stimulus '{name}'",
+                }
+                found[name] = TimedEvents.from_list(*given, start=0.0, stop=self.duration, **size)
+        return found
+
 
 def find_subject(what: str | Path, *, seed: int = 0, continuous: bool = False, **options: Any) -> Subject:
     """The subject of a name.
@@ -69,16 +87,16 @@ def find_subject(what: str | Path, *, seed: int = 0, continuous: bool = False, *
     ----------
     what : str or Path
         A model (``egru``, ``lif``, ``delta_gru``, ``delta_lstm``), a protocol that defines a function
-        ``subject`` (``cuba``, ``yin_yang:egru`` where it has variants), or ``path/file.py:name``: a `Network`,
-        a `Subject`, or a function that returns one of these or (network, stimulus, duration).  A network
-        alone is given random events.
+        ``subject`` (``cuba``, ``yin_yang:egru`` where it has variants), or ``path/file.py:name``: a
+        `Network`, a `Subject`, or a function that returns one of these or (network, stimulus, duration).  A
+        network alone is given random events.
     seed : int
         Of weights and stimulus.
     continuous : bool
         Of the models: in continuous time.
     **options
-        Sizes; those of `egru_example`, `delta_example` or `continuous_example` for models, and of the function
-        for others.
+        Sizes; those of `egru_example`, `delta_example` or `continuous_example` for models, and of the
+        function for others.
 
     Raises
     ------
