@@ -66,7 +66,7 @@ LEVELS = (
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
-    ("evsim.cli_logs",),
+    ("evsim.cli_logs", "evsim.cli_export"),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
