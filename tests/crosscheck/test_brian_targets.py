@@ -157,7 +157,7 @@ def test_cython_without_a_compiler(brian2, tmp_path, monkeypatch):
     brian2.prefs["codegen.runtime.cython.cache_dir"] = str(tmp_path / "cache")
     try:
         twin = to_brian2(tiny(), duration=5.0, dt=0.1)
-        with pytest.raises(MissingExtraError, match="there is no .*none; install it"):
+        with pytest.raises(MissingExtraError, match=r"there is no .*none; install it"):
             twin.run("cython")
     finally:
         brian2.prefs["codegen.runtime.cython.cache_dir"] = cache
