@@ -100,7 +100,7 @@ def test_lif_in_continuous_time(brian2, tmp_path):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("slots", [8, 1])
+@pytest.mark.parametrize("slots", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_delta_units_in_continuous_time(brian2, tmp_path, slots):
     net, stimulus = continuous_example("delta_gru", n_units=4, duration=30.0, delay=9.0 / slots)
     options = {"dt": 0.05, "samples": [30.0]}
