@@ -45,6 +45,8 @@ LEVELS = (
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
+        "evsim.state_comparison",
+        "evsim.interval_comparison",
         "evsim.inspection",
         "evsim.continuous_comparison",
         "evsim.log_comparison",
@@ -66,7 +68,7 @@ LEVELS = (
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
-    ("evsim.cli_logs",),
+    ("evsim.cli_logs", "evsim.cli_brian"),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
