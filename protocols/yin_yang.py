@@ -27,6 +27,8 @@ from evsim.training import History, fit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from evsim.brian.subject import Subject
+
 #: A coordinate of 0 is an event at FIRST, one of 1 at FIRST + SPAN; the bias line sends at FIRST + BIAS: ms.
 FIRST, SPAN, BIAS = 0.0, 30.0, 15.0
 #: How long a trial lasts, in ms.
@@ -130,6 +132,17 @@ def build(model: str, units: int, seed: int) -> Network:
     network.connect(recurrent, recurrent, weight=lambda rng, shape: rng.normal(0.0, 0.3 / units**0.5, shape))
     network.connect(recurrent, readout, weight=lambda rng, shape: rng.normal(0.0, units**-0.5, shape))
     return network
+
+
+def subject(seed: int = 0, variant: str = "lif", units: int = 120) -> Subject:
+    """One point, for `evsim crosscheck yin_yang` and ``yin_yang:egru``; before training."""
+    from evsim.brian.subject import Subject
+
+    if variant not in RECIPES:
+        raise ProtocolError("yin_yang", f"there is no variant '{variant}'", f"use one of {[*RECIPES]}")
+    trial = next(YinYang(1, 1, seed).trials(0))
+    about = "One point of the protocol, before training."
+    return Subject("yin_yang", build(variant, units, seed), trial.stimulus, WINDOW, about=about)
 
 
 class FirstEventLoss:
