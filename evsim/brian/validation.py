@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.brian.clocked import crosscheck_model
-from evsim.brian.continuous import STEPS, crosscheck_continuous_model
+from evsim.brian.comparisons import STEPS, crosscheck_continuous_model, crosscheck_model
 from evsim.continuous_comparison import ContinuousComparison, Convergence
 
 #: Largest difference of values and states, in steps.

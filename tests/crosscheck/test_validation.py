@@ -13,12 +13,12 @@ STEPS = Size(
     delays=(1, 20),
     layers=(2,),
     densities=(0.3,),
-    timed_units=8,
-    duration=25.0,
+    timed_units=12,
+    duration=30.0,
     timed_delays=("spread",),
     timed_layers=(1,),
     timed_densities=(1.0,),
-    dts=(0.1, 0.05, 0.025),
+    dts=(0.1, 0.05),
 )
 
 
