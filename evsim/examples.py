@@ -149,7 +149,7 @@ def continuous_example(
     n_inputs: int = 5,
     duration: float = 50.0,
     layers: int = 1,
-    delay: float | None = None,
+    delay: float | Callable[[np.random.Generator, tuple[int, int]], NDArray] | None = None,
     density: float = 1.0,
     gate: Literal["pre", "post", "none"] = "pre",
     transmit: Literal["value", "unit"] = "value",
@@ -169,8 +169,9 @@ def continuous_example(
         Of the stimulus, in ms.
     layers : int
         Hidden populations, each of n_units and recurrent.
-    delay : float, optional
-        Of the recurrent projections, in ms; by default 0, of DeltaLSTM 1.
+    delay : float or callable (generator, shape) -> array, optional
+        Of the recurrent projections, in ms, one for all pairs of units or one for each; by default 0, of
+        DeltaLSTM 1.
     density : float
         Fraction of weights kept, in CSR if below 1.
     gate, transmit
@@ -194,7 +195,8 @@ def continuous_example(
     changes = model in ("delta_gru", "delta_lstm")
     network = Network(dt=None, seed=seed, dtype="float64")
     sender: Population = network.add(EventSource(n_inputs, name="cue"))
-    delay = (1.0 if model == "delta_lstm" else 0.0) if delay is None else float(delay)
+    if delay is None:
+        delay = 1.0 if model == "delta_lstm" else 0.0
     for number in range(1, layers + 1):
         name, hidden = f"hidden_{number}", sender
         if model == "egru":
