@@ -48,9 +48,9 @@ class Run:
         ``"y"`` (history, n_lanes, n_units), last row the step before the first; states by the names of
         `Population.states`, (n_lanes, n_units).
     traces : dict of dict of ndarray
-        By population: what it sent, ``y``, if it sends; its states after each step; EGRU and LIF ``a`` (before
-        the reset) and ``o``, and EGRU gates: z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the paper's); delta units
-        their gates, of DeltaGRU with q = M_q; readouts ``v``.
+        By population: what it sent, ``y``, if it sends; its states after each step; of EGRU and LIF ``a``
+        (before the reset) and ``o``; gates: EGRU z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the
+        paper's), delta units theirs, of DeltaGRU with q = M_q; readouts ``v``.
     macs : dict of int
         Multiply-accumulates by projection that an event-driven run needs.
     weights : dict of ndarray

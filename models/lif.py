@@ -35,8 +35,8 @@ The numbers are those of the exact solution over dt (`evsim.propagator`; Rotter 
 states are right at any dt, and only the times of events are rounded: what crosses its threshold between t and
 t + dt is an event of the step at t, which acts on its targets from then on, in the same step where there is
 no delay.  A network in steps tends to the same network in continuous time in proportion to dt.  Brian2 does
-the same if its ``synapses`` come before its ``groups``; NEST, and Brian2 by its own schedule, add what arrives
-at the end of a step, one step later.
+the same if its ``synapses`` come before its ``groups``; by its own schedule it adds what arrives at the end
+of a step, as NEST does, one step later.
 
 ``hold`` counts steps, n = refractory / dt of them after that of the event, rounded up, so that a refractory
 period is never shorter than asked for.  (NEST does the same.  Brian2 rounds down and counts the step of the

@@ -1,9 +1,9 @@
 """The network in torch (float64), differentiated by autograd: an oracle for every hand-written gradient.
 
 Written from the equations of Subramoney et al., ICLR 2023, as `EGRU` states them, from the differential
-equations of `LIF`, whose steps are matrix exponentials here, and from those of delta
-networks in their own form, which adds what arrives to what has arrived; it takes names, structure and values
-from a `Network` and nothing else from evsim.  Weights have axes (source unit, gate, unit).
+equations of `LIF`, whose steps are matrix exponentials here, and from those of delta networks in their own
+form, which adds what arrives to what has arrived; it takes names, structure and values from a `Network` and
+nothing else from evsim.  Weights have axes (source unit, gate, unit).
 """
 
 from graphlib import TopologicalSorter
@@ -239,7 +239,7 @@ class TorchNetwork:
         loss = torch.zeros((), dtype=torch.float64)
         for key, factor in losses.items():
             name, _, quantity = key.partition(".")
-            own = next(key for key in "vhc" if (name, key) in self.values) if not quantity else quantity
+            own = quantity or next(key for key in "vhc" if (name, key) in self.values)
             value = torch.stack(self.values[name, own])
             if quantity == "y":
                 value = value + self.transit[name]

@@ -1,4 +1,4 @@
-"""The exact step of a LIF unit against SciPy's matrix exponential, and against closed forms in many digits."""
+"""The exact step of a LIF unit against SciPy's matrix exponential, and closed forms in many digits."""
 
 from decimal import Decimal, localcontext
 from itertools import product
