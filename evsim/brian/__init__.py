@@ -1,18 +1,19 @@
 """The same network in Brian2, and the comparison of both runs.
 
-``library`` imports Brian2; ``clocked`` and ``continuous`` write a network down in its terms.
+``clocked`` and ``continuous`` write a network down in Brian2's terms, a `Description`; ``objects`` makes
+Brian2 objects of it, ``twin`` runs them, ``comparisons`` compares; ``library`` imports Brian2.
 """
 
-from evsim.brian.clocked import BrianRun, BrianTwin, crosscheck, crosscheck_model, to_brian2
-from evsim.brian.continuous import (
-    ContinuousTwin,
+from evsim.brian.comparisons import (
+    crosscheck,
     crosscheck_continuous,
     crosscheck_continuous_model,
+    crosscheck_model,
     order_of_convergence,
     run_brian2,
     run_evsim,
-    to_brian2_continuous,
 )
+from evsim.brian.twin import BrianRun, BrianTwin, ContinuousTwin, to_brian2, to_brian2_continuous
 
 __all__ = [
     "BrianRun",
