@@ -19,6 +19,7 @@ LEVELS = (
         "evsim.interchange",
         "evsim.memory",
         "evsim.parameter",
+        "evsim.propagator",
         "evsim.provenance",
         "evsim.threads",
         "evsim.timed_events",
