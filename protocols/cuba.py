@@ -64,7 +64,7 @@ def build(units: int = UNITS, seed: int = 0) -> Network:
     return network
 
 
-def subject(seed: int = 0, units: int = UNITS, duration: float = 1000.0) -> Subject:
+def subject(seed: int = 0, units: int = UNITS, duration: float = 5000.0) -> Subject:
     """The network from random potentials, for `evsim crosscheck cuba`."""
     from evsim.brian.subject import Subject
 

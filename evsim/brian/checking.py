@@ -186,8 +186,10 @@ def check(
 
 
 def _limit(name: str, value: float, limit: float, unit: str = "") -> Criterion:
-    shown = f"{value:.3g}{unit}" if value == value else "none to compare"
-    return Criterion(name, shown, f"{limit:g}{unit} or less", value, limit, bool(value <= limit))
+    shown = f"{value:.3g}{unit}" if limit else f"{value:,.0f}"
+    shown = shown if value == value else "not a number"
+    allowed = f"{limit:g}{unit} or less" if limit else "none"
+    return Criterion(name, shown, allowed, value, limit, bool(value <= limit))
 
 
 # -- in steps ----------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from evsim.errors import NetworkError, StimulusError
 from evsim.events import Events
 from evsim.models import (
     EGRU,
+    LIF,
     DeltaEncoder,
     DeltaGRU,
     DeltaLSTM,
@@ -68,8 +69,8 @@ class Equations:
         The variable that is compared; empty if there is none.
     variables : tuple of str
         Other variables that last from step to step.
-    blocks : str
-        Names of the accumulators, one letter each: projections add to ``in_z``, and ``base_z`` is the bias.
+    blocks : str or tuple of str
+        Names of the accumulators, such as ``zrgq``: projections add to ``in_z``, and ``base_z`` is the bias.
     keeps : bool
         Whether accumulators keep what they have received, from 0; else each step starts from the bias.
     threshold, reset : str, optional
@@ -79,7 +80,7 @@ class Equations:
     advance: str
     state: str = ""
     variables: tuple[str, ...] = ()
-    blocks: str = ""
+    blocks: str | tuple[str, ...] = ""
     keeps: bool = False
     threshold: str | None = None
     reset: str | None = None
@@ -116,6 +117,22 @@ EQUATIONS = {
         threshold="a > theta",
         reset="y_1 = a",
     ),
+    "lif": Equations(
+        """
+        held = int(hold > 0)
+        i_e += in_i_e
+        i_i += in_i_i
+        v = (1 - held)*(v + ((in_v - v)*leak + (i_e*gain_e + i_i*gain_i))) + held*v_reset
+        i_e *= keep_e
+        i_i *= keep_i
+        hold = held*(hold - 1)
+        a = 1""",
+        state="v",
+        variables=("i_e", "i_i", "hold"),
+        blocks=("i_e", "i_i", "v"),  # what arrives goes into the first two, the bias is the third
+        threshold="v >= theta",
+        reset="y_1 = 1; v = v_reset; hold = held_steps",
+    ),
     "readout": Equations("v = k*v + (1 - k)*in_v", state="v", blocks="v"),
     "delta_source": Equations("a = stimulus(t, i) - sent", **_CHANGES),
     "delta_encoder": Equations("a = h - sent", **_CHANGES),
@@ -147,6 +164,7 @@ EQUATIONS = {
 UNITS = (
     EventSource,
     EGRU,
+    LIF,
     LeakyReadout,
     LinearReadout,
     DeltaGRU,
@@ -169,6 +187,9 @@ MEANING = {
     "c": "the state",
     "h": "the state",
     "v": "the state",
+    "i_e": "current of the port 'excitatory'",
+    "i_i": "current of the port 'inhibitory'",
+    "hold": "steps for which v is still held",
     "sent": "what has been sent so far",
 }
 
@@ -264,6 +285,7 @@ def _group(population: Population, n_slots: int, stimulus: NDArray[np.float64], 
         values[f"in_{block}"] = 0.0 if equations.keeps else base
     if "threshold" in parameters:
         values["theta"] = parameters["threshold"]
+    values |= {state: float(value) for state, value in population.rest.items()}
     code = [line.strip() for line in equations.advance.strip().splitlines()]
     if population.emits:
         code += [f"y_{age} = y_{age - 1}" for age in range(n_slots, 1, -1)] + ["y_1 = 0"]
@@ -278,13 +300,21 @@ def _group(population: Population, n_slots: int, stimulus: NDArray[np.float64], 
         threshold=equations.threshold,
         reset=equations.reset,
         turn={what: f"{what}_{name}" for what in ("threshold", "reset")} if population.emits else {},
-        constants={"k": population.decay(dt)} if isinstance(population, LeakyReadout) else {},
+        constants=_constants(population, dt),
         stimulus=stimulus if source else None,
         values={key: value if isinstance(value, float) else same(value) for key, value in values.items()},
         linked={} if watches is None else {"h": (watches.name, "h")},
         regular=Code("\n".join(code), f"advance_{name}"),
         slots=n_slots if population.emits else 0,
     )
+
+
+def _constants(population: Population, dt: float) -> dict[str, float]:
+    """What the equations need of a step of ``dt`` ms."""
+    if isinstance(population, LIF):
+        held = {"v_reset": population.reset, "held_steps": float(population.held_steps(dt))}
+        return population.propagator(dt)._asdict() | held
+    return {"k": population.decay(dt)} if isinstance(population, LeakyReadout) else {}
 
 
 def _line(variable: str, meaning: str) -> str:
@@ -361,6 +391,9 @@ def _bases(population: Population, values: Mapping[str, NDArray]) -> dict[str, N
             np.split(values[name], 3) for name in ("bias", "recurrent_bias")
         )
         return {"z": z + recurrent_z, "r": r + recurrent_r, "g": g, "q": q}
+    if population.kernel == "lif":
+        rest = np.zeros_like(values["bias"])
+        return {"i_e": rest, "i_i": rest, "v": values["bias"]}
     return dict(zip(blocks, np.split(values["bias"], len(blocks)), strict=True)) if blocks else {}
 
 

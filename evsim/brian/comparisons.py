@@ -17,7 +17,7 @@ from evsim.comparison import Comparison, compare
 from evsim.continuous_comparison import ContinuousComparison, Convergence, TimedRun, compare_timed
 from evsim.errors import NetworkError
 from evsim.events import Events
-from evsim.examples import continuous_example, delta_example, egru_example
+from evsim.examples import continuous_example, delta_example, egru_example, lif_example
 from evsim.models import EventSource
 from evsim.network import Network
 
@@ -50,11 +50,13 @@ def crosscheck(
 
 
 def crosscheck_model(
-    model: Literal["egru", "delta_gru", "delta_lstm"], target: Target = "numpy", **options: Any
+    model: Literal["egru", "lif", "delta_gru", "delta_lstm"], target: Target = "numpy", **options: Any
 ) -> Comparison:
-    """`crosscheck` of an `egru_example` or a `delta_example`, whose parameters are the ``options``."""
-    if model == "egru":
-        network, events = egru_example(**options)
+    """`crosscheck` of an `egru_example`, a `lif_example` or a `delta_example`, whose parameters are the
+    ``options``.
+    """
+    if model in ("egru", "lif"):
+        network, events = (egru_example if model == "egru" else lif_example)(**options)
         return crosscheck(network, events, events["cue"].n_steps, target)
     network, lines = delta_example(unit=model, **options)
     return crosscheck(network, lines, len(lines["lines"]), target)

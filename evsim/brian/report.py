@@ -26,8 +26,8 @@ def write_report(result: Crosscheck, folder: RunFolder, arguments: list[str] | N
     """Write everything that is kept of a cross-check into a run folder.
 
     Files: ``report.html`` (one page, nothing else is needed to read it), ``report.json``, ``evsim.h5`` and
-    ``brian2.h5`` (event logs; ``evsim compare`` holds them against each other), ``events.svg``, ``events.png``
-    and so on.
+    ``brian2.h5`` (event logs; ``evsim compare`` holds them against each other), ``events.svg``,
+    ``events.png`` and so on.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def _page(result: Crosscheck, numbers: dict[str, Any], pictures: list[dict[str, 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"short": short, "many": many}
+    environment.filters |= {"short": short, "many": many, "tight": tight}
     network = result.subject.network
     worst = worst_unit(result)
     return environment.from_string(source).render(
@@ -245,13 +245,18 @@ def _page(result: Crosscheck, numbers: dict[str, Any], pictures: list[dict[str, 
 def short(value: Any) -> str:
     """A number with three digits; a dash for none."""
     if value is None:
-        return "–"
+        return "-"
     return f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
 
 
 def many(value: Any) -> str:
     """A number with twelve digits; a dash for none."""
-    return "–" if value is None else f"{value:.12g}"
+    return "-" if value is None else f"{value:.12g}"
+
+
+def tight(text: str) -> str:
+    """Text in which no number is broken at the sign of its exponent."""
+    return text.replace("e-", "e\N{NON-BREAKING HYPHEN}")
 
 
 def _projection_row(projection: Any) -> dict[str, Any]:
