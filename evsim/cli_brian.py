@@ -23,7 +23,7 @@ def crosscheck(
         ),
     ],
     continuous: Annotated[
-        bool, typer.Option("--continuous", help="A random network in continuous time, as lif always is.")
+        bool, typer.Option("--continuous", help="A random network in continuous time.")
     ] = False,
     form: Annotated[
         Literal["evnn", "paper"] | None,
@@ -58,7 +58,8 @@ def crosscheck(
     delay: Annotated[
         float | None,
         typer.Option(
-            help="Recurrent delay in ms.  [default: 1, continuous 0, but delta_lstm 1]", show_default=False
+            help="Recurrent delay in steps, or ms if continuous.  [default: 1, continuous 0, delta_lstm 1]",
+            show_default=False,
         ),
     ] = None,
     dt: Annotated[
@@ -101,7 +102,7 @@ def crosscheck(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
-    """Run a network here and in Brian2, compare them, and write a report.
+    """Run a network here and in Brian2, and write a report.
 
     In steps, events must be the same, their payloads and all states equal within the tolerance (float64).  In
     continuous time Brian2 runs in steps, each time half as long: its event times must tend to those here with
@@ -126,7 +127,6 @@ def crosscheck(
     given |= {"units": units, "steps": steps, "duration": duration, "delay": delay}
     _check_numbers(duration=duration, dt=dt, delay=delay)
     if what in MODELS:
-        continuous = continuous or what == "lif"
         _check_model(what, continuous, given | {"dt": dt, "halvings": halvings})
         options = _model_options(continuous, given)
     elif ":" not in what and not what.endswith(".py") and what not in names():
@@ -186,7 +186,7 @@ def _check_model(model: str, continuous: bool, given: dict[str, Any]) -> None:
             raise typer.BadParameter(problem, param_hint=f"'--{option}'")
     delay = given["delay"]
     if not continuous and delay is not None and (delay < 1 or delay % 1):
-        problem = f"{delay:g} is not a whole number of steps of 1 ms"
+        problem = f"{delay:g} is not a whole number of steps"
         raise typer.BadParameter(problem, param_hint="'--delay'")
 
 

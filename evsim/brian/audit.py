@@ -37,7 +37,8 @@ class Entry:
     Attributes
     ----------
     name : str
-        As in `Network.parameters`; "hidden.decay", "hidden.reset" and "a->b.delay" besides.
+        As in `Network.parameters`; "hidden.reset", "hidden.decay" and "hidden.factor_e" (of one step of a
+        readout, and of LIF) and "a->b.delay" besides.
     n_values : int
     difference : float
         Largest |difference|.
@@ -122,10 +123,15 @@ def _of_population(
             )
         yield "bias", mine, theirs
     for name in values:
-        if name.startswith("tau"):
+        if name.startswith("tau") and network.continuous:
             yield name, values[name], np.array([float(group.namespace[name] / _ms())])
-    if isinstance(population, LIF) and network.continuous:
+    if isinstance(population, LIF):
         yield "reset", np.array([population.reset]), np.array([float(group.namespace["v_reset"])])
+    if isinstance(population, LIF) and not network.continuous:
+        for tau, name in (("tau_e", "keep_e"), ("tau_i", "keep_i"), ("tau_m", "leak")):
+            factor = np.exp(-network.step / values[tau])
+            mine = 1 - factor if name == "leak" else factor
+            yield tau.replace("tau", "factor"), mine, np.array([float(group.namespace[name])])
     if isinstance(population, LeakyReadout) and not network.continuous:
         yield "decay", np.array([population.decay(network.step)]), np.array([float(group.namespace["k"])])
 

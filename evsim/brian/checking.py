@@ -326,6 +326,7 @@ def _in_continuous_time(
     result.parted = finest.first[1].when if finest.first else None
     _predict(result, other, dts[-1])
     if subject.chaotic:
+        result.traces = _until(result.traces, result.parted)
         _compare_with_own_runs(result, simulation, run)
         result.criteria += _chaotic_criteria(result, RATE if tolerance is None else tolerance)
     else:
@@ -471,6 +472,15 @@ def _trace_from(
     names = {name: log[name].state_name for name in mine}
     theirs = {name: states[name][key] for name, key in names.items() if key in states[name]}
     result.traces = Traces(times, {name: mine[name] for name in theirs}, theirs)
+
+
+def _until(traces: Traces, stop: float | None) -> Traces:
+    """States at times up to ``stop``."""
+    if stop is None:
+        return traces
+    part = traces.times <= stop
+    mine, theirs = ({name: x[part] for name, x in side.items()} for side in (traces.mine, traces.theirs))
+    return Traces(traces.times[part], mine, theirs)
 
 
 def _measure_states(result: Crosscheck) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MINE, THEIRS, INK, GRID = "#1f5fa8", "#c8501e", "#1f2933", "#d9dfe5"
 #: Events and units of a raster at most: more are not told apart.
 MOST_EVENTS, MOST_UNITS = 900, 60
+#: ms of a raster where two chaotic runs part.
+CHAOTIC_WINDOW = 300.0
 #: Where a logarithmic axis ends; differences of exactly 0 are drawn there.
 FLOOR = 1e-18
 #: A dimensionless quantity, in labels of axes.
@@ -75,6 +77,8 @@ def _window(result: Crosscheck, sides: dict[str, Any]) -> tuple[float, float]:
     """The stretch of time to draw: all, or what holds few enough events, around where the two part."""
     duration = result.subject.duration
     n_events = sum(len(mine[0]) for mine, _ in sides.values())
+    if result.subject.chaotic and result.parted is not None:
+        return 0.0, min(duration, max(CHAOTIC_WINDOW, 2 * result.parted))
     units = sum(min(1.0, MOST_UNITS / _n_units(result, name)) * len(s[0][0]) for name, s in sides.items())
     if n_events == 0 or units <= MOST_EVENTS:
         return 0.0, duration
@@ -107,10 +111,11 @@ def _events(result: Crosscheck) -> tuple[Figure, str] | None:
         ):
             inside = (time >= start) & (time <= stop) & (unit >= first) & (unit < last)
             rasterized = int(inside.sum()) > 3000
-            text = f"{label}, {len(time):,} events in all"
+            text = f"{label}, {int((time < result.subject.duration).sum()):,} events in all"
             ax.plot(time[inside], unit[inside], linestyle="", label=text, rasterized=rasterized, **style)
-        if result.located is not None and start <= result.located.time <= stop:
-            ax.axvline(result.located.time, color=INK, linewidth=0.7, linestyle=":")
+        mark = result.located.time if result.located is not None else result.parted
+        if mark is not None and start <= mark <= stop:
+            ax.axvline(mark, color=INK, linewidth=0.7, linestyle=":")
         part = "" if shown[name] == _n_units(result, name) else f", {first} to {last - 1}"
         ax.set(ylabel=f"unit of '{name}'{part}", ylim=(first - 1, last), xlim=(start, stop))
         ax.yaxis.label.set_size(8)
@@ -122,6 +127,8 @@ def _events(result: Crosscheck) -> tuple[Figure, str] | None:
     caption += " an event that one side only has. "
     if result.located is not None:
         caption += f"Dotted: {result.located.time:.6g} ms, where the difference shows first."
+    elif result.parted is not None:
+        caption += f"Dotted: {result.parted:.4g} ms, up to which every event has a partner."
     return figure, caption
 
 

@@ -239,7 +239,25 @@ def _page(result: Crosscheck, numbers: dict[str, Any], pictures: list[dict[str, 
         wrong=[str(entry) for entry in result.entries if entry.difference],
         worst=worst,
         around=_around(result),
+        headline=headline(result),
     )
+
+
+def headline(result: Crosscheck) -> str:
+    """What it means that all tolerances hold, in a sentence."""
+    total = sum(found.n_events[0] for found in result.statistics.values())
+    if result.comparison is not None:
+        error = max((found.largest for found in result.states.values()), default=0.0)
+        return f"All {total:,} events are the same, step by step; states differ by {error:.1g} at most."
+    assert result.prediction is not None
+    one = f"each of Brian2's {result.prediction.n_predicted:,} unit steps that were looked at is as evsim"
+    one += f" predicts it, within {result.prediction.largest:.1g}"
+    if result.subject.chaotic:
+        return f"Rates and intervals agree over {total:,} events, and {one}."
+    assert result.convergence is not None
+    order = result.convergence.order
+    tend = f"Brian2's times tend to evsim's with order {order:.2f}"
+    return f"All {total:,} events have their partner, {tend}, and {one}."
 
 
 def short(value: Any) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 
 from evsim.errors import NetworkError, ProtocolError
 from evsim.events import Events
-from evsim.examples import continuous_example, delta_example, egru_example
+from evsim.examples import continuous_example, delta_example, egru_example, lif_example
 from evsim.models import EventSource
 from evsim.network import Network
 from evsim.timed_events import TimedEvents
 
-#: Random networks that come with evsim, and those of them that are in continuous time unless told otherwise.
+#: Random networks that come with evsim.
 MODELS = ("egru", "lif", "delta_gru", "delta_lstm")
 #: What random stimuli look like: ms from one event of a unit to the next, on average.
 INTERVAL = 20.0
@@ -95,7 +95,7 @@ def find_subject(what: str | Path, *, seed: int = 0, continuous: bool = False, *
     continuous : bool
         Of the models: in continuous time.
     **options
-        Sizes; those of `egru_example`, `delta_example` or `continuous_example` for models, and of the
+        Sizes; those of `egru_example` and its like for models, and of the
         function for others.
 
     Raises
@@ -126,7 +126,8 @@ def _of_model(model: str, seed: int, continuous: bool, options: dict[str, Any]) 
         network, given = egru_example(seed=seed, **options)
         n_steps = given["cue"].n_steps
     elif model == "lif":
-        raise ProtocolError("model 'lif'", "has no random network in steps", "use --continuous")
+        network, given = lif_example(seed=seed, **options)
+        n_steps = given["cue"].n_steps
     else:
         network, given = delta_example(unit=model, seed=seed, **options)  # type: ignore[arg-type]
         n_steps = len(given["lines"])

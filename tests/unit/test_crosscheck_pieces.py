@@ -90,7 +90,7 @@ def test_fixed_point_is_refused(tmp_path):
         "import evsim, evsim.examples\nfrom evsim.narrow_weights import narrow\n"
         "net = narrow(evsim.examples.egru_example(n_units=3)[0].copy('float32'), 'int8')\n"
     )
-    with pytest.raises(NetworkError, match="int8 weights.*compare the one it was made from"):
+    with pytest.raises(NetworkError, match=r"int8 weights.*compare the one it was made from"):
         find_subject(f"{path}:net")
 
 
