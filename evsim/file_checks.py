@@ -105,7 +105,7 @@ class _Checks:
         self._check_bits("state", states)
         if of._report is None or states.dtype == np.float32:
             return
-        single = of._journal.rows(of._report, "data", "f", rows, (of.n_nodes,))
+        single = of._journal.rows(f"report/{of.name}/data", "f", rows, (of.n_nodes,))
         with np.errstate(over="ignore"):
             rounded = states.reshape(single.shape).astype(np.float32)
         if not np.array_equal(single, rounded, equal_nan=True):

@@ -6,17 +6,18 @@ its bytes.  Reading follows no links, opens no second file, and checks types, sh
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import io
 import json
 import math
 import os
 import secrets
+import weakref
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -24,6 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import EvsimError, LogError
 from evsim.provenance import to_json
+from evsim.snapshot import Snapshot, is_open
+
+T = TypeVar("T")
 
 #: Oldest and newest format allowed: with checksums on its metadata, and no newer than others' HDF5 can read.
 LIBVER = ("v108", "v108")
@@ -31,9 +35,8 @@ LIBVER = ("v108", "v108")
 CHUNK = 65536
 #: Elements of the largest chunk accepted on reading.
 LARGEST_CHUNK = 2**20
-#: How often to read metadata of a file that is being written, until its checksum is right.  HDF5 sleeps for
-#: 1, 2, 4 ... ns in between: in all for 0.1 s, and with the 100 times that it would take by itself, for ever.
-ATTEMPTS = 27
+#: How often to read what another process is writing at that moment.
+ATTEMPTS = 10
 DAMAGED = "the file is damaged or was edited: save it again"
 
 
@@ -166,13 +169,13 @@ def open_file(path: str | Path, where: str, error: type[EvsimError] = LogError) 
     LogError (or the type given as ``error``)
         The file is missing, not HDF5, cut short, or anything in it is not as it should be.
     """
-    reader = open_reader(path, where, error, swmr=False)
-    with reader.file, reader.guard():
+    reader = open_reader(path, where, error, growing=False)
+    with closing(reader), reader.guard():
         yield reader
 
 
 def open_reader(
-    path: str | Path, where: str, error: type[EvsimError] = LogError, swmr: bool = True
+    path: str | Path, where: str, error: type[EvsimError] = LogError, growing: bool = True
 ) -> Reader:
     """A `Reader` of the file at ``path``, to be closed by the caller.
 
@@ -182,7 +185,7 @@ def open_reader(
     where : str
         What errors are about.
     error : type
-    swmr : bool
+    growing : bool
         Whether another process may be writing the file, or may have been killed doing so.
 
     Raises
@@ -203,44 +206,102 @@ def open_reader(
         raise error(where, "there is no such file", "check the path")
     if foreign:
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
+    raw = None
     try:
-        file = _open(path, swmr)
+        if not (growing and is_open(path)):
+            return Reader(where, h5py.File(path, "r", libver=LIBVER), size, error)
+        raw = io.FileIO(path)
+        file, snapshot = _shown(raw)
+        return Reader(where, file, snapshot.size, error, snapshot)
     except (OSError, RuntimeError, ValueError) as cause:
-        remedy = "it is cut short, or damaged" if swmr else "it is cut short, or being written"
+        if raw is not None:
+            raw.close()
+        remedy = "it is cut short, or damaged" if growing else "it is cut short, or being written"
         raise error(where, f"cannot be opened: {one_line(cause)}", remedy) from cause
-    return Reader(where, file, size, error)
 
 
-def _open(path: str | Path, swmr: bool) -> h5py.File:
-    if not (swmr and _is_being_written(path)):
-        return h5py.File(path, "r", libver=LIBVER)
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    # h5py does not offer this function of HDF5, but the library it has loaded does.
-    try:
-        set_attempts = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
-    except (AttributeError, OSError):
-        pass
-    else:
-        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(ATTEMPTS))
-    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
-    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
-
-
-def _is_being_written(path: str | Path) -> bool:
-    """Whether a file says that a process has it open for writing, or was killed before it could close it."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-    return len(head) == 12 and head[8] >= 3 and head[11] != 0  # version of the superblock, its flags
+def _shown(raw: io.FileIO) -> tuple[h5py.File, Snapshot]:
+    """A file that was not closed, as it is now."""
+    for _ in range(ATTEMPTS):
+        snapshot = Snapshot(raw)
+        try:
+            return h5py.File(snapshot, "r", libver=LIBVER), snapshot
+        except (OSError, RuntimeError, ValueError):
+            if not snapshot.is_outdated():
+                raise
+    raise OSError("it changes while it is read")
 
 
 class Reader:
     """Reads one open file, believing nothing.
 
     Every method raises the error type it was made with.
+
+    Parameters
+    ----------
+    where : str
+        What errors are about.
+    file : h5py.File
+    size : int
+        Bytes of the file.
+    error : type
+    snapshot : Snapshot, optional
+        By way of which HDF5 reads, of a file that was not closed.
+
+    Attributes
+    ----------
+    n_shown : int
+        How many states of the file were read: groups and data sets of one cannot be used in the next.
     """
 
-    def __init__(self, where: str, file: h5py.File, size: int, error: type[EvsimError] = LogError):
-        self.where, self.file, self.size, self.error = where, file, size, error
+    def __init__(
+        self,
+        where: str,
+        file: h5py.File,
+        size: int,
+        error: type[EvsimError] = LogError,
+        snapshot: Snapshot | None = None,
+    ):
+        self.where, self.error, self.n_shown = where, error, 0
+        self._show(file, size, snapshot)
+
+    def _show(self, file: h5py.File, size: int, snapshot: Snapshot | None) -> None:
+        self.file, self.size, self._snapshot = file, size, snapshot
+        self._groups: dict[str, h5py.Group] = {}
+        self.n_shown += 1
+        # HDF5 closes at the end of a process what is open, and must not ask Python for it then
+        self._at_exit = weakref.finalize(self, _close, file, snapshot and snapshot.raw)
+
+    def renew(self) -> bool:
+        """Read from here on what the file holds now, if it was not closed; whether it was not.
+
+        Raises
+        ------
+        LogError (or the type given as ``error``)
+            It cannot be opened any more; what was read before can still be.
+        """
+        if self._snapshot is None or not self.file:
+            return False
+        try:
+            file, snapshot = _shown(self._snapshot.raw)
+        except (OSError, RuntimeError, ValueError) as cause:
+            remedy = "it is cut short, or damaged"
+            raise self.error(self.where, f"cannot be opened: {one_line(cause)}", remedy) from cause
+        self._at_exit.detach()
+        self.file.close()
+        self._show(file, snapshot.size, snapshot)
+        return True
+
+    def steadily(self, read: Callable[[], T]) -> T:
+        """What a function reads, called again where it fails because the file is being written meanwhile."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return read()
+            except Exception:  # a damaged file may make HDF5 raise nearly anything
+                if self._snapshot is None or not self.file or not self._snapshot.is_outdated():
+                    raise
+                self.renew()
+        return read()
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -254,13 +315,9 @@ class Reader:
                 raise self.error(self.where, "is closed", "open it again") from cause
             raise self.error(self.where, f"cannot be read: {one_line(cause)}", DAMAGED) from cause
 
-    def look_again(self) -> None:
-        """Note the present size of a file that grows."""
-        self.size = os.path.getsize(self.file.filename)
-
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        self._at_exit()
 
     def fail(self, problem: str, remedy: str = DAMAGED) -> EvsimError:
         """An error to raise."""
@@ -274,6 +331,13 @@ class Reader:
     def group(self, parent: h5py.Group, name: str) -> h5py.Group:
         """A group of this file."""
         return self._entry(parent, name, h5py.Group)
+
+    def at(self, path: str) -> h5py.Group:
+        """A group by the names on the way to it, with "/" between."""
+        if path not in self._groups:
+            parent, _, name = path.rpartition("/")
+            self._groups[path] = self.group(self.at(parent) if parent else self.file, name)
+        return self._groups[path]
 
     def array(
         self,
@@ -396,6 +460,12 @@ class Reader:
     def _check_sum(self, dataset: h5py.Dataset, data: memoryview | bytes) -> None:
         if self.number(dataset, "crc32") != zlib.crc32(data):
             raise self.fail(f"{dataset.name} does not match its checksum")
+
+
+def _close(file: h5py.File, raw: io.FileIO | None) -> None:
+    file.close()
+    if raw is not None:
+        raw.close()
 
 
 def _memory() -> int:

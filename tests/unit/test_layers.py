@@ -20,6 +20,7 @@ LEVELS = (
         "evsim.memory",
         "evsim.parameter",
         "evsim.provenance",
+        "evsim.snapshot",
         "evsim.threads",
         "evsim.timed_events",
         "evsim.data.*",
