@@ -425,15 +425,16 @@ class Reader:
             raise self.fail(f"claims {what}, more than the memory of this machine holds")
 
     def _entry(self, parent: h5py.Group, name: str, kind: type) -> Any:
-        full = f"{parent.name.rstrip('/')}/{name}"
-        if not self.has(parent, name):
-            raise self.fail(f"lacks {full}")
-        if parent.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise self.fail(f"{full} is a link", "links are not followed: put the data itself there")
-        found = parent[name]
-        if not isinstance(found, kind):
-            raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
-        return found
+        with self.guard():
+            full = f"{parent.name.rstrip('/')}/{name}"
+            if not self.has(parent, name):
+                raise self.fail(f"lacks {full}")
+            if parent.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+                raise self.fail(f"{full} is a link", "links are not followed: put the data itself there")
+            found = parent[name]
+            if not isinstance(found, kind):
+                raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
+            return found
 
     def _check_type(self, dataset: h5py.Dataset, kinds: str) -> None:
         dtype = dataset.dtype
