@@ -732,17 +732,20 @@ def look(path, rng):
             if isinstance(error.__cause__, AssertionError):
                 raise
 
-    ask("log", lambda: EventLog.open(path))
+    if rng.random() < 0.2:  # else a window of all, which is the same
+        ask("log", lambda: EventLog.open(path))
     try:
         file = LogFile(path)
     except EvsimError as error:
-        return [*answers, ("file", error)], None
+        return [*answers, ("log", error)], None
     with file:
         a, b = sorted(rng.uniform(file.start, max(file.stop, file.start), 2).tolist())
         ask("summary", file.summary)
         ask("parameters", lambda: file.parameters)
         ask("network", lambda: file.network)
         ask("check", file.check)
+        if "log" not in dict(answers):
+            ask("log", file.window)
         ask("window", lambda: file.window(a, b))
         for name, population in file.populations.items():
             ask((name, "state"), lambda population=population: population.state(a, b))
@@ -773,7 +776,7 @@ def judge(answers, truth):
     said = dict(answers)
     refused = any(isinstance(answer, EvsimError) for answer in said.values())
     if "stop" not in said:
-        assert isinstance(said["log"], EvsimError), "EventLog opens what LogFile refuses"
+        assert all(isinstance(answer, EvsimError) for answer in said.values()), "one opens what is refused"
         return "refused"
     complete, stop = said["stop"]
     shorter = stop != truth.stop
@@ -887,9 +890,9 @@ def prepare(folder, names=None):
     os.mkfifo(folder / "pipe.h5")
 
 
-def watch(folder, seed, first, last, report):
+def watch(folder, seed, first, last, report, counts=None, each=None):
     """Have files ``first`` to ``last`` made and read; counts of (kind of damage, outcome)."""
-    counts = collections.Counter()
+    counts = collections.Counter() if counts is None else counts
     at, name, kind = first, "", ""
     while at < last:
         command = [sys.executable, __file__, "--work", str(folder), str(at), str(last), "--seed", str(seed)]
@@ -906,10 +909,10 @@ def watch(folder, seed, first, last, report):
                     text = line.split(" ", 2)[2].strip()
                     outcome = next((o for o in (*FINE, "memory", "WRONG") if text.startswith(o)), text)
                     counts[kind, outcome] += 1
-                    if at % 5000 == 0:
-                        print(f"{at} ...", flush=True)
                     if outcome not in FINE:
                         report(f"file {at} (seed {seed}): {name}, {kind}: {text}")
+                    if each:
+                        each(at + 1)
             stderr = worker.stderr.read()
         if worker.returncode == 0:
             break
@@ -934,6 +937,7 @@ def main():
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--findings", type=Path, help="append what is wrong to this file")
+    parser.add_argument("--tally", type=Path, help="keep counts here, and go on from what is there")
     parser.add_argument("--only", type=int, help="make and read this one file")
     parser.add_argument("--keep", type=Path, help="and leave it here")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
@@ -955,19 +959,44 @@ def main():
                 print(what, "->", answer)
             return
 
+        counts, first, before = collections.Counter(), options.first, 0.0
+        if options.tally and options.tally.exists():
+            kept = json.loads(options.tally.read_text())
+            counts.update({tuple(key.split(": ")): n for key, n in kept["counts"].items()})
+            first, before, options.seed = kept["next"], kept["seconds"], kept["seed"]
+        begun = time.monotonic()
+
         def report(text):
             print(text, flush=True)
             if options.findings:
                 with open(options.findings, "a") as file:
                     file.write(text + "\n")
 
-        begun = time.monotonic()
-        counts = watch(folder, options.seed, options.first, options.first + options.files, report)
+        def each(following):
+            if following % 200 == 0 and options.tally:
+                keep(following)
+
+        def keep(following):
+            text = json.dumps(
+                {
+                    "seed": options.seed,
+                    "next": following,
+                    "seconds": before + time.monotonic() - begun,
+                    "counts": {": ".join(key): n for key, n in counts.items()},
+                }
+            )
+            options.tally.with_suffix(".new").write_text(text)
+            options.tally.with_suffix(".new").replace(options.tally)
+
+        last = options.first + options.files
+        watch(folder, options.seed, first, last, report, counts, each)
+        if options.tally:
+            keep(last)
         for kind in sorted({kind for kind, _ in counts}):
             row = {outcome: n for (k, outcome), n in sorted(counts.items()) if k == kind}
             print(f"{kind:18s}", ", ".join(f"{outcome}: {n}" for outcome, n in row.items()))
         bad = sum(n for (_, outcome), n in counts.items() if outcome not in FINE)
-        print(f"{sum(counts.values())} files in {time.monotonic() - begun:.0f} s, {bad} findings")
+        print(f"{sum(counts.values())} files in {before + time.monotonic() - begun:.0f} s, {bad} findings")
         sys.exit(bad > 0)
 
 
