@@ -443,7 +443,8 @@ class Reader:
             found = h5py.h5o.open(parent.id, name.encode())
             if not isinstance(found, h5py.h5g.GroupID if kind is h5py.Group else h5py.h5d.DatasetID):
                 raise self.fail(f"{full} is a {type(found).__name__[:-2]}, not a {kind.__name__}")
-            return kind(found)
+            # h5py keeps shape and dtype of what does not change
+            return h5py.Group(found) if kind is h5py.Group else h5py.Dataset(found, readonly=True)
 
     def _check_type(self, dataset: h5py.Dataset, kinds: str) -> None:
         dtype = dataset.dtype
