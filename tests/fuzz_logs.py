@@ -113,6 +113,12 @@ def timed_log(seed=0, start=2.5, duration=30.0, n_lanes=2, n_units=9, n_events=2
     )
 
 
+def alone(log):
+    """A log of its hidden units only: read in less than half the time, and most of the file is HDF5's."""
+    del log.populations["cue"], log.populations["answer"]
+    return log
+
+
 def cut(log, count):
     """Windows of a log, by way of a file."""
     with tempfile.TemporaryDirectory() as folder, LogFile(log.save(Path(folder) / "whole.h5")) as file:
@@ -146,16 +152,20 @@ def make_good_files(folder, names=None):
         "timed streamed": timed_log(1, credit=True),
         "timed killed": timed_log(2),
         "many nodes": clocked_log(3, n_lanes=40, n_units=2000, n_steps=40, activity=0.03),
+        "tiny": alone(clocked_log(4, n_lanes=1, n_units=3, n_steps=9, credit=True)),
+        "tiny killed": alone(clocked_log(5, n_lanes=1, n_units=3, n_steps=9)),
+        "tiny timed": alone(timed_log(4, n_lanes=1, n_units=3, n_events=20, credit=True)),
+        "tiny timed killed": alone(timed_log(5, n_lanes=1, n_units=3, n_events=20)),
     }
     files = {}
     for name, log in logs.items():
         if names is not None and name not in names:
             continue
         path = folder / f"{name.replace(' ', '_')}.h5"
-        if "whole" in name or name in ("timed", "many nodes"):
-            log.save(path)
+        if "streamed" in name or "killed" in name:
+            streamed(log, path, 2 if "tiny" in name else 4, "killed" in name)
         else:
-            streamed(log, path, 4, "killed" in name)
+            log.save(path)
         files[name] = path
     return files
 
@@ -445,7 +455,7 @@ def absurd_size(file, rng):
     elif how == 2:
         made = file.create_dataset(
             name,
-            (2**22,),
+            (2**21,),
             dtype if dtype.kind in "iuf" else "u1",
             chunks=(2**20,),
             compression="gzip",
@@ -693,7 +703,7 @@ def is_killed(name):
 def damage(good, blocks, number, seed, path):
     """Make file ``number`` at ``path``; (name of the good one, kind of damage, whether it is sly)."""
     rng = np.random.default_rng([seed, number])
-    names = [name for name in good for _ in range(1 if name == "many nodes" else 4)]
+    names = [name for name in good for _ in range(8 if "tiny" in name else 1 if name == "many nodes" else 3)]
     name = names[rng.integers(len(names))]
     kind = rng.random()
     if kind < 0.45:
@@ -708,7 +718,8 @@ def damage(good, blocks, number, seed, path):
         path.write_bytes(data)
         return name, "lie", True
     if is_killed(name):  # h5py does not change such a file
-        name = next(other for other in good if not is_killed(other))
+        names = [other for other in names if not is_killed(other)]
+        name = names[rng.integers(len(names))]
     how = SLY[rng.integers(len(SLY))]
     path.write_bytes(good[name])
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
