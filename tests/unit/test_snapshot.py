@@ -8,10 +8,11 @@ import textwrap
 from contextlib import suppress
 from pathlib import Path
 
-import fuzz_logs
 import h5py
 import numpy as np
 import pytest
+from fuzz import logs
+from fuzz.checksums import checked_blocks
 
 from evsim.errors import LogError
 from evsim.log_file import LogFile
@@ -23,7 +24,7 @@ from evsim.snapshot import HEAD, lookup3
 def killed(tmp_path):
     """A file as a writer leaves it that is killed."""
     path = tmp_path / "killed.h5"
-    fuzz_logs.streamed(fuzz_logs.clocked_log(n_lanes=1), path, 3, killed=True)
+    logs.streamed(logs.clocked_log(n_lanes=1), path, 3, killed=True)
     return path
 
 
@@ -48,7 +49,7 @@ def forge(data, start, end, at, value):
 
 def forged_lengths(data):
     """Files, each with another header that claims to go on for 8 GB in another block."""
-    for start, end in fuzz_logs.checked_blocks(data):
+    for start, end in checked_blocks(data):
         for at in range(start + 4, end - 16):  # an offset and a length, of where a header goes on
             there = int.from_bytes(data[at : at + 8], "little")
             if data[start : start + 4] == b"OHDR" and data[there : there + 4] == b"OCHK":
@@ -164,8 +165,8 @@ def test_a_file_that_nobody_uses_any_more_is_closed(killed):
 
 def test_what_was_opened_stays_as_it_was(tmp_path):
     """Until somebody asks for more; though the chunks that were packed have gone elsewhere meanwhile."""
-    log, path = fuzz_logs.clocked_log(n_lanes=1, n_steps=400, n_units=300), tmp_path / "run.h5"
-    windows = list(fuzz_logs.cut(log, 10))
+    log, path = logs.clocked_log(n_lanes=1, n_steps=400, n_units=300), tmp_path / "run.h5"
+    windows = list(logs.cut(log, 10))
     with LogWriter(path) as writer:
         writer.append(windows[0])
         writer.flush()
@@ -186,15 +187,15 @@ def test_a_reader_beside_a_writer_that_never_rests(tmp_path):
     path, n_steps = tmp_path / "run.h5", 600
     code = f"""
         import sys
-        sys.path.insert(0, {str(Path(fuzz_logs.__file__).parent)!r})
-        import fuzz_logs
+        sys.path.insert(0, {str(Path(logs.__file__).parents[1])!r})
+        from fuzz import logs
         from evsim.log_writer import LogWriter
         with LogWriter({str(path)!r}) as writer:
-            for window in fuzz_logs.cut(fuzz_logs.clocked_log(n_steps={n_steps}, n_units=100), 100):
+            for window in logs.cut(logs.clocked_log(n_steps={n_steps}, n_units=100), 100):
                 writer.append(window)
                 writer.flush()
     """
-    log, file = fuzz_logs.clocked_log(n_steps=n_steps, n_units=100), None
+    log, file = logs.clocked_log(n_steps=n_steps, n_units=100), None
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)]) as writer:
         while file is None and writer.poll() is None:
             with suppress(LogError):  # there is nothing yet
