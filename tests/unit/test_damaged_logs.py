@@ -111,6 +111,13 @@ def claim_rows(file):
         file["spikes/hidden"][column].resize(65536 * 1000, axis=0)
 
 
+def claim_rows_in_tiny_chunks(file):
+    """Of what was saved whole and is short, one chunk holds all."""
+    for column in ("timestamps", "node_ids", "value"):
+        file["spikes/cue"][column].resize(10**6, axis=0)
+    assert file["spikes/cue/value"].chunks[0] < 1000
+
+
 def claim_steps(file):
     rewrite_journal(file, lambda entries: entries[-1].update(stop_step=2**61))
 
@@ -128,6 +135,7 @@ def claim_units(file):
     ("damage", "message"),
     [
         (claim_rows, "claims 65536000 rows of /spikes/hidden/value, which the file does not hold"),
+        (claim_rows_in_tiny_chunks, r"/spikes/cue/\w+ is stored in chunks of \d+ rows"),
         (claim_steps, f"/spikes/cue/index/row_ptr has 61 rows in {2**61 - 5} steps"),
         (claim_ragged_blocks, "its journal is damaged where it speaks of /spikes/hidden"),
         (claim_units, "claims 1073741824 units x 2 lanes of 'hidden', which the file does not hold"),
@@ -136,7 +144,7 @@ def claim_units(file):
 def test_claims_that_a_file_is_too_small_for(path, damage, message):
     change(path, damage)
     with pytest.raises(LogError, match=message) as caught, LogFile(path) as file:
-        file["hidden"].table()
+        [file[name].table() for name in ("cue", "hidden")]
     assert "\n" not in str(caught.value)
 
 
