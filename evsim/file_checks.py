@@ -161,12 +161,12 @@ class _Checks:
 
     def _tally(self) -> None:
         """Whether the units' counts are those of the events, as far as events could be read."""
-        if self.tally is None:
+        if self.claimed is None or self.tally is None:
             return
         rest = self.claimed - self.tally
-        if not (rest.any() if not self.missing else rest.min(initial=0) < 0 or self._is_odd(rest)):
-            return
-        raise self.read.fail(f"index/unit_events of '{self.of.name}' are not the counts of its events")
+        wrong = (rest.min() < 0 or self._is_odd(rest)) if self.missing else rest.any()
+        if wrong:
+            raise self.read.fail(f"index/unit_events of '{self.of.name}' are not the counts of its events")
 
     def _is_odd(self, rest: NDArray[np.int64]) -> bool:
         """Whether events that were not read, by node, are others than those by group of blocks not read."""

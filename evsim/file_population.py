@@ -20,7 +20,7 @@ from evsim.log_format import BLOCK, REPORTED, group_shift, n_groups, node_dtype
 from evsim.timed_events import TimedEvents
 
 if TYPE_CHECKING:
-    from evsim.hdf5 import Reader
+    from evsim.hdf5_reader import Reader
     from evsim.journal import Journal
     from evsim.log_file import LogFile
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import LogError
-from evsim.hdf5 import Reader
+from evsim.hdf5_reader import Reader
 from evsim.log_format import BLOCK, JournalError, journal_entries
 
 #: Bytes of a payload, at least.

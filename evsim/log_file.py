@@ -20,7 +20,8 @@ from evsim.errors import LogError
 from evsim.eventlog import EventLog
 from evsim.file_checks import problems
 from evsim.file_population import ROWS, FilePopulation, step_at
-from evsim.hdf5 import Reader, check_target, one_line, open_reader
+from evsim.hdf5 import check_target, one_line
+from evsim.hdf5_reader import Reader, open_reader
 from evsim.interchange import neo_block
 from evsim.journal import Journal
 from evsim.log_format import VERSION, duration_between

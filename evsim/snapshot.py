@@ -6,9 +6,10 @@ its metadata claim, many times if their checksum is wrong.  Here HDF5 reads such
 object that shows it another superblock, one that says that the file was closed and ends where it ends now.
 Then all that lies beyond is refused before anything is allocated or read.
 
-That is enough to read while another process writes: HDF5 writes so that whatever is on file at any moment
-fits together, moves nothing, and uses no place twice (SWMR is about that, too).  A block that was read while
-half of it was written has a wrong checksum, and is read again in the next snapshot: `Reader.steadily`.
+That is enough to read while another process writes: HDF5 then writes in such an order that what is on file
+at any moment fits together, and uses no place twice (SWMR, for the writer).  A block that was read while half
+of it was written has a wrong checksum, and what has moved since may lie behind the end: both are read again
+in the next snapshot, see `Reader.steadily` in `evsim.hdf5_reader`.
 """
 
 from __future__ import annotations

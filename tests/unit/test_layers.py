@@ -25,11 +25,11 @@ LEVELS = (
         "evsim.timed_events",
         "evsim.data.*",
     ),
-    ("evsim.event_table",),
+    ("evsim.event_table", "evsim.hdf5"),
     (
         "evsim.edits",
         "evsim.event_rows",
-        "evsim.hdf5",
+        "evsim.hdf5_reader",
         "evsim.log_format",
         "evsim.log",
         "evsim.loss",
