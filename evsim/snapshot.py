@@ -18,12 +18,14 @@ import io
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 #: Bytes of a superblock of version 3, of which the last four are its checksum.
 HEAD = 48
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Seconds in which a file may change and its time of change stay the same (of the kernel's clock: 0.01 s).
 GRAIN = 0.05
+PREADV = hasattr(os, "preadv")
 
 
 class Snapshot(io.RawIOBase):
@@ -52,7 +54,9 @@ class Snapshot(io.RawIOBase):
         self.raw, self._at = raw, 0
         self._state, self._taken = _state(raw), time.time()
         self.size = self._state[0]
-        self._head = _closed(self._pread(HEAD, 0), self.size)
+        self._descriptor = raw.fileno()
+        head = bytearray(HEAD)
+        self._head = _closed(bytes(head[: self._read_at(0, head)]), self.size)
 
     def is_outdated(self) -> bool:
         """Whether the file has changed since."""
@@ -79,30 +83,28 @@ class Snapshot(io.RawIOBase):
         """The place gone to."""
         return self._at
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         """Fill a buffer, or raise OSError."""
-        start, at = self._at, self._at
+        start = self._at
         end = start + len(buffer)
         if not 0 <= start <= end <= self.size:
             raise OSError(f"bytes {start} to {end} of a file of {self.size} bytes")
+        at = start + self._read_at(start, buffer)
         while at < end:
-            n_bytes = self._preadinto(buffer[at - start :], at)
+            n_bytes = self._read_at(at, memoryview(buffer)[at - start :])
             if not n_bytes:
                 raise OSError(f"the file ended at byte {at} when it was read, and was longer before")
             at += n_bytes
         if start < HEAD:
             n_bytes = min(HEAD, end) - start
-            buffer[:n_bytes] = self._head[start : start + n_bytes]
+            memoryview(buffer)[:n_bytes] = self._head[start : start + n_bytes]
         self._at = end
         return end - start
 
-    def _pread(self, n_bytes: int, at: int) -> bytes:
-        found = bytearray(n_bytes)
-        return bytes(found[: self._preadinto(memoryview(found), at)])
-
-    def _preadinto(self, buffer: memoryview, at: int) -> int:
-        if hasattr(os, "preadv"):  # a process that was forked shares the place where a file stands
-            return os.preadv(self.raw.fileno(), [buffer], at)
+    def _read_at(self, at: int, buffer: Any) -> int:
+        """Fill a buffer, or a part of it, with the file's bytes; how many there were."""
+        if PREADV:  # a process that was forked shares the place where a file stands
+            return os.preadv(self._descriptor, [buffer], at)
         self.raw.seek(at)
         return self.raw.readinto(buffer) or 0
 

@@ -15,6 +15,7 @@ from fuzz import logs
 from fuzz.checksums import checked_blocks
 
 from evsim.errors import LogError
+from evsim.eventlog import EventLog
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
 from evsim.snapshot import HEAD, lookup3
@@ -90,6 +91,12 @@ def test_forged_lengths_are_refused_before_they_are_read(killed, tmp_path):
     assert len(lines) > len(paths) // 2  # columns without rows are not looked at
     assert all(line.startswith("LogError") for line in lines)
     assert int(last.split()[0]) < 50_000  # kB
+
+
+def test_a_system_that_cannot_read_at_a_place(killed, monkeypatch):
+    expected = EventLog.open(killed)
+    monkeypatch.setattr("evsim.snapshot.PREADV", False)
+    assert EventLog.open(killed).equal(expected)
 
 
 def test_a_file_that_becomes_shorter(killed):
