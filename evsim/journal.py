@@ -17,8 +17,8 @@ from evsim.log_format import BLOCK, JournalError, journal_entries
 
 #: Bytes of a payload, at least.
 SMALLEST_VALUE = 4
-#: Rows of a chunk of a column with several, at least: a million tiny ones take seconds to read.
-SMALLEST_CHUNK = 1024
+#: A column has no more chunks of fewer rows than this: a million of them take seconds to read.
+TINY_CHUNK, MOST_TINY_CHUNKS = 1024, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +274,8 @@ class Journal:
         if n_shown != self._read.n_shown:
             parent, _, name = path.rpartition("/")
             dataset = self._read.growing(self._read.at(parent), name, kinds)
-            if dataset.ndim == 1 and dataset.chunks[0] < min(dataset.shape[0], SMALLEST_CHUNK):
+            n_chunks = -(-dataset.shape[0] // dataset.chunks[0])
+            if dataset.ndim == 1 and dataset.chunks[0] < TINY_CHUNK and n_chunks > MOST_TINY_CHUNKS:
                 raise self._read.fail(f"/{path} is stored in chunks of {dataset.chunks[0]} rows")
             self._datasets[path] = self._read.n_shown, dataset
         return dataset
