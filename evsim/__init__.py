@@ -12,7 +12,7 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evsim.errors import EvsimError
 
@@ -57,6 +57,7 @@ from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
 if TYPE_CHECKING:
+    from evsim.brian.reading import from_brian2
     from evsim.log_file import LogFile
     from evsim.log_writer import LogWriter
 
@@ -96,6 +97,7 @@ __all__ = [
     "cross_entropy",
     "first_event_cross_entropy",
     "fit",
+    "from_brian2",
     "mean_squared_error",
     "narrow",
     "quantize",
@@ -103,8 +105,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> type:
-    """Logs on disk, whose library is loaded when they are used."""
+def __getattr__(name: str) -> Any:
+    """Logs on disk and Brian2's door, whose libraries are loaded when they are used."""
     if name == "LogFile":
         from evsim.log_file import LogFile
 
@@ -113,4 +115,8 @@ def __getattr__(name: str) -> type:
         from evsim.log_writer import LogWriter
 
         return LogWriter
+    if name == "from_brian2":
+        from evsim.brian.reading import from_brian2
+
+        return from_brian2
     raise AttributeError(f"module 'evsim' has no attribute '{name}'")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.brian.neurons import MS, Neurons
+from evsim.brian.neurons import MS, Neurons, at_intervals
 from evsim.brian.scope import Scope
 from evsim.brian.statements import Statement, statements
 from evsim.errors import NetworkError
@@ -174,11 +174,13 @@ def _check_model(synapses: Any, where: str) -> None:
         if one.type == "differential equation":
             problem = f"'d{one.varname}/dt = {one.expr.code}' changes with time"
             raise NetworkError(where, problem, "evsim's weights do not change in a run")
-    usual = ("SynapticPathway", "StateUpdater", "SubexpressionUpdater")
+    usual = ("SynapticPathway", "StateUpdater")
     for part in synapses.contained_objects:
+        if not part.active:
+            problem = f"its part '{part.name}' is switched off (active=False)"
+            raise NetworkError(where, problem, "leave it out")
         if isinstance(part, CodeRunner) and type(part).__name__ not in usual:
-            problem = f"'{part.name}' runs '{str(part.code).strip()}' at intervals"
-            raise NetworkError(where, problem, "leave out run_regularly and custom operations")
+            raise at_intervals(part, where)
 
 
 def _weights(

@@ -51,12 +51,8 @@ def linear_equations(
     NetworkError
         An equation that is not linear, or in which x does not decay by itself.
     """
-    symbols = {
-        symbol.name: symbol
-        for side in right_sides.values()
-        for symbol in side.free_symbols
-        if symbol.name in right_sides
-    }
+    free = {symbol.name: symbol for side in right_sides.values() for symbol in side.free_symbols}
+    symbols = {name: free[name] for name in right_sides if name in free}
     found = {}
     for name, side in right_sides.items():
         coefficients, constant = _coefficients(side, symbols, texts[name], where)
@@ -80,9 +76,12 @@ def _coefficients(side: Any, symbols: Mapping[str, Any], text: str, where: str) 
     expanded = sympy.expand(side)
     coefficients = {}
     for name, symbol in symbols.items():
-        slope = sympy.diff(expanded, symbol)
-        if slope.free_symbols.intersection(symbols.values()):
-            slope = sympy.simplify(slope)
+        try:
+            slope = sympy.diff(expanded, symbol)
+            if slope.free_symbols.intersection(symbols.values()):
+                slope = sympy.simplify(slope)
+        except AttributeError:  # of a comparison, as in int(v > 1)
+            slope = symbol
         if slope.free_symbols.intersection(symbols.values()):
             raise NetworkError(
                 where,

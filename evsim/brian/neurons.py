@@ -113,6 +113,7 @@ class _Reader:
         unit = self._unit(membrane.name, None if top is None else float(np.min(top - reset)))
         per_unit = _inverse(unit)
         ports, taus = self._ports(currents)
+        options: dict[str, Any] = dict(taus)
         state: dict[str, NDArray[np.float64]] = {"v": self._state(membrane.name) * per_unit}
         lines = [f"{text}: tau_m {tau_m:g} ms, bias {_said(bias * per_unit)}"]
         population: Population
@@ -139,7 +140,7 @@ class _Reader:
                 tau_m=tau_m,
                 reset=reset * per_unit,
                 refractory=refractory * MS,
-                **taus,
+                **options,
             )
             links = {name: (ports[name], gains[name] * per_unit) for name in currents}
             for port in dict.fromkeys(ports.values()):
@@ -165,14 +166,19 @@ class _Reader:
     # -- what cannot be taken over at all -----------------------------------------------------------------
 
     def _check_parts(self) -> None:
-        from brian2.groups.neurongroup import Resetter, StateUpdater, SubexpressionUpdater, Thresholder
+        from brian2.groups.neurongroup import Resetter, StateUpdater, Thresholder
 
         group = self.group
+        for name, equation in self.equations.items():
+            if "constant over dt" in equation.flags:
+                problem = f"'{name} = {equation.expr.code}' is set anew in each step, '(constant over dt)'"
+                raise NetworkError(self.where, problem, "leave out that flag: evsim has no steps")
         for part in group.contained_objects:
-            if type(part) not in (Thresholder, Resetter, StateUpdater, SubexpressionUpdater):
-                code = str(getattr(part, "code", "") or getattr(part, "abstract_code", "")).strip()
-                problem = f"'{part.name}' runs '{code}' at intervals" if code else f"has a part '{part.name}'"
-                raise NetworkError(self.where, problem, "leave out run_regularly and custom operations")
+            if not part.active:
+                problem = f"its part '{part.name}' is switched off (active=False)"
+                raise NetworkError(self.where, problem, "evsim's units always have all of them")
+            if type(part) not in (Thresholder, Resetter, StateUpdater):
+                raise at_intervals(part, self.where)
         for event in group.events:
             if event != "spike":
                 problem = f"has events '{event}', '{group.events[event]}'"
@@ -370,6 +376,13 @@ class _Reader:
             problem = f"unit {odd[0]} is refractory, but its {membrane} is not the reset"
             raise NetworkError(self.where, problem, "leave the states of refractory units alone")
         return {"hold": hold}
+
+
+def at_intervals(part: Any, where: str) -> NetworkError:
+    """The error about a part of an object that acts on its own."""
+    code = str(getattr(part, "code", "") or getattr(part, "abstract_code", "")).strip()
+    problem = f"'{part.name}' runs '{code}' at intervals"
+    return NetworkError(where, problem, "leave out run_regularly and custom operations")
 
 
 def _inverse(unit: float) -> float:

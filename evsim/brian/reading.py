@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from evsim.brian.connections import Connections, base_name, read_poisson_input, read_synapses
 from evsim.brian.imported import Imported
 from evsim.brian.library import quiet_brian2
-from evsim.brian.neurons import MS, Neurons, read_neurons
+from evsim.brian.neurons import MS, Neurons, at_intervals, read_neurons
 from evsim.brian.scope import Scope
 from evsim.brian.sources import ListedEvents, PoissonEvents
 from evsim.errors import NetworkError
@@ -207,8 +207,7 @@ class _Reading:
     def _check_intervals(self, group: Any, where: str) -> None:
         for part in group.contained_objects:
             if type(part).__name__ != "Thresholder":
-                problem = f"'{part.name}' runs '{str(part.code).strip()}' at intervals"
-                raise NetworkError(where, problem, "leave out run_regularly and custom operations")
+                raise at_intervals(part, where)
 
     def _add_source(self, name: str, source: ListedEvents | PoissonEvents) -> None:
         self.network.add(EventSource(source.n_units, name))

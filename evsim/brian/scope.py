@@ -47,7 +47,7 @@ class Scope:
         from brian2.core.functions import DEFAULT_FUNCTIONS
         from brian2.utils.stringtools import get_identifiers
 
-        found = {}
+        found: dict[str, Any] = {}
         for name in sorted(get_identifiers(code)):
             try:
                 found |= self.group.resolve_all([name], self.namespace, user_identifiers=set())

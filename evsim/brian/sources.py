@@ -77,5 +77,14 @@ class PoissonEvents:
 
 def _events(times: NDArray, units: NDArray, n_units: int, duration: float, name: str) -> TimedEvents:
     lanes = np.zeros(len(times), np.int64)
-    where = {"n_units": n_units, "n_lanes": 1, "start": 0.0, "stop": duration, "where": f"source '{name}'"}
-    return TimedEvents.from_list(times, lanes, units, np.ones(len(times)), **where)
+    return TimedEvents.from_list(
+        times,
+        lanes,
+        units,
+        np.ones(len(times)),
+        n_units=n_units,
+        n_lanes=1,
+        start=0.0,
+        stop=duration,
+        where=f"source '{name}'",
+    )
