@@ -1,6 +1,7 @@
 """Scripts run by Brian2, and by evsim through `from_brian2`: the same events, to first order in dt."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.stats import ks_2samp
 import evsim
 from evsim import Network
 from evsim.brian import from_brian2
+from evsim.brian.connections import _in_flight
 from evsim.brian.statements import statements
 from evsim.continuous_comparison import Convergence, TimedRun, compare_timed
 from evsim.errors import LogError, MissingExtraError, NetworkError, StimulusError
@@ -273,6 +275,27 @@ def test_the_present_moment(brian2, script):
         assert found.n_unmatched == 0, str(found)
         assert (np.abs(found.errors) < 10 * dt).all(), str(found)
     assert sum(len(e) for e in own.events.values()) > 2
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("by_threshold", [True, False])
+def test_both_queues_of_brian2(brian2, by_threshold):
+    """The one in C++ and the one in Python: which synapses, and how long until they act."""
+    from brian2.synapses import cythonspikequeue, spikequeue
+
+    sources, delays = np.array([0, 0, 1, 2], np.int32), np.array([3.0, 0.0, 1.0, 4.0])
+    for module in (cythonspikequeue, spikequeue):
+        queue = module.SpikeQueue(0, 3)
+        pathway = SimpleNamespace(queue=queue, source=SimpleNamespace(clock=SimpleNamespace(dt_=5e-4)))
+        assert [len(part) for part in _in_flight(pathway, by_threshold)] == [0, 0]
+        queue.prepare(delays * 5e-4, 5e-4, sources)
+        queue.push(np.array([0, 2], np.int32))
+        queue.advance()
+        queue.push(np.array([1], np.int32))
+        index, left = _in_flight(pathway, by_threshold)
+        found = sorted(zip(index.tolist(), left.tolist(), strict=True))
+        late = 0.5 * by_threshold
+        assert found == [(0, 1.0 + late), (2, 0.5 + late), (3, 1.5 + late)]
 
 
 @pytest.mark.peer

@@ -262,6 +262,73 @@ def test_synapses(brian2, case):
     refused(brian2, [group, synapses], "Synapses 'S'", *words)
 
 
+#: Examples of Brian2's documentation beyond the subset, in our words: equations, synapses, what is said.
+EXAMPLES = {
+    "COBAHH": (
+        "dv/dt = (gl*(El - v) + ge*(0*mV - v) - g_na*m**3*(v - El))/Cm : volt\n"
+        "dm/dt = (1 - m)/tau : 1\ndge/dt = -ge/tau_e : siemens",
+        "",
+        "not linear",
+    ),
+    "Brunel_2000": ("dv/dt = -v/tau : volt (unless refractory)", "v += w0", "'v += w0' makes v itself jump"),
+    "Brunel_Hakim_1999": ("dv/dt = (-v + w0 + w0*sqrt(tau)*xi)/tau : volt", "v += -w0", "noise, xi"),
+    "Diesmann_et_al_1999": (
+        "dv/dt = (-(v - El) + x)*(1./tau) : volt (unless refractory)\ndx/dt = (-x + y)*(1./tau_e) : volt\n"
+        "dy/dt = -y*(1./tau_e) + 25.27*mV/ms + (39.24*mV/ms**0.5)*xi : volt",
+        "y += w0",
+        "noise, xi",
+    ),
+    "Sturzl_et_al_2000": (
+        "dv/dt = (x - v)/tau : volt (unless refractory)\ndx/dt = (y - x)/tau_e : volt\n"
+        "dy/dt = -y/tau_e : volt",
+        "y += w0",
+        "'dx/dt = (y - x)/tau_e' reads 'y'",
+    ),
+    "Rossant_et_al_2011bis": (
+        "dv/dt = (ge + gi - (v - El))/tau : volt\ndge/dt = -ge/tau_e : volt\ndgi/dt = -gi/tau_i : volt",
+        "",
+        "goes on during the refractory period",
+    ),
+    "adaptive_threshold": (
+        "dv/dt = -v/tau : volt (unless refractory)\ndv_th/dt = (10*mV - v_th)/tau_i : volt",
+        "v += w0",
+        "threshold 'v > v_th' compares v and v_th",
+    ),
+    "cuba_openmp": (
+        "dv/dt = (ge + gi - (v - El))/tau : volt (unless refractory)\n"
+        "dge/dt = -ge/tau_e : volt (unless refractory)\ndgi/dt = -gi/tau_i : volt (unless refractory)",
+        "ge += w0",
+        "'dge/dt = -ge/tau_e' stands still during the refractory period",
+    ),
+    "phase_locking": (
+        "dv/dt = (-v + w0*sin(2*pi*10*Hz*t) + w0)/tau : volt (unless refractory)",
+        "",
+        "depends on time, by its 't'",
+    ),
+    "tutorial 2": (
+        "dv/dt = (I - v)/own : volt (unless refractory)\nI : volt\nown : second",
+        "v_post += 0.2*mV",
+        "the time constant of v differs between units",
+    ),
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_the_documentation(brian2, name):
+    equations, code, words = EXAMPLES[name]
+    constants = {"El": -65 * brian2.mV, "gl": 10 * brian2.nsiemens, "g_na": 1 * brian2.usiemens}
+    group = neurons(brian2, equations, namespace=constants | {"Cm": 0.2 * brian2.nF})
+    if name == "tutorial 2":
+        group.own = [10, 100, 100] * brian2.ms
+    objects = [group]
+    if code:
+        synapses = brian2.Synapses(group, group, on_pre=code, name="S")
+        synapses.connect(i=[0], j=[1])
+        objects.append(synapses)
+    refused(brian2, objects, words)
+
+
 @pytest.mark.peer
 def test_sources(brian2):
     Hz, mV = brian2.Hz, brian2.mV
