@@ -1,12 +1,12 @@
 """What the time of a pruned network depends on: its zeros stored, or left out.
 
-Motivation: counting multiply-accumulates, 80 % zeros save 80 %.  Sparse rows cost more for each weight, so what
-is left of that in time?
+Motivation: counting multiply-accumulates, 80 % zeros save 80 %.  Sparse rows cost more for each weight, so
+what is left of that in time?
 
 An EGRU layer with as many inputs as units, activity 0.1 on both sides, one lane and one thread, 64 steps per
-call; magnitude pruning of both projections.  The same pruned network is run with its zeros stored and with them
-left out (`evsim.sparsified`), in turn, on the same input; both send the same events, which is checked.  Training is
-a run with tape and its replay with gradients of all that is stored; three times as many units are
+call; magnitude pruning of both projections.  The same pruned network is run with its zeros stored and with
+them left out (`evsim.sparsified`), in turn, on the same input; both send the same events, which is checked.
+Training is a run with tape and its replay with gradients of all that is stored; three times as many units are
 backward-active as send.  The time is the processor's, and a ratio is taken within each round.
 
     python benchmarks/pruning.py
@@ -33,7 +33,7 @@ ACTIVITY, STEPS, BETA = 0.1, 64, 0.3
 
 
 def pruned_layer(units: int, zeros: float) -> Network:
-    """Input -> EGRU with a share of zeros, all stored, and thresholds at which it is as active as its input."""
+    """Input -> EGRU with a share of zeros, all stored, and thresholds for the activity of its input."""
     net = Network(seed=0)
     net.add(EventSource(units, "input"))
     hidden = net.add(EGRU(units, "hidden", threshold=0.1))
@@ -91,7 +91,7 @@ class Contestant:
 
 
 def race(ways: dict[str, Callable[[NDArray, NDArray], int]], units: int, rounds: int) -> dict[str, NDArray]:
-    """Seconds per step of each contestant in each round: the median of five calls after one for the caches."""
+    """Seconds per step of each contestant, by round: median of five calls after one for the caches."""
     rng, found = np.random.default_rng(2), {name: np.zeros(rounds) for name in ways}
     for index in range(rounds):
         inputs = [stimulus(rng, units) for _ in range(6)]
@@ -117,10 +117,11 @@ def main() -> None:
     parser.add_argument("--zeros", type=float, nargs="+", default=[0.8, 0.9, 0.95])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    print("                           us per step                             times faster (10-90 %)")
+    print(f"{'':12}{'us per step':^56}   {'times faster (10-90 %)'}")
     print(
-        "units zeros      forward: stored  left out   training: stored  left out   forward            training"
+        f"units zeros{'forward: stored':>16}{'left out':>12}{'training: stored':>18}{'left out':>10}", end=""
     )
+    print("   forward            training")
     for units in options.units:
         for zeros in options.zeros:
             net = pruned_layer(units, zeros)
