@@ -153,6 +153,7 @@ def test_cuba_is_understood(brian2):
     np.testing.assert_array_equal(imported.initial["P"]["v"][0], np.asarray(network["P"].v) * 1e3)
     assert imported.names == {"P": ["P"], "Ce": ["Ce"], "Ci": ["Ci"]}
     assert imported.units["P"] == 1 * brian2.mV
+    assert repr(imported).startswith("Imported(Network(P:LIF(100); 2 projections;")
     text = str(imported)
     for words in ("in units of 1. mV", "(ge+gi-(v-El))/taum: tau_m 20 ms, bias -49", "reset 'v = Vr': -60"):
         assert words in text
