@@ -12,6 +12,7 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from evsim.errors import EvsimError
@@ -57,7 +58,7 @@ from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
 if TYPE_CHECKING:
-    from evsim.brian.reading import from_brian2
+    from evsim.brian import from_brian2, to_brian2
     from evsim.log_file import LogFile
     from evsim.log_writer import LogWriter
 
@@ -102,21 +103,21 @@ __all__ = [
     "narrow",
     "quantize",
     "silence",
+    "to_brian2",
 ]
 
 
+#: Logs on disk and the doors to Brian2, whose libraries are loaded when they are used.
+_LAZY = {
+    "LogFile": "evsim.log_file",
+    "LogWriter": "evsim.log_writer",
+    "from_brian2": "evsim.brian",
+    "to_brian2": "evsim.brian",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Logs on disk and Brian2's door, whose libraries are loaded when they are used."""
-    if name == "LogFile":
-        from evsim.log_file import LogFile
-
-        return LogFile
-    if name == "LogWriter":
-        from evsim.log_writer import LogWriter
-
-        return LogWriter
-    if name == "from_brian2":
-        from evsim.brian.reading import from_brian2
-
-        return from_brian2
+    """What is in _LAZY."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'evsim' has no attribute '{name}'")
