@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+#: Up to so many intervals p is computed exactly; beyond, by the limit for many, which is as good there.
+EXACT = 500
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -67,6 +70,7 @@ def compare_statistics(
     seconds = n_units * duration / 1000
     distance = p_value = float("nan")
     if len(both[0]) and len(both[1]):
-        distance, p_value = (float(x) for x in ks_2samp(*both, method="asymp"))
+        method = "exact" if max(map(len, both)) <= EXACT else "asymp"
+        distance, p_value = (float(x) for x in ks_2samp(*both, method=method))
     counts = len(first[0]), len(second[0])
     return Statistics(n_units, counts, (counts[0] / seconds, counts[1] / seconds), both, distance, p_value)

@@ -8,9 +8,9 @@ import math
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from evsim.brian.checking import Crosscheck
 from evsim.brian.figures import figures, worst_unit
 from evsim.brian.prediction import Finding
+from evsim.brian.result import Crosscheck
 from evsim.errors import MissingExtraError
 from evsim.provenance import provenance, version
 
