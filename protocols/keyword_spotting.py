@@ -568,9 +568,8 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
         seeds = row["accuracy_by_seed"]
         left.plot([row["theta"]] * len(seeds), [100 * a for a in seeds], ".", color="C0", alpha=0.4)
     if all("after_training" in row for row in rows):
-        left.plot(
-            theta, [100 * row["after_training"] for row in rows], "s--", label="set after dense training"
-        )
+        after = [100 * row["after_training"] for row in rows]
+        left.plot(theta, after, "s--", label="set after dense training")
     left.set(ylabel="accuracy on the test words (%)")
     left.legend()
     for (kind, name), marker in zip(PASSES.items(), "osd", strict=True):
@@ -578,9 +577,8 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
         middle.plot(theta, share, marker + "-", label=name)
     middle.set(ylabel="MACs (% of dense)", ylim=(0, 105))
     middle.legend()
-    right.plot(
-        theta, [1000 * row["seconds_per_step"] for row in rows], "o-", label=f"evsim, delta {cell.upper()}"
-    )
+    seconds = [1000 * row["seconds_per_step"] for row in rows]
+    right.plot(theta, seconds, "o-", label=f"evsim, delta {cell.upper()}")
     if peer is not None:
         right.axhline(1000 * peer, color="k", ls=":", label=f"torch.nn.{cell.upper()}, afterwards")
     right.set(ylabel="training step (ms)", ylim=(0, None))

@@ -18,7 +18,7 @@ from evsim.brian.result import Criterion, Crosscheck, Traces, at_most
 from evsim.continuous_comparison import Convergence, TimedRun
 from evsim.continuous_log import ContinuousLog
 from evsim.errors import NetworkError
-from evsim.interval_comparison import compare_statistics
+from evsim.interval_comparison import compare_statistics, spread
 from evsim.network import Network
 
 #: Largest differences allowed: of the order of convergence, of one predicted step (relative), of rates
@@ -63,7 +63,7 @@ def check_times(
     _predict(result, other, dts[-1])
     if subject.chaotic:
         result.traces = _until(result.traces, result.parted)
-        _compare_with_own_runs(result, simulation, run)
+        _compare_with_own_runs(result, simulation, run, peer)
         result.criteria += _chaotic_criteria(result, RATE if tolerance is None else tolerance)
     else:
         result.criteria += _converging_criteria(found, ORDER if tolerance is None else tolerance)
@@ -121,30 +121,28 @@ def _converging_criteria(found: Convergence, tolerance: float) -> list[Criterion
 def _chaotic_criteria(result: Crosscheck, tolerance: float) -> list[Criterion]:
     criteria = []
     for name, found in result.statistics.items():
-        own = result.own.get(name, [])
-        factor = 1.0 + float(np.mean([rate for rate, _ in own])) if own else 1.0  # evsim's mean rate
-        rate = abs((1 + found.rate_difference) / factor - 1)
-        what = f"Rate of '{name}', against the mean of {len(own) + 1} runs of evsim"
-        criteria.append(at_most(what if own else f"Rate of '{name}'", 100 * rate, 100 * tolerance, " %"))
-        sizes = f"{found.n_intervals[0]:,} and {found.n_intervals[1]:,} intervals"
-        p_value, how = found.p_value, "p"
-        if own:
-            p_value = (1 + sum(distance >= found.distance for _, distance in own)) / (1 + len(own))
-            how = f"share of evsim's own {len(own)} runs as far apart"
-        least = 1 / (1 + len(own)) if own else P_VALUE
-        text = f"Intervals of '{name}' (Kolmogorov-Smirnov, {sizes}): {how}"
-        good = bool(p_value > least) if own else bool(p_value >= least)
-        allowed = f"more than {least:g}" if own else f"{least:g} or more"
+        own, rate = result.own.get(name), found.rate_difference
+        what, sizes = f"Rate of '{name}'", f"{found.n_intervals[0]:,} and {found.n_intervals[1]:,} intervals"
+        test, p_value, least = "Kolmogorov-Smirnov test, p", found.p_value, P_VALUE
+        if own is not None:
+            what, rate = f"{what}, against the mean of {len(own.counts)} runs of evsim", own.rate_difference
+            test = f"share of {1 + len(own.counts)} runs that are as far from the others (Kolmogorov-Smirnov)"
+            p_value, least = own.share, 1 / (1 + len(own.counts))
+        criteria.append(at_most(what, 100 * abs(rate), 100 * tolerance, " %"))
+        good = bool(p_value > least * (1 + 1e-9)) if own is not None else bool(p_value >= least)
+        allowed = f"more than {least:.3g}" if own is not None else f"{least:g} or more"
+        text = f"Intervals of '{name}', {sizes}: {test}"
         criteria.append(Criterion(text, f"{p_value:.3g}", allowed, p_value, least, good))
     return criteria
 
 
-def _compare_with_own_runs(result: Crosscheck, simulation: Any, run: TimedRun) -> None:
+def _compare_with_own_runs(result: Crosscheck, simulation: Any, run: TimedRun, peer: TimedRun) -> None:
     """evsim again, from initial states that are dealt out to other units: how far apart are runs anyway?"""
     subject = result.subject
     if not subject.initial:
         return
     rng = np.random.default_rng(1)
+    runs = {name: [(events.time, events.unit)] for name, events in run.events.items()}
     for _ in range(OWN_RUNS):
         initial: dict[str, dict[str, Any]] = {}
         for name, given in subject.initial.items():
@@ -153,11 +151,11 @@ def _compare_with_own_runs(result: Crosscheck, simulation: Any, run: TimedRun) -
             order = rng.permutation(n_units)
             initial[name] = {k: v[:, order] for k, v in full.items()}
         log = simulation.run(subject.timed(), subject.duration, initial=initial, tape=False)
-        for name, mine in run.events.items():
-            theirs = log[name].events
-            first, second = (mine.time, mine.unit), (theirs.time, theirs.unit)
-            found = compare_statistics(first, second, mine.n_units, subject.duration)
-            result.own.setdefault(name, []).append((found.rate_difference, found.distance))
+        for name in runs:
+            runs[name].append((log[name].events.time, log[name].events.unit))
+    for name, mine in runs.items():
+        inside = peer.events[name].window(0.0, subject.duration)
+        result.own[name] = spread(mine, (inside.time, inside.unit))
 
 
 def _predict(result: Crosscheck, other: Network, dt: float) -> None:

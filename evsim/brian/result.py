@@ -15,7 +15,7 @@ from evsim.brian.prediction import Finding, Prediction
 from evsim.brian.subject import Subject
 from evsim.comparison import Comparison
 from evsim.continuous_comparison import Convergence
-from evsim.interval_comparison import Statistics
+from evsim.interval_comparison import Spread, Statistics
 from evsim.state_comparison import Parting, StateErrors, state_errors
 
 
@@ -68,9 +68,8 @@ class Crosscheck:
         The parameters, read back from Brian2.
     statistics : dict of Statistics
         Of populations that send, by name.
-    own : dict of list of (float, float)
-        Chaotic subjects: relative rate and distance of intervals of each of evsim's own runs from other
-        initial states, against the first.
+    own : dict of Spread
+        Chaotic subjects: Brian2's run among runs of evsim from other initial states.
     states : dict of StateErrors
     traces : Traces
     located : Parting or Finding or None
@@ -92,7 +91,7 @@ class Crosscheck:
     prediction: Prediction | None = None
     entries: list[Entry] = field(default_factory=list)
     statistics: dict[str, Statistics] = field(default_factory=dict)
-    own: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    own: dict[str, Spread] = field(default_factory=dict)
     states: dict[str, StateErrors] = field(default_factory=dict)
     traces: Traces = field(default_factory=lambda: Traces(np.zeros(0), {}, {}))
     located: Parting | Finding | None = None

@@ -160,7 +160,7 @@ def test_a_chaotic_network(brian2):
     assert found.prediction.ok, found.located
     assert found.prediction.n_wrong_events == 0
     assert sum("Rate" in one.name for one in found.criteria) == 2
-    assert {len(own) for own in found.own.values()} == {19}
+    assert {len(own.counts) for own in found.own.values()} == {20}
     wrong = check(
         find_subject("cuba", units=1000, duration=100.0), plant=Plant("inhibitory.threshold", (9,), 1e-3)
     )
