@@ -15,7 +15,7 @@ import pytest
 
 from evsim import cli
 from evsim.brian import checking, library, report
-from evsim.brian.checking import Criterion, Crosscheck
+from evsim.brian.result import Criterion, Crosscheck
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
 from evsim.models import EGRU, LIF, DeltaGRU, DeltaLSTM, EventSource, LeakyReadout
