@@ -55,10 +55,10 @@ def brian2(
     ] = 4,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
-    """Write a network with its stimulus as a Brian2 script, which runs without evsim.
+    """Write a network as a Brian2 script.
 
-    The script holds equations, parameters, weights and events by value, and does what evsim crosscheck has
-    Brian2 do.  Writing it does not need Brian2.
+    The script runs without evsim.  It holds equations, parameters, weights and events by value, and does what
+    evsim crosscheck has Brian2 do.  Writing it does not need Brian2.
     """
     from evsim.brian.script import brian2_script
     from evsim.brian.subject import MODELS, find_subject
