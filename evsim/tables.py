@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from evsim.brian.checking import Criterion
+    from evsim.brian.result import Criterion
     from evsim.comparison import Comparison
     from evsim.continuous_comparison import Convergence
     from evsim.log_comparison import LogComparison
