@@ -1,9 +1,9 @@
 """The loop over time, backwards: adjoint event replay.
 
 Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
-fired, or (EGRU, LIF) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) of
-a piece of time are known, each weight row is written (first piece) or added to by its own unit, over that
-unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
+fired, or (EGRU, LIF) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators
+(D) of a piece of time are known, each weight row is written (first piece) or added to by its own unit, over
+that unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
 
 Lanes run in parallel backwards in time, or a team of threads shares a lane; units run in parallel for the
 weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.

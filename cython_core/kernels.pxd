@@ -336,8 +336,8 @@ cdef inline void egru_paper_vjp(
 
 
 cdef inline int32_t lif_advance(
-    int64_t n, const double *numbers, const real *inputs, const real *bias, const real *threshold, real *state,
-    real *tape, int32_t *unit, real *value
+    int64_t n, const double *numbers, const real *inputs, const real *bias, const real *threshold,
+    real *state, real *tape, int32_t *unit, real *value
 ) noexcept nogil:
     if real is float:
         return active.f32.lif_advance(n, numbers, inputs, bias, threshold, state, tape, unit, value)

@@ -65,7 +65,7 @@ class Checkpoint:
         CheckpointError
             The file is missing, foreign or damaged.
         """
-        from evsim.hdf5 import open_file
+        from evsim.hdf5_reader import open_file
 
         with open_file(path, f"checkpoint '{path}'", error=CheckpointError) as reader:
             version = reader.attribute(reader.file, FORMAT)

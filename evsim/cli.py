@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from evsim.cli_brian import crosscheck
+from evsim.cli_export import exports
 from evsim.cli_logs import COMMANDS
 from evsim.errors import EvsimError, ProtocolError
 from evsim.protocol import RunFolder, default_path, load, names
@@ -96,6 +97,7 @@ runs = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(runs, name="run")
+app.add_typer(exports, name="export")
 
 
 @runs.callback(invoke_without_command=True)

@@ -20,6 +20,8 @@ from evsim.log_format import BLOCK, REPORTED, group_shift, n_groups, node_dtype
 from evsim.timed_events import TimedEvents
 
 if TYPE_CHECKING:
+    from evsim.hdf5_reader import Reader
+    from evsim.journal import Journal
     from evsim.log_file import LogFile
 
 #: Nodes of a population that need not have anything on file.
@@ -43,10 +45,10 @@ class FilePopulation:
         Whether it sends events; if not, it has states only.
     """
 
-    def __init__(self, file: LogFile, name: str, group: h5py.Group, spikes: h5py.Group, report: Any):
-        self._file, self._read, self._journal, self._group = file, file._read, file._journal, group
-        read = self._read
-        self.name, self.kind, self.n_lanes = name, read.text(group, "kind"), file.n_lanes
+    def __init__(self, file: LogFile, name: str):
+        self._file, self.name, self.n_lanes = file, name, file.n_lanes
+        read, group = self._read, self._group
+        self.kind = read.text(group, "kind")
         self.n_units = read.number(group, "n_units")
         if not 0 < self.n_units < 2**31:
             raise read.fail(f"claims {self.n_units} units in population '{name}'")
@@ -54,21 +56,39 @@ class FilePopulation:
             claim = f"{self.n_units} units x {self.n_lanes} lanes of '{name}'"
             raise read.fail(f"claims {claim}, which the file does not hold")
         self.sends = bool(read.number(group, "emits"))
-        if self.sends != read.has(spikes, name):
+        if self.sends != read.has(read.at("spikes"), name):
             problem = "lacks its events" if self.sends else "must not have events"
             raise read.fail(f"population '{name}' {problem}")
-        self._report = read.group(report, name) if report is not None and read.has(report, name) else None
+        self._reported = read.has(read.file, "report") and read.has(read.at("report"), name)
         self._path = f"spikes/{name}"
         self._row_ptr: NDArray[np.int64] | None = None
         self._tally: tuple[NDArray[np.int64], int] | None = None
         if self.sends:
-            self._spikes = read.group(spikes, name)
-            self._index = read.group(self._spikes, "index")
-            claimed = read.number(self._spikes, "n_units"), read.number(self._spikes, "n_lanes")
-            step = None if file.dt is None else read.number(self._spikes, "dt_ms", float)
+            spikes = read.at(self._path)
+            claimed = read.number(spikes, "n_units"), read.number(spikes, "n_lanes")
+            step = None if file.dt is None else read.number(spikes, "dt_ms", float)
+            read.at(f"{self._path}/index")
             if (*claimed, step) != (self.n_units, self.n_lanes, file.dt):
                 problem = f"disagree about units, lanes and dt: {(*claimed, step)}"
                 raise read.fail(f"/spikes/{name} and /evsim {problem}")
+
+    # groups are asked for whenever they are needed: those of a file that grows do not stay the same
+
+    @property
+    def _read(self) -> Reader:
+        return self._file._read
+
+    @property
+    def _journal(self) -> Journal:
+        return self._file._journal
+
+    @property
+    def _group(self) -> h5py.Group:
+        return self._read.at(f"evsim/populations/{self.name}")
+
+    @property
+    def _report(self) -> h5py.Group | None:
+        return self._read.at(f"report/{self.name}") if self._reported else None
 
     def __repr__(self) -> str:
         return f"FilePopulation('{self.name}', {self.kind}, {self.n_events} events)"
@@ -131,7 +151,7 @@ class FilePopulation:
         n_steps = self._file.n_steps
         if self._row_ptr is None or len(self._row_ptr) <= n_steps:
             with self._read.guard():
-                ptr = self._journal.array(self._index, "row_ptr", "i")
+                ptr = self._journal.array(f"{self._path}/index/row_ptr", "i")
                 if len(ptr) != n_steps + 1 or ptr[0] or ptr[-1] != self.n_events or (np.diff(ptr) < 0).any():
                     raise self._read.fail(
                         f"index/row_ptr of '{self.name}' does not fit its {self.n_events} rows"
@@ -184,7 +204,7 @@ class FilePopulation:
                 "replay the log with events=True, and keep them",
             )
         with self._read.guard():
-            return self._journal.rows(self._spikes, name, "f", rows)
+            return self._journal.rows(f"{self._path}/{name}", "f", rows)
 
     def _has(self, name: str) -> bool:
         path = f"{self._path}/{name}"
@@ -209,7 +229,7 @@ class FilePopulation:
         return rows.start + int(np.searchsorted(self.times(rows), when, "left"))
 
     def _column(self, name: str, rows: slice, which: int, kinds: str) -> NDArray:
-        return self._journal.block_rows(self._path, self._spikes, name, kinds, rows, which)
+        return self._journal.block_rows(self._path, name, kinds, rows, which)
 
     # -- tables --------------------------------------------------------------------------------------------
 
@@ -279,7 +299,7 @@ class FilePopulation:
             return np.zeros(shape, np.int64)
         with self._read.guard():
             if self._journal.closed:
-                tally = self._journal.array(self._index, "unit_events", "i")
+                tally = self._journal.array(f"{self._path}/index/unit_events", "i")
                 if tally.shape != (self.n_nodes,) or tally.min() < 0 or tally.sum() != self.n_events:
                     raise self._read.fail(f"index/unit_events of '{self.name}' does not fit its events")
                 return tally.reshape(shape)
@@ -304,7 +324,7 @@ class FilePopulation:
     def block_counts(self) -> NDArray[np.uint32]:
         """Events of each block in each group of nodes, shape (n_blocks, n_groups)."""
         with self._read.guard():
-            counts = self._journal.array(self._index, "counts", "u", (n_groups(self.n_nodes),))
+            counts = self._journal.array(f"{self._path}/index/counts", "u", (n_groups(self.n_nodes),))
             if len(counts) != len(self.block_ends):
                 raise self._read.fail(f"index/counts of '{self.name}' does not fit its blocks")
             return counts
@@ -369,13 +389,14 @@ class FilePopulation:
         """States of some samples or steps."""
         if self._report is None:
             return self._sampled("state", samples)
-        exact = self._read.has(self._report, "data64")
-        flat = self._journal.rows(self._report, "data64" if exact else "data", "f", samples, (self.n_nodes,))
+        data = "data64" if self._read.has(self._report, "data64") else "data"
+        flat = self._journal.rows(f"report/{self.name}/{data}", "f", samples, (self.n_nodes,))
         return flat.reshape(len(flat), self.n_lanes, self.n_units)
 
     def _sampled(self, what: str, samples: slice) -> NDArray:
         """Rows of an array of our own layout."""
-        return self._journal.rows(self._group, what, "f", samples, (self.n_lanes, self.n_units))
+        path = f"evsim/populations/{self.name}/{what}"
+        return self._journal.rows(path, "f", samples, (self.n_lanes, self.n_units))
 
     # -- logs ----------------------------------------------------------------------------------------------
 
@@ -497,11 +518,11 @@ class FilePopulation:
             at = np.flatnonzero(self._file.checkpoints == first)
             if not at.size:
                 return {}
-            group = self._read.group(self._file._ours, "checkpoints")
-            if not self._read.has(group, self.name):
+            if not self._read.has(self._read.at("evsim/checkpoints"), self.name):
                 return {}
-            kept, rows = self._read.group(group, self.name), slice(int(at[0]), int(at[0]) + 1)
-            return {state: self._journal.rows(kept, state, "f", rows, shape)[0] for state in kept}
+            path, rows = f"evsim/checkpoints/{self.name}", slice(int(at[0]), int(at[0]) + 1)
+            kept = list(self._read.at(path))
+            return {state: self._journal.rows(f"{path}/{state}", "f", rows, shape)[0] for state in kept}
 
     def _thresholds(self) -> NDArray | None:
         if not self._read.has(self._group, "thresholds"):

@@ -1,15 +1,12 @@
-"""HDF5 files written whole or not at all, and read without believing them.
+"""HDF5 files written whole or not at all.
 
 Writing goes to a hidden name beside the target and is renamed at the end; every array carries the CRC-32 of
-its bytes.  Reading follows no links, opens no second file, and checks types, shapes, sizes and checksums.
+its bytes.  `evsim.hdf5_reader` reads them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import json
-import math
 import os
 import secrets
 import zlib
@@ -20,24 +17,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from evsim.errors import EvsimError, LogError
 from evsim.provenance import to_json
 
 #: Oldest and newest format allowed: with checksums on its metadata, and no newer than others' HDF5 can read.
 LIBVER = ("v108", "v108")
-#: Rows of a chunk of columns that pass a filter.
-CHUNK = 65536
-#: Elements of the largest chunk accepted on reading.
-LARGEST_CHUNK = 2**20
-#: How often to read metadata of a file that is being written, until its checksum is right.  HDF5 sleeps for
-#: 1, 2, 4 ... ns in between: in all for 0.1 s, and with the 100 times that it would take by itself, for ever.
-ATTEMPTS = 27
-DAMAGED = "the file is damaged or was edited: save it again"
-
-
-# -- writing ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -152,258 +138,6 @@ def put_text(item: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     endless loop: none is read here.
     """
     item.attrs[name] = np.bytes_(text.encode())
-
-
-# -- reading ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def open_file(path: str | Path, where: str, error: type[EvsimError] = LogError) -> Iterator[Reader]:
-    """A `Reader` of the file at ``path``; whatever goes wrong in the block becomes one ``error``.
-
-    Raises
-    ------
-    LogError (or the type given as ``error``)
-        The file is missing, not HDF5, cut short, or anything in it is not as it should be.
-    """
-    reader = open_reader(path, where, error, swmr=False)
-    with reader.file, reader.guard():
-        yield reader
-
-
-def open_reader(
-    path: str | Path, where: str, error: type[EvsimError] = LogError, swmr: bool = True
-) -> Reader:
-    """A `Reader` of the file at ``path``, to be closed by the caller.
-
-    Parameters
-    ----------
-    path : str or Path
-    where : str
-        What errors are about.
-    error : type
-    swmr : bool
-        Whether another process may be writing the file, or may have been killed doing so.
-
-    Raises
-    ------
-    LogError (or the type given as ``error``)
-        The file is missing, not HDF5, or cut short.
-    """
-    try:
-        there = Path(path).is_file()
-        with open(path, "rb") if there else open(os.devnull, "rb") as raw:
-            size = raw.seek(0, os.SEEK_END)
-        foreign = there and not h5py.is_hdf5(path)
-    except (OSError, ValueError) as cause:
-        raise error(
-            where, f"cannot be read: {one_line(cause)}", "check the name and its permissions"
-        ) from cause
-    if not there:
-        raise error(where, "there is no such file", "check the path")
-    if foreign:
-        raise error(where, "is not an HDF5 file", "give a file made by evsim")
-    try:
-        file = _open(path, swmr)
-    except (OSError, RuntimeError, ValueError) as cause:
-        remedy = "it is cut short, or damaged" if swmr else "it is cut short, or being written"
-        raise error(where, f"cannot be opened: {one_line(cause)}", remedy) from cause
-    return Reader(where, file, size, error)
-
-
-def _open(path: str | Path, swmr: bool) -> h5py.File:
-    if not (swmr and _is_being_written(path)):
-        return h5py.File(path, "r", libver=LIBVER)
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    # h5py does not offer this function of HDF5, but the library it has loaded does.
-    try:
-        set_attempts = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
-    except (AttributeError, OSError):
-        pass
-    else:
-        set_attempts(ctypes.c_int64(access.id), ctypes.c_uint(ATTEMPTS))
-    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
-    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
-
-
-def _is_being_written(path: str | Path) -> bool:
-    """Whether a file says that a process has it open for writing, or was killed before it could close it."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-    return len(head) == 12 and head[8] >= 3 and head[11] != 0  # version of the superblock, its flags
-
-
-class Reader:
-    """Reads one open file, believing nothing.
-
-    Every method raises the error type it was made with.
-    """
-
-    def __init__(self, where: str, file: h5py.File, size: int, error: type[EvsimError] = LogError):
-        self.where, self.file, self.size, self.error = where, file, size, error
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Whatever goes wrong in the block becomes one error."""
-        try:
-            yield
-        except EvsimError:
-            raise
-        except Exception as cause:  # a damaged file may make HDF5 raise nearly anything
-            if not self.file:
-                raise self.error(self.where, "is closed", "open it again") from cause
-            raise self.error(self.where, f"cannot be read: {one_line(cause)}", DAMAGED) from cause
-
-    def look_again(self) -> None:
-        """Note the present size of a file that grows."""
-        self.size = os.path.getsize(self.file.filename)
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-    def fail(self, problem: str, remedy: str = DAMAGED) -> EvsimError:
-        """An error to raise."""
-        return self.error(self.where, problem, remedy)
-
-    def has(self, parent: h5py.Group, name: str) -> bool:
-        """Whether there is a link of that name; it is not followed."""
-        with self.guard():
-            return parent.id.links.exists(name.encode())
-
-    def group(self, parent: h5py.Group, name: str) -> h5py.Group:
-        """A group of this file."""
-        return self._entry(parent, name, h5py.Group)
-
-    def array(
-        self,
-        parent: h5py.Group,
-        name: str,
-        kinds: str,
-        shape: tuple[int, ...] | None = None,
-        summed: bool = True,
-    ) -> NDArray:
-        """A whole data set.
-
-        Parameters
-        ----------
-        kinds : str
-            Allowed kinds of dtype, of ``f``, ``i``, ``u``; floats have 32 or 64 bit.
-        shape : tuple of int, optional
-            The shape it must have.
-        summed : bool
-            Whether it has a checksum.
-        """
-        dataset = self._entry(parent, name, h5py.Dataset)
-        self._check_type(dataset, kinds)
-        dtype = dataset.dtype
-        if dataset.shape is None or (shape is not None and dataset.shape != shape):
-            raise self.fail(f"{dataset.name} has shape {dataset.shape}, not {shape}")
-        self._check_storage(dataset)
-        array = np.asarray(dataset[()], order="C")
-        if summed:
-            self._check_sum(dataset, array.astype(dtype.newbyteorder("<"), copy=False).data)
-        return array.astype(dtype.newbyteorder("="), copy=False)
-
-    def growing(self, parent: h5py.Group, name: str, kinds: str) -> h5py.Dataset:
-        """A chunked data set of this very file, of which nothing has been read."""
-        dataset = self._entry(parent, name, h5py.Dataset)
-        self._check_type(dataset, kinds)
-        self._check_place(dataset)
-        if not dataset.shape or dataset.chunks is None or math.prod(dataset.chunks) > LARGEST_CHUNK:
-            raise self.fail(f"{dataset.name} is stored in chunks of {dataset.chunks}")
-        return dataset
-
-    def column(self, parent: h5py.Group, name: str, kinds: str) -> NDArray:
-        """A data set of one dimension and any length."""
-        array = self.array(parent, name, kinds)
-        if array.ndim != 1:
-            raise self.fail(f"{parent.name}/{name} has shape {array.shape}, not one dimension")
-        return array
-
-    def number(self, item: h5py.Group | h5py.Dataset, name: str, kind: type = int) -> Any:
-        """A scalar attribute as int or float."""
-        value = np.asarray(self.attribute(item, name))
-        if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
-            raise self.fail(f"{item.name} lacks the number '{name}'")
-        return kind(value)
-
-    def text(self, item: h5py.Group, name: str) -> str:
-        """An attribute written by `put_text`."""
-        value = self.attribute(item, name)
-        if not isinstance(value, bytes):
-            raise self.fail(f"{item.name} lacks the text '{name}'")
-        return value.decode()
-
-    def attribute(self, item: h5py.Group | h5py.Dataset, name: str) -> Any:
-        """An attribute, None if there is none or it is of variable length (see `put_text`)."""
-        with self.guard():
-            if name not in item.attrs or item.attrs.get_id(name).dtype.kind == "O":
-                return None
-            return item.attrs[name]
-
-    def json(self, parent: h5py.Group, name: str) -> dict:
-        """A dict written by `put_json`."""
-        dataset = self._entry(parent, name, h5py.Dataset)
-        if dataset.shape != () or dataset.dtype.kind != "S":
-            raise self.fail(f"{dataset.name} is no text")
-        self._check_storage(dataset)
-        text = bytes(dataset[()])
-        self._check_sum(dataset, text)
-        value = json.loads(text)
-        if not isinstance(value, dict):
-            raise self.fail(f"{dataset.name} is no JSON object")
-        return value
-
-    def check_memory(self, n_bytes: int, what: str) -> None:
-        """Raise unless this machine has that much memory."""
-        if n_bytes > _memory():
-            raise self.fail(f"claims {what}, more than the memory of this machine holds")
-
-    def _entry(self, parent: h5py.Group, name: str, kind: type) -> Any:
-        full = f"{parent.name.rstrip('/')}/{name}"
-        if not self.has(parent, name):
-            raise self.fail(f"lacks {full}")
-        if parent.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise self.fail(f"{full} is a link", "links are not followed: put the data itself there")
-        found = parent[name]
-        if not isinstance(found, kind):
-            raise self.fail(f"{full} is a {type(found).__name__}, not a {kind.__name__}")
-        return found
-
-    def _check_type(self, dataset: h5py.Dataset, kinds: str) -> None:
-        dtype = dataset.dtype
-        if dtype.kind not in kinds or dtype.itemsize > 8 or (dtype.kind == "f" and dtype.itemsize < 4):
-            raise self.fail(f"{dataset.name} is of dtype {dtype}")
-
-    def _check_place(self, dataset: h5py.Dataset) -> None:
-        if dataset.is_virtual or dataset.external:
-            raise self.fail(f"{dataset.name} keeps its data in another file", "put the data itself there")
-
-    def _check_storage(self, dataset: h5py.Dataset) -> None:
-        """Raise unless the bytes that a data set claims are in this very file."""
-        self._check_place(dataset)
-        stored, chunks = dataset.id.get_storage_size(), dataset.chunks
-        if chunks is None:
-            whole = dataset.nbytes <= stored
-        else:  # filters may shrink chunks, but each must be there, and none may be huge
-            n_chunks = math.prod(-(-n // chunk) for n, chunk in zip(dataset.shape, chunks, strict=True))
-            whole = math.prod(chunks) <= LARGEST_CHUNK and dataset.id.get_num_chunks() == n_chunks
-        if not whole or max(stored, dataset.nbytes) > self.size:
-            raise self.fail(f"{dataset.name} claims {dataset.nbytes} bytes, which the file does not hold")
-        self.check_memory(dataset.nbytes, f"{dataset.nbytes} bytes for {dataset.name}")
-
-    def _check_sum(self, dataset: h5py.Dataset, data: memoryview | bytes) -> None:
-        if self.number(dataset, "crc32") != zlib.crc32(data):
-            raise self.fail(f"{dataset.name} does not match its checksum")
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine; a very large number where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**62
 
 
 def one_line(cause: BaseException) -> str:

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import LogError
-from evsim.hdf5 import Reader
+from evsim.hdf5_reader import Reader
 from evsim.log_format import BLOCK, JournalError, journal_entries
 
 #: Bytes of a payload, at least.
 SMALLEST_VALUE = 4
+#: A column has no more chunks of fewer rows than this: a million of them take seconds to read.
+TINY_CHUNK, MOST_TINY_CHUNKS = 1024, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,6 @@ class Journal:
     Parameters
     ----------
     read : Reader
-    ours : h5py.Group
-        ``/evsim``.
     continuous : bool
     first : float
         Step, or ms, at which the file begins.
@@ -69,7 +69,7 @@ class Journal:
         Whether the last line says that no other will follow.
     """
 
-    def __init__(self, read: Reader, ours: h5py.Group, continuous: bool, first: float, n_lanes: int):
+    def __init__(self, read: Reader, continuous: bool, first: float, n_lanes: int):
         self._read, self._continuous, self._first = read, continuous, first
         self.stop: Any = first
         self.duration = 0.0
@@ -77,27 +77,24 @@ class Journal:
         self.lengths = np.zeros(n_lanes if n_lanes <= read.size else 0, np.int64)
         self.counters: dict[str, Any] = {}
         self.closed = False
-        self._data = read.growing(ours, "journal", "u")
-        self._bytes, self._n_entries, self._generation = 0, 0, 0
+        self._bytes, self._n_entries = 0, 0
         self._lines: dict[str, list] = {}
         self._pieces: dict[str, Pieces] = {}
         self._blocks: dict[str, Pieces] = {}
         self._datasets: dict[str, tuple[int, h5py.Dataset]] = {}
-        self.refresh()
+        self._take_new()
         if not self._n_entries:
             raise read.fail("holds nothing yet: its journal has no whole line", "wait for what writes it")
 
     def refresh(self) -> bool:
         """Read the lines that are new; whether there were any."""
-        if self._n_entries:
-            self._data.refresh()  # not that of its id: h5py remembers the shape
-            self._read.look_again()
-        if self._data.nbytes > self._read.size:
-            raise self._read.fail(
-                f"its journal claims {self._data.nbytes} bytes, which the file does not hold"
-            )
+        return self._read.renew() and self._take_new()
+
+    def _take_new(self) -> bool:
+        """Read the lines that are on file and were not read before; whether there were any."""
+        data = self._read.steadily(self._new_bytes)
         try:
-            entries, n_bytes = journal_entries(self._data[self._bytes :].tobytes())
+            entries, n_bytes = journal_entries(data)
         except JournalError as error:
             raise self._read.fail(str(error)) from error
         self._bytes += n_bytes
@@ -105,8 +102,13 @@ class Journal:
             self._take(entry)
         if entries:
             self._take_state(f"line {self._n_entries} of its journal", entries[-1])
-        self._generation += bool(entries)
         return bool(entries)
+
+    def _new_bytes(self) -> bytes:
+        data = self._read.growing(self._read.at("evsim"), "journal", "u")
+        if data.nbytes > self._read.size:
+            raise self._read.fail(f"its journal claims {data.nbytes} bytes, which the file does not hold")
+        return data[self._bytes :].tobytes()
 
     def _take(self, entry: dict[str, Any]) -> None:
         what = f"line {self._n_entries + 1} of its journal"
@@ -192,45 +194,39 @@ class Journal:
 
     # -- rows ----------------------------------------------------------------------------------------------
 
-    def array(self, group: h5py.Group, name: str, kinds: str, shape: tuple[int, ...] = ()) -> NDArray:
+    def array(self, path: str, kinds: str, shape: tuple[int, ...] = ()) -> NDArray:
         """All rows on file of a data set."""
-        path = f"{group.name}/{name}".lstrip("/")
-        return self.rows(group, name, kinds, slice(0, self.length(path)), shape)
+        return self.rows(path, kinds, slice(0, self.length(path)), shape)
 
-    def rows(
-        self, group: h5py.Group, name: str, kinds: str, rows: slice, shape: tuple[int, ...] = ()
-    ) -> NDArray:
+    def rows(self, path: str, kinds: str, rows: slice, shape: tuple[int, ...] = ()) -> NDArray:
         """Some rows of a data set, and none that are not what was written.
 
         Parameters
         ----------
-        group : h5py.Group
-        name : str
+        path : str
+            Such as "spikes/hidden/gradient".
         kinds : str
             Of dtypes allowed, of ``f``, ``i``, ``u``.
         rows : slice
         shape : tuple of int
             Of a row.
         """
-        path = f"{group.name}/{name}".lstrip("/")
         pieces = self.pieces(path)
         with self._read.guard():
-            return self._verified(path, group, name, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
+            return self._read.steadily(
+                lambda: self._verified(path, kinds, rows, shape, pieces.ends, pieces.sums[:, 0])
+            )
 
-    def block_rows(
-        self, path: str, group: h5py.Group, name: str, kinds: str, rows: slice, which: int
-    ) -> NDArray:
+    def block_rows(self, path: str, name: str, kinds: str, rows: slice, which: int) -> NDArray:
         """Some rows of a column of events, ``which`` of timestamps, node_ids and value."""
         blocks = self.blocks(path)
-        return self._verified(
-            f"{path}/{name}", group, name, kinds, rows, (), blocks.ends, blocks.sums[:, which]
+        return self._read.steadily(
+            lambda: self._verified(f"{path}/{name}", kinds, rows, (), blocks.ends, blocks.sums[:, which])
         )
 
     def _verified(
         self,
         path: str,
-        group: h5py.Group,
-        name: str,
         kinds: str,
         rows: slice,
         shape: tuple[int, ...],
@@ -241,7 +237,7 @@ class Journal:
         if not 0 <= rows.start <= rows.stop <= n_rows:
             problem = f"rows {rows.start} to {rows.stop} of /{path}"
             raise LogError(self._read.where, problem, f"it has {n_rows} rows")
-        dataset = self._dataset(path, group, name, kinds)
+        dataset = self._dataset(path, kinds)
         if dataset.shape[1:] != shape or dataset.shape[0] < n_rows:
             raise self._read.fail(f"/{path} has shape {dataset.shape}, not {(n_rows, *shape)}")
         if rows.start == rows.stop:
@@ -250,7 +246,9 @@ class Journal:
         last = int(np.searchsorted(ends, rows.stop, "left"))
         start = int(ends[first - 1]) if first else 0
         width = math.prod(shape) * dataset.dtype.itemsize
-        if "timestamps" != name != "node_ids":  # what may be packed has as many rows as what is not
+        if not path.endswith(
+            ("/timestamps", "/node_ids")
+        ):  # what may be packed has as many rows as what is not
             self._check_size(n_rows * width, f"{n_rows} rows of /{path}")
         size = (int(ends[last]) - start) * width
         self._read.check_memory(size, f"{size} bytes for /{path}")
@@ -266,18 +264,18 @@ class Journal:
         return data[rows.start - start : rows.stop - start]
 
     def _check_size(self, n_bytes: int, what: str) -> None:
-        """Raise unless the file may hold so many bytes; it may have grown since its size was noted."""
-        if n_bytes > self._read.size:
-            self._read.look_again()
+        """Raise unless the file holds so many bytes."""
         if n_bytes > self._read.size:
             raise self._read.fail(f"claims {what}, which the file does not hold")
 
-    def _dataset(self, path: str, group: h5py.Group, name: str, kinds: str) -> h5py.Dataset:
+    def _dataset(self, path: str, kinds: str) -> h5py.Dataset:
         """A data set that grows, as long as it is now."""
-        generation, dataset = self._datasets.get(path, (self._generation, None))
-        if dataset is None:
-            dataset = self._read.growing(group, name, kinds)
-        elif generation != self._generation:
-            dataset.refresh()
-        self._datasets[path] = self._generation, dataset
+        n_shown, dataset = self._datasets.get(path, (0, None))
+        if n_shown != self._read.n_shown:
+            parent, _, name = path.rpartition("/")
+            dataset = self._read.growing(self._read.at(parent), name, kinds)
+            n_chunks = -(-dataset.shape[0] // dataset.chunks[0])
+            if dataset.ndim == 1 and dataset.chunks[0] < TINY_CHUNK and n_chunks > MOST_TINY_CHUNKS:
+                raise self._read.fail(f"/{path} is stored in chunks of {dataset.chunks[0]} rows")
+            self._datasets[path] = self._read.n_shown, dataset
         return dataset

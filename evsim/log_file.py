@@ -20,7 +20,8 @@ from evsim.errors import LogError
 from evsim.eventlog import EventLog
 from evsim.file_checks import problems
 from evsim.file_population import ROWS, FilePopulation, step_at
-from evsim.hdf5 import Reader, check_target, one_line, open_reader
+from evsim.hdf5 import check_target, one_line
+from evsim.hdf5_reader import Reader, open_reader
 from evsim.interchange import neo_block
 from evsim.journal import Journal
 from evsim.log_format import VERSION, duration_between
@@ -63,18 +64,22 @@ class LogFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._read = open_reader(path, f"log {str(path)!r}")
+        self._open()
+
+    def _open(self) -> None:
+        self._read = open_reader(self.path, f"log {str(self.path)!r}")
         try:
             with self._read.guard():
-                self._open()
+                self._read.steadily(self._take_in)
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _take_in(self) -> None:
+        """Read what the file says of itself."""
         read = self._read
         _check_version(read)
-        self._ours = ours = read.group(read.file, "evsim")
+        ours = read.at("evsim")
         clock = read.text(ours, "clock")
         if clock not in ("steps", "continuous"):
             raise read.fail(f"has the clock '{clock}'")
@@ -91,9 +96,9 @@ class LogFile:
         lanes = 0 < self.n_lanes < 2**31
         if not (lanes and math.isfinite(self.start) and self.start >= 0 and (self.dt is None or self.dt > 0)):
             raise read.fail(f"claims {self.n_lanes} lanes from {first}, in steps of {self.dt} ms")
-        self._journal = Journal(read, ours, self.continuous, first, self.n_lanes)
-        spikes, report = read.group(read.file, "spikes"), _optional(read, read.file, "report")
-        members = read.group(ours, "populations")
+        self._journal = Journal(read, self.continuous, first, self.n_lanes)
+        spikes, report = read.at("spikes"), _optional(read, read.file, "report")
+        members = read.at("evsim/populations")
         ranks = {name: read.number(read.group(members, name), "rank") for name in members}
         unknown = sorted((set(spikes) | set(report or ())) - set(ranks))
         if unknown:
@@ -101,8 +106,7 @@ class LogFile:
                 f"holds events or states of '{unknown[0]}', but does not describe that population"
             )
         self.populations = {
-            name: FilePopulation(self, name, read.group(members, name), spikes, report)
-            for name in sorted(ranks, key=lambda name: (ranks[name], name))
+            name: FilePopulation(self, name) for name in sorted(ranks, key=lambda name: (ranks[name], name))
         }
         self._check_steps()
 
@@ -170,10 +174,10 @@ class LogFile:
     def checkpoints(self) -> NDArray[np.int64]:
         """Steps, counted from the first of the file, before which all states are on file."""
         with self._read.guard():
-            group = _optional(self._read, self._ours, "checkpoints")
-            if group is None:
+            if not self._read.has(self._ours, "checkpoints"):
                 return np.zeros(0, np.int64)
-            steps = self._journal.array(group, "step", "i") - (0 if self.continuous else self.start_step)
+            first = 0 if self.continuous else self.start_step
+            steps = self._journal.array("evsim/checkpoints/step", "i") - first
             if (np.diff(steps, prepend=-1) <= 0).any() or steps.max(initial=0) > self.n_steps:
                 raise self._read.fail("has checkpoints that do not increase, or lie outside its window")
             return steps
@@ -369,8 +373,6 @@ class LogFile:
     def write_gradients(self, gradients: Mapping[str, Mapping[str, NDArray]]) -> None:
         """Write dL/d(payload), and dL/d(time), beside the events; `Gradients.mark` calls it.
 
-        The file is opened anew: populations that were taken from it before cannot be read any more.
-
         Parameters
         ----------
         gradients : mapping of population to mapping of "value" and "time" to array, shape (n_events,)
@@ -402,7 +404,7 @@ class LogFile:
         try:
             write_gradients(self.path, where, columns, ends, entry)
         finally:
-            self.__init__(self.path)  # type: ignore[misc]
+            self._open()
 
     def check(self) -> list[str]:
         """Read everything, and say what is wrong: one line for each damage that was found."""
@@ -411,9 +413,13 @@ class LogFile:
     # -- inside --------------------------------------------------------------------------------------------
 
     @property
+    def _ours(self) -> h5py.Group:
+        return self._read.at("evsim")
+
+    @property
     def _samples(self) -> NDArray[np.float64]:
         """Times of samples, of runs in continuous time."""
-        samples = self._journal.array(self._ours, "samples", "f")
+        samples = self._journal.array("evsim/samples", "f")
         inside = (samples >= self.start) & (samples <= self.stop)
         if samples.dtype != np.float64 or not inside.all() or (np.diff(samples) <= 0).any():
             raise self._read.fail("has samples that do not increase, or lie outside its window")

@@ -78,6 +78,7 @@ class LogWriter:
         self.n_events = 0
         self._growing: GrowingLog | None = None
         self._closed = False
+        self._made = (0, 0)
         self._all_samples: NDArray[np.float64] | None = None
 
     @classmethod
@@ -104,7 +105,7 @@ class LogWriter:
         ------
         LogError
             The window does not follow on the one before, is of another network, or cannot be written (a full
-            disk): what was on file stays there.
+            disk): what was on file stays there, and if nothing was, there is no file.
         """
         if self._closed:
             raise LogError(self._where, "is closed", "open another one")
@@ -156,6 +157,7 @@ class LogWriter:
             file.swmr_mode = True
             check_target(self.path, self._where, self._overwrite, LogError)
             os.replace(hidden, self.path)
+            self._made = _identity(self.path)
         except BaseException as cause:
             if file is not None:
                 abandon(file)
@@ -167,18 +169,29 @@ class LogWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Close the file if it cannot be written any more."""
+        """Close the file if it cannot be written any more, and remove it if nothing is on it."""
         try:
             yield
         except BaseException as cause:
             self._closed = True
             assert self._growing is not None
-            if isinstance(cause, WRITING) and not isinstance(cause, LogError):
+            is_ours = not isinstance(cause, WRITING) or isinstance(cause, LogError)
+            if is_ours:
+                with suppress(Exception):
+                    self._growing.close()
+            else:
                 abandon(self._growing.file)
-                raise _unwritable(self._where, cause, self.n_events) from cause
-            with suppress(Exception):
-                self._growing.close()
-            raise
+            if not self._growing.n_entries:
+                self._remove()
+            if is_ours:
+                raise
+            raise _unwritable(self._where, cause, self.n_events) from cause
+
+    def _remove(self) -> None:
+        """Remove the file, of which nothing can be read, unless another one has taken its place."""
+        with suppress(OSError):
+            if _identity(self.path) == self._made:
+                self.path.unlink()
 
 
 def write_whole(log: AnyLog, path: str | Path, overwrite: bool = False, states: bool = False) -> Path:
@@ -218,6 +231,11 @@ def write_whole(log: AnyLog, path: str | Path, overwrite: bool = False, states: 
 def hidden_name(path: Path) -> Path:
     """A name beside ``path`` that nobody else uses."""
     return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
 
 
 def _unwritable(where: str, cause: BaseException, kept: int = 0) -> LogError:

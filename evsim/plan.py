@@ -153,7 +153,8 @@ class Plan:
                 lines.append(f"  {population.name}: send the changes of {line}")
                 continue
             held = population.takes == "changes"
-            lines.append(f"  {population.name}: accumulators " + ("are kept" if held else "= biases"))
+            start = "are kept" if held else "= 0" if isinstance(population, LIF) else "= biases"
+            lines.append(f"  {population.name}: accumulators {start}")
             for p in self.projections:
                 if p.target is population:
                     when = (

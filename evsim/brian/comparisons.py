@@ -55,7 +55,7 @@ def crosscheck_model(
     """`crosscheck` of an `egru_example`, a `lif_example` or a `delta_example`, whose parameters are the
     ``options``.
     """
-    if model in ("egru", "lif"):
+    if model == "egru" or model == "lif":
         network, events = (egru_example if model == "egru" else lif_example)(**options)
         return crosscheck(network, events, events["cue"].n_steps, target)
     network, lines = delta_example(unit=model, **options)

@@ -103,7 +103,9 @@ class Script:
         wanted = [path, *([path.with_suffix(".npz")] if self.arrays else [])]
         for one in wanted:
             if one.exists() and not overwrite:
-                raise NetworkError(where, f"{one} is there already", "give another name, or overwrite it")
+                raise NetworkError(
+                    where, f"{one} is there already", "give another name, or overwrite=True (--force)"
+                )
         if not path.parent.is_dir():
             raise NetworkError(where, f"there is no folder {path.parent}", "make it, or give another name")
         path.write_text(self.text, encoding="ascii")

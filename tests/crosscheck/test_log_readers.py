@@ -11,7 +11,7 @@ import importlib
 import h5py
 import numpy as np
 import pytest
-from fuzz_logs import streamed
+from fuzz.logs import streamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -115,8 +115,10 @@ def test_gradients_beside_the_events_on_disk(tmp_path, monkeypatch):
     adjoint = Adjoint(sim.plan)
     marked = adjoint.replay(whole, losses, events=True).mark(whole)
     with LogFile(tmp_path / "run.h5") as file:
+        before = file["hidden"]
         adjoint.replay(file, losses, events=True).mark(file)
         assert file.complete
+        np.testing.assert_array_equal(before.table().gradient, marked["hidden"].gradient)
         assert file["hidden"].columns == ("time", "lane", "unit", "value", "gradient")
         assert file.check() == []
         for name in ("cue", "first", "hidden"):

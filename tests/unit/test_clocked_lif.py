@@ -205,6 +205,8 @@ def test_narrow_weights_and_no_fixed_point():
 def test_what_is_said_about_a_unit():
     net = two_layers(0.4)
     assert net["first"].describe() == {"type": "LIF", "n_units": 8, "reset": 0.0, "refractory_ms": 2.0}
-    assert "threshold, send and log events, reset" in Simulation(net).schedule
+    schedule = Simulation(net).schedule
+    assert "first: accumulators = 0\n" in schedule  # the bias goes into V
+    assert "advance, threshold, send and log events, reset" in schedule
     assert net["first"].losses == ("", "y", "o")
     assert two_layers(None)["first"].losses == ("", "time", "integral", "square")

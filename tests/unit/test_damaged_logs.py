@@ -2,11 +2,17 @@
 
 import subprocess
 import sys
+import zlib
 
-import fuzz_logs
 import h5py
 import numpy as np
 import pytest
+from fuzz.checksums import checked_blocks
+from fuzz.entries import rewrite_journal
+from fuzz.judging import FINE
+from fuzz.logs import clocked_log, streamed
+from fuzz.running import prepare, watch
+from fuzz.tally import Tally
 
 from evsim.errors import LogError
 from evsim.log_file import LogFile
@@ -17,7 +23,7 @@ from evsim.log_writer import LogWriter
 def killed(tmp_path):
     """A file as a writer leaves it that is killed."""
     path = tmp_path / "killed.h5"
-    fuzz_logs.streamed(fuzz_logs.clocked_log(n_lanes=1), path, 3, killed=True)
+    streamed(clocked_log(n_lanes=1), path, 3, killed=True)
     return path
 
 
@@ -34,7 +40,7 @@ def test_a_killed_file_with_a_wrong_byte_is_refused_at_once(killed):
 
 
 def test_a_file_that_is_being_written_opens(tmp_path):
-    log, path = fuzz_logs.clocked_log(), tmp_path / "run.h5"
+    log, path = clocked_log(), tmp_path / "run.h5"
     with LogWriter(path) as writer:
         writer.append(log)
         writer.flush()
@@ -47,7 +53,7 @@ def test_a_file_that_is_being_written_opens(tmp_path):
 
 def test_a_table_of_several_reads_knows_whom_it_is_of(monkeypatch, tmp_path):
     monkeypatch.setattr("evsim.file_population.ROWS", 50)
-    log = fuzz_logs.clocked_log()
+    log = clocked_log()
     with LogFile(log.save(tmp_path / "run.h5")) as file:
         table, expected = (x["hidden"].table(units=[1, 4], lanes=1) for x in (file, log))
     assert table.units.tolist() == [1, 4]
@@ -58,13 +64,16 @@ def test_a_table_of_several_reads_knows_whom_it_is_of(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_few_hundred_damaged_files(tmp_path):
     """As `python tests/fuzz_logs.py` makes them."""
-    fuzz_logs.prepare(tmp_path, ("whole", "timed killed"))
+    prepare(tmp_path, ("whole", "timed killed"))
     found = []
-    counts = fuzz_logs.watch(tmp_path, 7, 0, 200, found.append)
+    tally = Tally(7, 0, tmp_path / "counts.json")
+    watch(tmp_path, tally, 200, found.append)
     assert not found
-    assert sum(counts.values()) == 200
-    outcomes = {outcome for _, outcome in counts}
-    assert {"refused", "equal", "harmless"} <= outcomes <= set(fuzz_logs.FINE)
+    assert sum(tally.counts.values()) == 200
+    outcomes = {outcome for _, outcome in tally.counts}
+    assert {"refused", "equal", "harmless"} <= outcomes <= set(FINE)
+    again = Tally(0, 0, tally.path)
+    assert (again.counts, again.next, again.seed) == (tally.counts, 200, 7)
 
 
 def test_hdf5_hashes_as_we_do(tmp_path):
@@ -72,7 +81,7 @@ def test_hdf5_hashes_as_we_do(tmp_path):
     with h5py.File(tmp_path / "any.h5", "w", libver=("v110", "v110")) as file:
         file["x/y"] = np.arange(10)
     data = (tmp_path / "any.h5").read_bytes()
-    found = {data[start : start + 4] for start, _ in fuzz_logs.checked_blocks(data)}
+    found = {data[start : start + 4] for start, _ in checked_blocks(data)}
     assert found == {b"\x89HDF", b"OHDR"}
 
 
@@ -81,7 +90,7 @@ def test_hdf5_hashes_as_we_do(tmp_path):
 
 @pytest.fixture
 def path(tmp_path):
-    return fuzz_logs.clocked_log().save(tmp_path / "run.h5")
+    return clocked_log().save(tmp_path / "run.h5")
 
 
 def change(path, damage):
@@ -93,21 +102,28 @@ def claim_rows(file):
     """Blocks of rows that were never written, with the checksum that zeros have."""
 
     def add(entries):
-        zeros = [fuzz_logs.zlib.crc32(bytes(65536 * size)) for size in (4, 2, 4)]
+        zeros = [zlib.crc32(bytes(65536 * size)) for size in (4, 2, 4)]
         blocks = entries[-1]["pieces"]["spikes/hidden"]
         blocks += [[65536 * (k + 1), 64, *zeros] for k in range(1000)]
 
-    fuzz_logs.rewrite_journal(file, add)
+    rewrite_journal(file, add)
     for column in ("timestamps", "node_ids", "value"):
         file["spikes/hidden"][column].resize(65536 * 1000, axis=0)
 
 
+def claim_rows_in_tiny_chunks(file):
+    """Of what was saved whole and is short, one chunk holds all."""
+    for column in ("timestamps", "node_ids", "value"):
+        file["spikes/cue"][column].resize(10**6, axis=0)
+    assert file["spikes/cue/value"].chunks[0] < 1000
+
+
 def claim_steps(file):
-    fuzz_logs.rewrite_journal(file, lambda entries: entries[-1].update(stop_step=2**61))
+    rewrite_journal(file, lambda entries: entries[-1].update(stop_step=2**61))
 
 
 def claim_ragged_blocks(file):
-    fuzz_logs.rewrite_journal(file, lambda entries: entries[-1]["pieces"].update({"spikes/hidden": [[1], 2]}))
+    rewrite_journal(file, lambda entries: entries[-1]["pieces"].update({"spikes/hidden": [[1], 2]}))
 
 
 def claim_units(file):
@@ -119,6 +135,7 @@ def claim_units(file):
     ("damage", "message"),
     [
         (claim_rows, "claims 65536000 rows of /spikes/hidden/value, which the file does not hold"),
+        (claim_rows_in_tiny_chunks, r"/spikes/cue/\w+ is stored in chunks of \d+ rows"),
         (claim_steps, f"/spikes/cue/index/row_ptr has 61 rows in {2**61 - 5} steps"),
         (claim_ragged_blocks, "its journal is damaged where it speaks of /spikes/hidden"),
         (claim_units, "claims 1073741824 units x 2 lanes of 'hidden', which the file does not hold"),
@@ -127,7 +144,7 @@ def claim_units(file):
 def test_claims_that_a_file_is_too_small_for(path, damage, message):
     change(path, damage)
     with pytest.raises(LogError, match=message) as caught, LogFile(path) as file:
-        file["hidden"].table()
+        [file[name].table() for name in ("cue", "hidden")]
     assert "\n" not in str(caught.value)
 
 

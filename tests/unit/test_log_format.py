@@ -479,6 +479,25 @@ def test_a_check_finds_what_reading_does_not_notice(name, log, path):
     find(path, match)
 
 
+@pytest.mark.parametrize("column", ["value", "node_ids"])
+def test_a_check_finds_wrong_counts_beside_a_damaged_block(column, path):
+    """Of a block whose nodes cannot be read the index still knows the events of each group of nodes."""
+    problem = "index/unit_events of 'hidden' are not the counts of its events"
+    with h5py.File(path, "r+") as file:
+        file[f"{HIDDEN}/{column}"][-1] += 1
+    with LogFile(path) as file:
+        assert problem not in file.check()
+        counts = file["hidden"].unit_events.ravel().copy()
+    full, empty = counts.argmax(), (counts + 1).argmin()
+    counts[[full, empty]] += [-1, 1]
+    with h5py.File(path, "r+") as file:
+        lay(f"{HIDDEN}/index/unit_events", lambda x: counts)(file)
+    with LogFile(path) as file:
+        found = file.check()
+    assert problem in found
+    assert len(found) == 2
+
+
 def test_a_check_lists_all_that_is_wrong(path):
     with h5py.File(path, "r+") as file:
         file[f"{HIDDEN}/value"][0] = 7

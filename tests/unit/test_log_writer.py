@@ -1,5 +1,6 @@
 """Writing event logs window by window, and reading them meanwhile; full disks and killed processes."""
 
+import errno
 import os
 import random
 import shutil
@@ -515,6 +516,30 @@ def test_a_disk_without_any_room(small_disk):
         with pytest.raises(LogError, match=r"^log '.*run\.h5': cannot be written: .*No space left"):
             write(log)
         assert os.listdir(small_disk) == ["rest"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_disk_with_room_for_the_description_only(replaced, tmp_path, monkeypatch):
+    """The first window does not fit: no file is left that could not be read."""
+    log, path = run_in_steps(), tmp_path / "run.h5"
+
+    def no_room(file, n_bytes):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = LogWriter(path)
+    writer.append(log)
+    assert path.exists()
+    if replaced:
+        path.unlink()
+        path.write_text("of somebody else")
+    monkeypatch.setattr("evsim.growing_log.reserve", no_room)
+    with pytest.raises(LogError, match=r"run\.h5': cannot be written: .*No space left"):
+        writer.flush()
+    assert path.exists() == replaced
+    with pytest.raises(LogError, match="is closed"):
+        writer.append(log)
+    writer.close()
+    assert path.exists() == replaced
 
 
 def test_killed_writers(tmp_path):
