@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from evsim.errors import EvsimError, LogError
 from evsim.hdf5 import LIBVER, one_line
-from evsim.snapshot import Snapshot, is_open
+from evsim.snapshot import Snapshot, check_held, is_open
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def open_reader(
     try:
         there = Path(path).is_file()
         with open(path, "rb") if there else open(os.devnull, "rb") as opened:
-            size = opened.seek(0, os.SEEK_END)
+            stat = os.fstat(opened.fileno())
         foreign = there and not h5py.is_hdf5(path)
     except (OSError, ValueError) as cause:
         raise error(
@@ -81,8 +81,9 @@ def open_reader(
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
     raw: io.FileIO | None = None
     try:
+        check_held(stat)
         if not (growing and is_open(path)):
-            return Reader(where, h5py.File(path, "r", libver=LIBVER), size, error)
+            return Reader(where, h5py.File(path, "r", libver=LIBVER), stat.st_size, error)
         raw = io.FileIO(path)
         file, snapshot = _shown(raw)
         return Reader(where, file, snapshot.size, error, snapshot)
