@@ -19,7 +19,7 @@ SHARED_OUT := -n auto --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-slow test-browser sanitize bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow test-browser sanitize validate bench bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -44,6 +44,9 @@ test-browser: $(VENV)/installed-browser ## run the tests of the viewer in Chromi
 
 sanitize: $(VENV)/installed-dev ## run tests of the core under address and undefined-behaviour sanitizers
 	@PYTHON=$(BIN)/python tests/sanitize.sh
+
+validate: $(VENV)/installed-peers ## run the matrix of comparisons with Brian2 and write docs/validation.md: 10 to 20 minutes
+	@$(BIN)/python -m evsim.brian.validation_page
 
 bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and JAX in the same run: 10 to 15 minutes
 	@$(BIN)/python benchmarks/speed.py --plot benchmarks/images/speed.png

@@ -31,6 +31,7 @@ class Backward:
         carry: NDArray,
         dbias: NDArray | None,
         dthreshold: NDArray | None,
+        dnumbers: NDArray | None,
         active: NDArray[np.int64],
     ) -> None: ...
     def give_sent(self, population: int, devent: NDArray) -> None: ...

@@ -1,9 +1,9 @@
 """The loop over time, backwards: adjoint event replay.
 
 Going back in time, a unit asks its targets for the gradient of its event only where that can matter: where it
-fired, or (EGRU) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators (D) of
-a piece of time are known, each weight row is written (first piece) or added to by its own unit, over that
-unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
+fired, or (EGRU, LIF) where the pseudo-derivative is not zero.  Then, once all gradients at the accumulators
+(D) of a piece of time are known, each weight row is written (first piece) or added to by its own unit, over
+that unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
 
 Lanes run in parallel backwards in time, or a team of threads shares a lane; units run in parallel for the
 weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
@@ -25,6 +25,8 @@ from evsim.core.kernels cimport (
     delta_readout_vjp,
     egru_evnn_vjp,
     egru_paper_vjp,
+    lif_active,
+    lif_vjp,
     pseudo_derivative,
     readout_vjp,
 )
@@ -35,6 +37,7 @@ from evsim.core.layout cimport (
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
+    LIF,
     READOUT,
     SOURCE,
     PlanTable,
@@ -59,6 +62,7 @@ cdef struct Slot:
     void *carry             # real[B, n_state]: zero at the end of a run; OUT: gradient of the initial state
     void *dbias             # real[B, n_in], OUT
     void *dthreshold        # real[B, n], OUT
+    void *dnumbers          # of LIF units: real[B, 5 n], OUT: gradient at the numbers of a step, by unit
     int64_t *active         # int64[B], OUT: backward-active units, summed over steps
 
 cdef struct Replay:
@@ -258,6 +262,64 @@ cdef void replay_egru(
         dy[unit[i]] = 0
 
 
+cdef void replay_lif(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of LIF units, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *v_before = tape - replay.n_lanes * pop.n_tape
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef const real *loss
+    cdef const real *d_event = <const real *> scratch.zero
+    cdef real *slope = <real *> scratch.slope
+    cdef real *dy = <real *> scratch.dy
+    cdef real *compact = <real *> scratch.compact
+    cdef real *carry = <real *> slot.carry + lane * pop.n_state
+    cdef int32_t *unit = scratch.unit
+    cdef int32_t n_active
+    cdef int64_t low
+    cdef int64_t high
+    cdef int64_t i
+
+    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, tape + n, threshold, slope)
+    n_active = lif_active(n, tape, threshold, slope, unit)
+    low, high = share(team, n_active, False), share(team, n_active, True)
+    for i in range(low, high):
+        compact[i] = 0
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + at * n
+        for i in range(low, high):
+            compact[i] = loss[unit[i]]
+    if low < high:
+        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch.mark)
+    wait(team)
+    if team.member:
+        return
+    slot.active[lane] += n_active
+    if slot.devent != NULL:
+        keep_sent[real](slot, step, lane, n_active, unit, compact)
+    for i in range(n_active):
+        dy[unit[i]] = compact[i]
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            carry[i] += loss[i]
+    if slot.loss_event != NULL:
+        d_event = <const real *> slot.loss_event + at * n
+    if step == 0 and not replay.continued:
+        v_before = <const real *> slot.initial + lane * pop.n_state
+    lif_vjp(n, <const double *> pop.numbers, tape, v_before, <const real *> pop.bias, threshold,
+            <const real *> slope, <const real *> dy, d_event, carry,
+            <real *> slot.window.D + at * pop.n_in, <real *> slot.dbias + lane * pop.n_in,
+            <real *> slot.dthreshold + lane * n, <real *> slot.dnumbers + lane * 5 * n)
+    for i in range(n_active):
+        dy[unit[i]] = 0
+
+
 cdef void replay_sent(
     const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch,
     real *dline, real *dsent
@@ -402,6 +464,8 @@ cdef void replay_lane(
                 replay_source(replay, p, step, lane, team, scratch, tag)
             elif pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
                 replay_egru(replay, p, step, lane, team, scratch, tag)
+            elif pop.kind == LIF:
+                replay_lif(replay, p, step, lane, team, scratch, tag)
             elif pop.kind != READOUT:
                 replay_delta(replay, p, step, lane, team, scratch, tag)
             elif team.member == 0:
@@ -592,8 +656,8 @@ cdef class Backward:
         window.sender = <const int32_t *> address(unit, window.sender_ptr[cells], c"i")
 
     def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
-                    D, carry, dbias, dthreshold, active):
-        """Set the arrays of a population, shaped as at Slot; losses, tape and dthreshold may be None.
+                    D, carry, dbias, dthreshold, dnumbers, active):
+        """Set the arrays of a population, shaped as at Slot; losses, tape, dthreshold, dnumbers may be None.
 
         Its events, if it sends any, are to be given before.
         """
@@ -619,6 +683,7 @@ cdef class Backward:
         slot.carry = self._real(carry, lanes * pop.n_state)
         slot.dbias = self._real(dbias, lanes * pop.n_in)
         slot.dthreshold = self._real(dthreshold, lanes * pop.n)
+        slot.dnumbers = self._real(dnumbers, lanes * 5 * pop.n)
         slot.active = <int64_t *> address(active, lanes, c"l")
 
     def give_sent(self, int population, devent):

@@ -25,6 +25,7 @@ from evsim.core.kernels cimport (
     delta_readout_advance,
     egru_evnn_advance,
     egru_paper_advance,
+    lif_advance,
     readout_advance,
     send_changes,
 )
@@ -35,6 +36,7 @@ from evsim.core.layout cimport (
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
+    LIF,
     READOUT,
     FixedFormat,
     PlanTable,
@@ -311,6 +313,9 @@ cdef bint advance(
         receive_gated(pop, run.projections, own, step, received, tape, scratch.mark, scratch.senders,
                       <real *> scratch.gated, run.macs + lane * run.n_projections)
         count = egru_paper_advance(pop.n, received, threshold, state, state + pop.n, tape, unit, value)
+    elif pop.kind == LIF:
+        count = lif_advance(pop.n, <const double *> pop.numbers, received, <const real *> pop.bias, threshold,
+                            state, tape, unit, value)
     elif pop.kind == READOUT:
         readout_advance(pop.n, pop.decay, received, state, tape)
     else:

@@ -4,6 +4,7 @@
 #include "sparse_rows.h"
 #include "narrow_rows.h"
 #include "egru.h"
+#include "lif.h"
 #include "delta.h"
 #include "fixed.h"
 #include "readout.h"

@@ -24,6 +24,12 @@ KERNEL(egru_paper_advance, int32_t,
 KERNEL(egru_paper_vjp, void,
        (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
         REAL *, REAL *, REAL *, REAL *))
+KERNEL(lif_advance, int32_t,
+       (int64_t, const double *, const REAL *, const REAL *, const REAL *, REAL *, REAL *, int32_t *, REAL *))
+KERNEL(lif_active, int32_t, (int64_t, const REAL *, const REAL *, REAL *, int32_t *))
+KERNEL(lif_vjp, void,
+       (int64_t, const double *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
+        const REAL *, const REAL *, REAL *, REAL *, REAL *, REAL *, REAL *))
 KERNEL(pseudo_derivative, void, (int32_t, double, double, int64_t, const REAL *, const REAL *, REAL *))
 KERNEL(backward_active, int32_t, (int64_t, const REAL *, const REAL *, const REAL *, int32_t *))
 KERNEL(send_changes, int32_t, (int64_t, const REAL *, const REAL *, REAL *, int32_t *, REAL *))

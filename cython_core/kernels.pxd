@@ -51,6 +51,15 @@ cdef extern from "kernel_table.h" nogil:
         void (*egru_paper_vjp)(
             int64_t, const float *, const float *, const float *, const float *,
             const float *, const float *, float *, float *, float *, float *) noexcept nogil
+        int32_t (*lif_advance)(
+            int64_t, const double *, const float *, const float *, const float *, float *, float *,
+            int32_t *, float *) noexcept nogil
+        int32_t (*lif_active)(
+            int64_t, const float *, const float *, float *, int32_t *) noexcept nogil
+        void (*lif_vjp)(
+            int64_t, const double *, const float *, const float *, const float *, const float *,
+            const float *, const float *, const float *, float *, float *, float *, float *,
+            float *) noexcept nogil
         void (*pseudo_derivative)(
             int32_t, double, double, int64_t, const float *, const float *, float *) noexcept nogil
         int32_t (*backward_active)(
@@ -117,6 +126,15 @@ cdef extern from "kernel_table.h" nogil:
         void (*egru_paper_vjp)(
             int64_t, const double *, const double *, const double *, const double *,
             const double *, const double *, double *, double *, double *, double *) noexcept nogil
+        int32_t (*lif_advance)(
+            int64_t, const double *, const double *, const double *, const double *, double *, double *,
+            int32_t *, double *) noexcept nogil
+        int32_t (*lif_active)(
+            int64_t, const double *, const double *, double *, int32_t *) noexcept nogil
+        void (*lif_vjp)(
+            int64_t, const double *, const double *, const double *, const double *, const double *,
+            const double *, const double *, const double *, double *, double *, double *, double *,
+            double *) noexcept nogil
         void (*pseudo_derivative)(
             int32_t, double, double, int64_t, const double *, const double *, double *) noexcept nogil
         int32_t (*backward_active)(
@@ -315,6 +333,38 @@ cdef inline void egru_paper_vjp(
         active.f32.egru_paper_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dreset, dthreshold)
     else:
         active.f64.egru_paper_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dreset, dthreshold)
+
+
+cdef inline int32_t lif_advance(
+    int64_t n, const double *numbers, const real *inputs, const real *bias, const real *threshold,
+    real *state, real *tape, int32_t *unit, real *value
+) noexcept nogil:
+    if real is float:
+        return active.f32.lif_advance(n, numbers, inputs, bias, threshold, state, tape, unit, value)
+    else:
+        return active.f64.lif_advance(n, numbers, inputs, bias, threshold, state, tape, unit, value)
+
+
+cdef inline int32_t lif_active(
+    int64_t n, const real *tape, const real *threshold, real *slope, int32_t *unit
+) noexcept nogil:
+    if real is float:
+        return active.f32.lif_active(n, tape, threshold, slope, unit)
+    else:
+        return active.f64.lif_active(n, tape, threshold, slope, unit)
+
+
+cdef inline void lif_vjp(
+    int64_t n, const double *numbers, const real *tape, const real *v_before, const real *bias,
+    const real *threshold, const real *slope, const real *dy, const real *d_event, real *dstate, real *D,
+    real *dbias, real *dthreshold, real *dnumbers
+) noexcept nogil:
+    if real is float:
+        active.f32.lif_vjp(n, numbers, tape, v_before, bias, threshold, slope, dy, d_event, dstate, D, dbias,
+                           dthreshold, dnumbers)
+    else:
+        active.f64.lif_vjp(n, numbers, tape, v_before, bias, threshold, slope, dy, d_event, dstate, D, dbias,
+                           dthreshold, dnumbers)
 
 
 cdef inline void pseudo_derivative(

@@ -20,6 +20,7 @@ cdef enum Kind:
     DELTA_GRU = 6
     DELTA_LSTM = 7
     DELTA_READOUT = 8
+    LIF = 9
 
 cdef enum:
     MAX_BLOCKS = 4
@@ -54,6 +55,8 @@ cdef struct PopulationRow:
     uint64_t threshold          # real[n]
     uint64_t fixed              # FixedFormat; 0 in floating point
     double decay                # readouts
+    uint64_t bias               # of LIF units: real[n],
+    uint64_t numbers            # and double[7], those of a step, as in lif.h
 
 cdef struct ProjectionRow:
     int32_t source

@@ -10,6 +10,7 @@ from evsim.core.layout cimport (
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
+    LIF,
     MAX_BLOCKS,
     READOUT,
     SOURCE,
@@ -25,13 +26,15 @@ KINDS = {
     "delta_gru": DELTA_GRU,
     "delta_lstm": DELTA_LSTM,
     "delta_readout": DELTA_READOUT,
+    "lif": LIF,
 }
 
 POPULATION = np.dtype(
     [(name, "i4") for name in ("kind", "n", "n_in", "n_state", "n_tape", "in_first", "in_stop")]
     + [(name, "i4") for name in ("watched", "watched_at", "component")]
     + [(name, "u8") for name in ("threshold", "fixed")]
-    + [("decay", "f8")],
+    + [("decay", "f8")]
+    + [(name, "u8") for name in ("bias", "numbers")],
     align=True,
 )
 PROJECTION = np.dtype(

@@ -12,7 +12,8 @@ Description (`Network`), execution (`Plan`, `Simulation`) and record (`EventLog`
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from evsim.errors import EvsimError
 
@@ -57,6 +58,7 @@ from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
 if TYPE_CHECKING:
+    from evsim.brian import from_brian2, to_brian2
     from evsim.log_file import LogFile
     from evsim.log_writer import LogWriter
 
@@ -96,21 +98,26 @@ __all__ = [
     "cross_entropy",
     "first_event_cross_entropy",
     "fit",
+    "from_brian2",
     "mean_squared_error",
     "narrow",
     "quantize",
     "silence",
+    "to_brian2",
 ]
 
 
-def __getattr__(name: str) -> type:
-    """Logs on disk, whose library is loaded when they are used."""
-    if name == "LogFile":
-        from evsim.log_file import LogFile
+#: Logs on disk and the doors to Brian2, whose libraries are loaded when they are used.
+_LAZY = {
+    "LogFile": "evsim.log_file",
+    "LogWriter": "evsim.log_writer",
+    "from_brian2": "evsim.brian",
+    "to_brian2": "evsim.brian",
+}
 
-        return LogFile
-    if name == "LogWriter":
-        from evsim.log_writer import LogWriter
 
-        return LogWriter
+def __getattr__(name: str) -> Any:
+    """What is in _LAZY."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'evsim' has no attribute '{name}'")

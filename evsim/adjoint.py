@@ -16,7 +16,9 @@ from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.gradients import Gradients
+from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
+from evsim.propagator import Propagator, lif_propagator_vjp
 from evsim.recorded import Losses, Piece, Recorded, RecordedFile, pieces
 from evsim.threads import usable_threads
 
@@ -40,6 +42,9 @@ class Adjoint:
     A unit is backward-active where it fired or where this is not zero; only there is dL/dy computed.  A
     triangle or rectangle with a large ``eps`` keeps the backward pass sparse, the fast sigmoid makes it
     dense.
+
+    For LIF units v is V - threshold before the reset, in the unit of V, and the derivative is 0 while V is
+    held.
 
     Delta units need none of this: their gradient is exact with the choice of what was sent held fixed, and
     they are backward-active where they sent.
@@ -114,7 +119,7 @@ class Adjoint:
             with checkpoints (`LogWriter`) only one stretch is in memory at a time.
         losses : mapping of str to array, shape (n_steps, n_lanes, n_units), or a function
             ``"answer"``: at the state of a population after each step (readout: v; delta units: h; EGRU: c
-            after reset);
+            and LIF: v after reset);
             ``"hidden.y"``: at its event values (of delta units also one number per event of the log, shape
             (n_events,)); ``"hidden.o"``: at its events as 0 or 1.  A function is given stretches of the run
             (`EventLog`), the last one first, and returns such a mapping of each.
@@ -142,6 +147,7 @@ class Adjoint:
             record = Recorded(self.plan, log, losses)
         else:
             record = RecordedFile(self.plan, log, losses)
+        self.plan.refresh()
         work = _Work(self.plan, record, inputs, events)
         tapes = record.tapes()
         taped = tapes is not None
@@ -223,6 +229,11 @@ class _Work:
         self.dthreshold = [
             np.zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
         ]
+        # Of LIF units: at the numbers of a step, by unit.
+        self.dnumbers = [
+            np.zeros((n_lanes, 5, p.n_units), plan.dtype) if isinstance(p, LIF) else None
+            for p in plan.populations
+        ]
         self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
         self.dweights = [np.empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
         self.macs = {
@@ -284,6 +295,7 @@ class _Work:
             self.carry[rank],
             None if population.takes == "changes" else self.dbias[rank],
             self.dthreshold[rank],
+            self.dnumbers[rank],
             self.active[rank],
         )
         if population.kernel == "egru_paper" and events is not None:
@@ -330,6 +342,12 @@ class _Work:
             by_lane = self.dthreshold[rank]
             if by_lane is not None:
                 found[f"{population.name}.threshold"] = _over_lanes(by_lane)
+            numbers = self.dnumbers[rank]
+            if isinstance(population, LIF) and numbers is not None:
+                sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
+                by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
+                for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
+                    found[f"{population.name}.{name}"] = np.array([gradient], self.plan.dtype)
         weights = zip(self.plan.projections, self.dweights, strict=True)
         return found | {p.weight.name: gradient for p, gradient in weights}
 

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperGroup
 
+from evsim.cli_brian import crosscheck
+from evsim.cli_export import exports
 from evsim.cli_logs import COMMANDS
 from evsim.errors import EvsimError, ProtocolError
 from evsim.protocol import RunFolder, default_path, load, names
@@ -95,6 +97,7 @@ runs = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(runs, name="run")
+app.add_typer(exports, name="export")
 
 
 @runs.callback(invoke_without_command=True)
@@ -285,167 +288,8 @@ def list_() -> None:
         print(f"{name:20} {(load(name).__doc__ or '').strip().splitlines()[0]}")
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, crosscheck):
     app.command()(command)
-
-
-# -- checks ----------------------------------------------------------------------------------------------
-
-
-@app.command()
-def crosscheck(
-    model: Annotated[Literal["egru", "lif", "delta_gru", "delta_lstm"], typer.Argument(help="Unit type.")],
-    continuous: Annotated[
-        bool, typer.Option("--continuous", help="In continuous time, as lif always is.")
-    ] = False,
-    form: Annotated[
-        Literal["evnn", "paper"] | None,
-        typer.Option(help="Form of the EGRU, in steps.  [default: evnn]", show_default=False),
-    ] = None,
-    gate: Annotated[
-        Literal["pre", "post", "none"] | None,
-        typer.Option(help="Reset gate of the EGRU, in continuous time.  [default: pre]", show_default=False),
-    ] = None,
-    transmit: Annotated[
-        Literal["value", "unit"] | None,
-        typer.Option(help="Payload of the EGRU, in continuous time.  [default: value]", show_default=False),
-    ] = None,
-    units: Annotated[
-        int | None,
-        typer.Option(help="Units per layer.  [default: 50, continuous 16]", min=1, show_default=False),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Time steps of 1 ms.  [default: 500]", min=1, show_default=False)
-    ] = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(help="In continuous time, in ms.  [default: 50]", show_default=False),
-    ] = None,
-    layers: Annotated[int, typer.Option(help="Layers.", min=1)] = 1,
-    delay: Annotated[
-        float | None,
-        typer.Option(
-            help="Recurrent delay in ms.  [default: 1, continuous 0, but delta_lstm 1]", show_default=False
-        ),
-    ] = None,
-    dt: Annotated[
-        float | None,
-        typer.Option(
-            help="Longest step of Brian2 in ms, in continuous time.  [default: 0.1]", show_default=False
-        ),
-    ] = None,
-    halvings: Annotated[
-        int | None,
-        typer.Option(help="How often to halve it.  [default: 4]", min=1, max=10, show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and stimulus.", min=0)] = 0,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest difference allowed, in continuous time of the order.  "
-            "[default: 1e-12, continuous 0.1]",
-            min=0,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Folder for a picture.  [default: runs/crosscheck-<time>]", show_default=False
-        ),
-    ] = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run a random network here and in Brian2, and compare them.
-
-    In steps, events must be the same, their values and all states equal within the tolerance (float64).  In
-    continuous time Brian2 runs in steps, each time half as long, and its event times must tend to those here
-    with order 1: the mean difference in proportion to the step.  The exit code is 1 if they do not.  Needs
-    Brian2: pip install "evsim[brian2]".
-    """
-    continuous = continuous or model == "lif"
-    if form is not None and model != "egru":
-        raise typer.BadParameter(f"'{form}' is a form of egru, {model} has none", param_hint="'--form'")
-    elsewhere: dict[str, Any] = {"form": form, "steps": steps}
-    if not continuous:
-        elsewhere = {"gate": gate, "transmit": transmit, "duration": duration, "dt": dt, "halvings": halvings}
-    for option, value in elsewhere.items():
-        if value is not None:
-            kind = "in steps" if continuous else "with --continuous"
-            raise typer.BadParameter(f"'{value}' means something {kind} only", param_hint=f"'--{option}'")
-    options: dict[str, Any] = {"layers": layers, "seed": seed}
-    if continuous:
-        chosen = {"n_units": units, "duration": duration, "delay": delay, "gate": gate, "transmit": transmit}
-        for option in ("gate", "transmit"):
-            if chosen[option] is not None and model != "egru":
-                problem = f"'{chosen[option]}' is for egru, {model} has none"
-                raise typer.BadParameter(problem, param_hint=f"'--{option}'")
-        for option, number in (("duration", duration), ("dt", dt), ("delay", delay)):
-            above = 0 if option == "delay" else 1e-9
-            if number is not None and not above <= number < float("inf"):
-                raise typer.BadParameter(f"{number:g} ms is out of range", param_hint=f"'--{option}'")
-        options |= {name: value for name, value in chosen.items() if value is not None}
-        dts = [(dt or 0.1) / 2**k for k in range((halvings or 4) + 1)]
-        good = _crosscheck_continuous(model, dts, options, tolerance, out, force, quiet)
-    else:
-        if delay is not None and (delay < 1 or delay % 1):
-            problem = f"{delay:g} is not a whole number of steps of 1 ms"
-            raise typer.BadParameter(problem, param_hint="'--delay'")
-        options |= {"n_units": units or 50, "n_steps": steps or 500, "delay": int(delay or 1)}
-        options |= {} if form is None else {"form": form}
-        good = _crosscheck_steps(model, options, tolerance, out, force, quiet)
-    sys.exit(0 if good else 1)
-
-
-def _crosscheck_steps(
-    model: Any, options: dict[str, Any], tolerance: float | None, out: Path | None, force: bool, quiet: bool
-) -> bool:
-    """Compare a network in steps; whether all is equal."""
-    from evsim.brian import crosscheck_model
-    from evsim.tables import comparison_table
-
-    tolerance = 1e-12 if tolerance is None else tolerance
-    comparison = crosscheck_model(model, **options)
-    folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
-    good = comparison.ok(tolerance)
-    folder.console.print(comparison_table(comparison))
-    comparison.draw(folder / "crosscheck.png", tolerance=tolerance)
-    folder.console.print(
-        f"{'equal' if good else 'NOT equal'} within {tolerance:g}; picture in {folder / 'crosscheck.png'}",
-        soft_wrap=True,
-    )
-    return good
-
-
-def _crosscheck_continuous(
-    model: Any,
-    dts: list[float],
-    options: dict[str, Any],
-    tolerance: float | None,
-    out: Path | None,
-    force: bool,
-    quiet: bool,
-) -> bool:
-    """Compare a network in continuous time; whether Brian2 converges to it with order 1."""
-    from evsim.brian import crosscheck_continuous_model
-    from evsim.tables import convergence_table
-
-    tolerance = 0.1 if tolerance is None else tolerance
-    convergence = crosscheck_continuous_model(model, dts, **options)
-    folder = RunFolder(out or default_path("crosscheck"), force=force, quiet=quiet)
-    good = convergence.ok(tolerance)
-    folder.console.print(convergence_table(convergence))
-    convergence.draw(folder / "crosscheck.png", tolerance=tolerance)
-    if not good and convergence.first is not None:
-        name, first = convergence.first
-        folder.console.print(f"first difference at the last dt: '{name}', {first}", soft_wrap=True)
-    folder.console.print(
-        f"order {convergence.order:.3f}: event times {'converge' if good else 'do NOT converge'} with order "
-        f"1 within {tolerance:g}; picture in {folder / 'crosscheck.png'}",
-        soft_wrap=True,
-    )
-    return good
 
 
 @app.command()

@@ -16,7 +16,7 @@ from evsim.events import Events
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evsim.brian.clocked import BrianRun
+    from evsim.brian.twin import BrianRun
 
 #: Steps of the raster and the trace in a picture, unless told otherwise.
 DRAWN_STEPS = 80

@@ -47,9 +47,9 @@ class PopulationLog(PopulationRecord):
     tape : ndarray of float, shape (n_steps, n_lanes, k, n_units), or None
         What was recorded at every step, ``k = len(tape_fields)``.
     tape_fields : tuple of str
-        EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); DeltaGRU: ``r z n q h``; DeltaLSTM: ``i
-        f g o c h``; readouts: ``v``; units opened from a file that holds their states: ``c`` or ``h`` alone,
-        which is not enough to replay from.
+        EGRU: ``z r g q a`` (form evnn) or ``u z r p a`` (form paper); LIF: ``v a e i held``;
+        DeltaGRU: ``r z n q h``; DeltaLSTM: ``i f g o c h``; readouts: ``v``; units opened from a file that
+        holds their states: ``c``, ``h`` or ``v`` alone, which is not enough to replay from.
     checkpoints : ndarray of float, shape (ceil(n_steps / checkpoint), n_lanes, n_state), or None
         All states before every `EventLog.checkpoint` steps, as the core holds them; not kept in files.
     thresholds : ndarray of float, shape (n_units,), or None
@@ -95,7 +95,7 @@ class PopulationLog(PopulationRecord):
     def state(self) -> NDArray:
         """State after each step, shape (n_steps, n_lanes, n_units).
 
-        That is a readout's v, a delta unit's h, or EGRU's c after reset.
+        That is v of a readout, and of LIF after reset, a delta unit's h, or EGRU's c after reset.
 
         For EGRU it is made from the tape with the present thresholds: c = a - o theta with o = [a > theta] in
         EvNN's form, c = a in the paper's (see `evsim.models.egru`).  Beyond the end of a shorter lane it
@@ -162,6 +162,7 @@ class PopulationLog(PopulationRecord):
         States of units that send count only when both logs hold them: they follow from the events.
         """
         mine, theirs = self.state_name, other.state_name
+        reads = self.events is None or other.events is None
         return (
             _facts(self) == _facts(other)
             and _same_events(self.events, other.events)
@@ -169,7 +170,7 @@ class PopulationLog(PopulationRecord):
             and same_arrays(self.initial, other.initial)
             and same(self.thresholds, other.thresholds)
             and same(self.gradient, other.gradient)
-            and (mine == theirs if "v" in (mine, theirs) else True)
+            and (mine == theirs if reads else True)
             and (mine is None or theirs is None or same(self.state, other.state))
         )
 

@@ -1,6 +1,6 @@
 """Random networks with a stimulus, to run in two simulators: lively, and not chaotic.
 
-In steps `egru_example` and `delta_example`, in continuous time `continuous_example`.
+In steps `egru_example`, `lif_example` and `delta_example`, in continuous time `continuous_example`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,54 @@ def egru_example(
     return network, {"cue": Events.from_dense(value, dtype=np.float64)}
 
 
+def lif_example(
+    n_units: int = 50,
+    n_inputs: int = 20,
+    n_steps: int = 500,
+    layers: int = 1,
+    delay: int = 1,
+    density: float = 1.0,
+    dt: float = 0.5,
+    seed: int = 0,
+) -> tuple[Network, dict[str, Events]]:
+    """A lively random network of LIF units in steps, ``cue -> hidden_1 -> ... -> answer``, and its stimulus.
+
+    Each input sends an event every 5 ms on average, its value gamma-distributed with mean 1.  Units have a
+    refractory period of 2 ms, and recurrent inhibition besides recurrent excitation.  Hidden populations send
+    50 to 100 events a second and unit, and few of their units are silent.
+
+    Parameters
+    ----------
+    layers, density
+        As those of `egru_example`.
+    delay : int
+        Of the recurrent projections, in steps.
+    dt : float
+        Of a step, in ms.
+
+    Returns
+    -------
+    network : Network
+    stimulus : dict of Events
+        For `to_brian2`, `Simulation.run` and `crosscheck`.
+    """
+    network = Network(dt=dt, seed=seed, dtype="float64")
+    sender: Population = network.add(EventSource(n_inputs, name="cue"))
+    for number in range(1, layers + 1):
+        name, later = f"hidden_{number}", delay * dt
+        hidden = network.add(LIF(n_units, name, bias=_uniform(0.9, 1.6), tau_m=10.0, refractory=2.0))
+        network.connect(sender, hidden, weight=_positive(1.2, density))
+        network.connect(hidden, hidden, delay=later, weight=_positive(1.0, density))
+        to = f"{name}-inhibitory"
+        inhibition = _positive(-1.2, density)
+        network.connect(hidden, hidden, delay=later, weight=inhibition, port="inhibitory", name=to)
+        sender = hidden
+    network.connect(sender, network.add(LeakyReadout(3, name="answer", tau=10.0)))
+    rng, shape = _stimulus_generator(seed), (n_steps, 1, n_inputs)
+    value = rng.gamma(2.0, 0.5, shape) * (rng.random(shape) < dt / 5.0)
+    return network, {"cue": Events.from_dense(value, dtype=np.float64)}
+
+
 def delta_example(
     n_units: int = 50,
     n_inputs: int = 20,
@@ -149,7 +197,7 @@ def continuous_example(
     n_inputs: int = 5,
     duration: float = 50.0,
     layers: int = 1,
-    delay: float | None = None,
+    delay: float | Callable[[np.random.Generator, tuple[int, int]], NDArray] | None = None,
     density: float = 1.0,
     gate: Literal["pre", "post", "none"] = "pre",
     transmit: Literal["value", "unit"] = "value",
@@ -169,8 +217,9 @@ def continuous_example(
         Of the stimulus, in ms.
     layers : int
         Hidden populations, each of n_units and recurrent.
-    delay : float, optional
-        Of the recurrent projections, in ms; by default 0, of DeltaLSTM 1.
+    delay : float or callable (generator, shape) -> array, optional
+        Of the recurrent projections, in ms, one for all pairs of units or one for each; by default 0, of
+        DeltaLSTM 1.
     density : float
         Fraction of weights kept, in CSR if below 1.
     gate, transmit
@@ -194,7 +243,8 @@ def continuous_example(
     changes = model in ("delta_gru", "delta_lstm")
     network = Network(dt=None, seed=seed, dtype="float64")
     sender: Population = network.add(EventSource(n_inputs, name="cue"))
-    delay = (1.0 if model == "delta_lstm" else 0.0) if delay is None else float(delay)
+    if delay is None:
+        delay = 1.0 if model == "delta_lstm" else 0.0
     for number in range(1, layers + 1):
         name, hidden = f"hidden_{number}", sender
         if model == "egru":

@@ -231,7 +231,7 @@ class GrowingLog:
 
     def _keeps_state(self, member: PopulationLog) -> bool:
         """Whether the state of a population is kept: a readout's always is."""
-        return member.state_name == "v" or (self.states and member.state_name is not None)
+        return member.state_name is not None and (self.states or member.events is None)
 
     def _check_samples(self, log: ContinuousLog) -> None:
         times = log.samples[log.samples > self.last_sample]

@@ -8,8 +8,8 @@ Layout, version 2.0 of ``evsim_log_version``::
         index/row_ptr               in steps: rows of step s are row_ptr[s]:row_ptr[s + 1], s from start_step
         index/counts                events of each block in each of at most 256 groups of nodes
         index/unit_events           events of each node; written when the file is closed
-    /report/<population>    sampled states (v of a readout, h of delta units, c of EGRU) in SONATA's report
-                            layout; all bits of float64 states in data64
+    /report/<population>    sampled states (v of readouts and LIF, h of delta units, c of EGRU) in SONATA's
+                            report layout; all bits of float64 states in data64
     /evsim                  clock ("steps": dt_ms, start_step; "continuous": start_ms), n_lanes; journal;
                             JSON: network, provenance; samples (ms, continuous)
         populations/<name>  kind, n_units, rank, emits; thresholds; initial/<state>;

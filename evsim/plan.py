@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from evsim.core.layout import FIXED, KINDS, POPULATION, PROJECTION, PlanTable
 from evsim.errors import NetworkError
+from evsim.models import LIF
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
@@ -16,6 +17,7 @@ TAPES: dict[str, tuple[str, ...]] = {
     "source": (),
     "egru_evnn": ("z", "r", "g", "q", "a"),
     "egru_paper": ("u", "z", "r", "p", "a"),
+    "lif": ("v", "a", "e", "i", "held"),
     "readout": ("v",),
     "delta_source": (),
     "delta_encoder": (),
@@ -28,6 +30,7 @@ ACCUMULATORS: dict[str, dict[str, tuple[int, ...]]] = {
     "source": {},
     "egru_evnn": {"input": (0, 1, 2), "recurrent": (0, 1, 3)},
     "egru_paper": {"input": (0, 1, 2), "recurrent": (0, 1, 2)},
+    "lif": {"excitatory": (0,), "inhibitory": (1,)},
     "readout": {"input": (0,)},
     "delta_source": {},
     "delta_encoder": {},
@@ -40,6 +43,7 @@ STATES: dict[str, tuple[str, ...]] = {
     "source": (),
     "egru_evnn": ("c",),
     "egru_paper": ("c", "y"),
+    "lif": ("v", "i_e", "i_i", "hold"),
     "readout": ("v",),
     "delta_source": ("sent",),
     "delta_encoder": ("sent",),
@@ -120,6 +124,7 @@ class Plan:
         self.kernels = [population.kernel for population in self.populations]
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []
+        self._numbers: dict[str, NDArray[np.float64]] = {}
         self.population_rows = np.zeros(len(self.populations), POPULATION)
         self.projection_rows = np.zeros(len(self.projections), PROJECTION)
         self.population_rows["fixed"] = self._fixed_format()
@@ -148,7 +153,8 @@ class Plan:
                 lines.append(f"  {population.name}: send the changes of {line}")
                 continue
             held = population.takes == "changes"
-            lines.append(f"  {population.name}: accumulators " + ("are kept" if held else "= biases"))
+            start = "are kept" if held else "= 0" if isinstance(population, LIF) else "= biases"
+            lines.append(f"  {population.name}: accumulators {start}")
             for p in self.projections:
                 if p.target is population:
                     when = (
@@ -163,8 +169,22 @@ class Plan:
             lines.append("    advance" + (sends if population.emits else ", log"))
         return "\n".join(lines)
 
+    def refresh(self) -> None:
+        """Compute what the core is to be given of the present values of parameters.
+
+        That is the numbers of a step of LIF units, which follow from their time constants.  To be called
+        before each run and replay.
+        """
+        for name, numbers in self._numbers.items():
+            unit = self.network[name]
+            assert isinstance(unit, LIF)
+            numbers[:] = *unit.propagator(self.dt), unit.reset, unit.held_steps(self.dt)
+
     def bases(self) -> list[NDArray | None]:
-        """What each population adds to what it receives: the biases, shape (n_in,), or None."""
+        """What each population adds to what it receives: the biases, shape (n_in,), or None.
+
+        Those of LIF units, whose biases do not go into the currents, are zero.
+        """
         bases: list[NDArray | None] = []
         for kernel, population in zip(self.kernels, self.populations, strict=True):
             n, parameters = population.n_units, population.parameters
@@ -173,6 +193,8 @@ class Plan:
                 recurrent = parameters["recurrent_bias"].values
                 base = np.concatenate([base, recurrent[2 * n :]])
                 base[: 2 * n] += recurrent[: 2 * n]
+            elif kernel == "lif":
+                base = np.zeros(2 * n, self.dtype)
             bases.append(base)
         return bases
 
@@ -186,6 +208,10 @@ class Plan:
         if "threshold" in population.parameters:
             row["threshold"] = self._address(population.parameters["threshold"].values)
         row["decay"], row["component"] = population.decay(self.dt), self.components[rank]
+        if isinstance(population, LIF):
+            row["bias"] = self._address(population.parameters["bias"].values)
+            self._numbers[population.name] = np.zeros(7)
+            row["numbers"] = self._address(self._numbers[population.name])
         if population.watches is not None:
             names = STATES[population.watches.kernel]
             row["watched"], row["watched_at"] = self.rank[population.watches.name], names.index("h") * n

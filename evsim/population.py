@@ -41,6 +41,8 @@ class Population(ABC):
     states : tuple of str
         State variables that are carried from step to step, or from event to event, each of shape
         (lanes, n_units).
+    rest : mapping of str to float
+        Those that are not zero at rest, in steps.
     sends, takes : {"values", "changes", "any"}
         What its events mean, and what those it receives must mean: a value that holds for one step, or a
         change that is added to what was sent before.
@@ -61,6 +63,7 @@ class Population(ABC):
     ports: Mapping[str, tuple[str, ...]] = {}
     emits: ClassVar[bool] = True
     states: tuple[str, ...] = ()
+    rest: Mapping[str, float] = {}
     sends: str = "values"
     takes: str = "values"
     losses: tuple[str, ...] = ()

@@ -164,7 +164,7 @@ def load(name: str) -> Callable[..., Any]:
     if name in names():
         module = importlib.import_module(f"evsim.protocols.{name}")
     elif name.endswith(".py"):
-        module = _import_file(Path(name))
+        module = import_file(Path(name))
     else:
         raise ProtocolError(
             f"protocol '{name}'",
@@ -181,7 +181,7 @@ def load(name: str) -> Callable[..., Any]:
     return run
 
 
-def _import_file(path: Path) -> Any:
+def import_file(path: Path) -> Any:
     if not path.is_file():
         raise ProtocolError(f"protocol '{path}'", "there is no such file", "check the path")
     # A name of its own, so that a file called json.py takes nobody's place.

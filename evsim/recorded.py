@@ -279,7 +279,7 @@ def loss_parts(plan: Plan, log: EventLog, losses: Mapping[str, ArrayLike]) -> di
             raise GradientError(
                 f"loss '{key}'",
                 f"{population!r} has none",
-                "readouts have a state, delta units a state and .y, EGRU a state, .y and .o",
+                "readouts have a state, delta units a state and .y, EGRU and LIF a state, .y and .o",
             )
         try:
             array = np.ascontiguousarray(given, plan.dtype)

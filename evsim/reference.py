@@ -2,8 +2,9 @@
 
 This file is the oracle of the tests and shares nothing with the code that it judges: no plan, no event lists,
 no core.  Nothing is skipped because it is zero; everything is an array of shape (lane, unit).  The equations
-are those of Subramoney et al., ICLR 2023 (arXiv 2206.06178), in the two forms written above `EGRU`, and those
-at the head of `evsim.models.delta`, where targets look at held copies instead of adding up changes.
+are those of Subramoney et al., ICLR 2023 (arXiv 2206.06178), in the two forms written above `EGRU`, those at
+the head of `evsim.models.lif`, and those at the head of `evsim.models.delta`, where targets look at held
+copies instead of adding up changes.
 `backpropagate` is their reverse-mode derivative, with a pseudo-derivative for H', and with the choice of what
 delta units send held fixed.  The steps of the unit types are in `evsim.reference_units`, each with its
 vector-Jacobian product below it.
@@ -47,9 +48,9 @@ class Run:
         ``"y"`` (history, n_lanes, n_units), last row the step before the first; states by the names of
         `Population.states`, (n_lanes, n_units).
     traces : dict of dict of ndarray
-        By population: what it sent, ``y``, if it sends; its states after each step; EGRU ``a`` (before the
-        reset), ``o`` and gates: z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the paper's); delta units
-        their gates, of DeltaGRU with q = M_q; readouts ``v``.
+        By population: what it sent, ``y``, if it sends; its states after each step; of EGRU and LIF ``a``
+        (before the reset) and ``o``; gates: EGRU z, r, g, q = y' Rg + bRg (EvNN's form) or u, r, z (the
+        paper's), delta units theirs, of DeltaGRU with q = M_q; readouts ``v``.
     macs : dict of int
         Multiply-accumulates by projection that an event-driven run needs.
     weights : dict of ndarray
@@ -157,7 +158,7 @@ def simulate(
         By source: what it sends; of one with a threshold the values of its lines.  Of sources that are not
         named it is zero.
     initial : dict of dict of array, optional
-        As `Run.initial`; whatever is not given is zero.
+        As `Run.initial`; whatever is not given is zero, of V of LIF units the reset.
     lengths : array of integers, shape (n_lanes,), optional
         Steps that each lane runs; by default n_steps.
 
@@ -192,7 +193,7 @@ def simulate(
 
 
 def _initial(unit: Population, depth: int, n_lanes: int, given: Mapping) -> dict[str, NDArray]:
-    start = {state: np.zeros((n_lanes, unit.n_units)) for state in unit.states}
+    start = {state: np.full((n_lanes, unit.n_units), unit.rest.get(state, 0.0)) for state in unit.states}
     if unit.emits:
         start |= {"y": np.zeros((depth, n_lanes, unit.n_units))}
     return {k: np.array(given.get(k, zero), np.float64).reshape(zero.shape) for k, zero in start.items()}
@@ -201,6 +202,7 @@ def _initial(unit: Population, depth: int, n_lanes: int, given: Mapping) -> dict
 def _fields(unit: Population) -> tuple[str, ...]:
     """Names of the recorded arrays."""
     gates = {"egru_evnn": "zrgqao", "egru_paper": "urzao", "delta_gru": "rznq", "delta_lstm": "ifgo"}
+    gates |= {"lif": "ao"}
     own = (*gates.get(unit.kernel, ""), *unit.states)
     return (*own, "y") if unit.emits else own if "v" in own else (*own, "v")
 
@@ -251,7 +253,7 @@ def backpropagate(
     Parameters
     ----------
     losses : dict of array, shape (n_steps, n_lanes, n_units)
-        Partial derivatives of the loss: ``"hidden"`` by the state (EGRU c, delta unit h, readout v),
+        Partial derivatives of the loss: ``"hidden"`` by the state (EGRU c, LIF and readout v, delta unit h),
         ``"hidden.y"`` by what was sent, ``"hidden.o"`` by whether it was sent.  Steps after the end of a lane
         do not count.
     pseudo_derivative : {"triangle", "rectangle", "fast_sigmoid"}

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
-from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
+from evsim.models import EGRU, LIF, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
 from evsim.population import Population
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def step(run: Run, unit: Population, inputs: Mapping[str, NDArray], t: int) -> d
     match unit:
         case EGRU():
             return (_evnn if unit.form == "evnn" else _paper)(run, unit, t)
+        case LIF():
+            return _lif(run, unit, t)
         case DeltaGRU():
             return _delta_gru(run, unit, t)
         case DeltaLSTM():
@@ -45,6 +48,8 @@ def step_vjp(back: Backward, unit: Population, t: int) -> None:
     match unit:
         case EGRU():
             (_evnn_vjp if unit.form == "evnn" else _paper_vjp)(back, unit, t)
+        case LIF():
+            _lif_vjp(back, unit, t)
         case DeltaGRU():
             _delta_gru_vjp(back, unit, t)
         case DeltaLSTM():
@@ -155,6 +160,67 @@ def _fire(back: Backward, unit: EGRU, t: int) -> NDArray:
     back.active[name][t] = ((slope > 0) | (o > 0)) & back.run.alive[t]
     back.dparameter[f"{name}.threshold"] -= (slope * do + resets * o * dc).sum(axis=0)
     return dc + o * dy + slope * do
+
+
+# -- LIF ---------------------------------------------------------------------------------------------------
+
+
+def _system(unit: LIF, dt: float) -> tuple[NDArray, NDArray]:
+    """The equations as (V, I_e, I_i, 1)' = A (V, I_e, I_i, 1) for a bias of 1: A dt, and dA / d tau dt."""
+    tau_m, tau_e, tau_i = (_values(unit, name)[0] for name in ("tau_m", "tau_e", "tau_i"))
+    A, by_tau = np.zeros((4, 4)), np.zeros((3, 4, 4))
+    A[0], A[1, 1], A[2, 2] = np.array([-1, 1, 1, 1]) / tau_m, -1 / tau_e, -1 / tau_i
+    by_tau[0, 0], by_tau[1, 1, 1], by_tau[2, 2, 2] = -A[0] / tau_m, 1 / tau_e**2, 1 / tau_i**2
+    return A * dt, by_tau * dt
+
+
+def _held(run: Run, unit: LIF, t: int) -> NDArray[np.bool_]:
+    return run.before(unit.name, "hold", t) > 0
+
+
+def _arrived_currents(run: Run, unit: LIF, t: int) -> tuple[NDArray, NDArray]:
+    """Both currents of step t, with what arrived."""
+    ports = (("i_e", "excitatory"), ("i_i", "inhibitory"))
+    e, i = (run.before(unit.name, name, t) + run.drive(unit, port, t) for name, port in ports)
+    return e, i
+
+
+def _lif(run: Run, unit: LIF, t: int) -> dict[str, NDArray]:
+    A, _ = _system(unit, run.network.step)
+    v, hold, held = run.before(unit.name, "v", t), run.before(unit.name, "hold", t), _held(run, unit, t)
+    state = np.stack([v, *_arrived_currents(run, unit, t), _values(unit, "bias") + 0 * v])
+    moved = np.tensordot(scipy.linalg.expm(A), state, 1)
+    a = np.where(held, unit.reset, moved[0])
+    o = (a >= _values(unit, "threshold")).astype(np.float64)
+    # a refractory period of 0.3 ms is three steps of 0.1 ms, whatever floats make of it
+    steps = np.ceil(round(unit.refractory / run.network.step, 6))
+    hold = np.where(o > 0, steps, np.maximum(hold - 1, 0))
+    v = np.where(o > 0, unit.reset, a)
+    return {"a": a, "o": o, "y": o, "v": v, "i_e": moved[1], "i_i": moved[2], "hold": hold}
+
+
+def _lif_vjp(back: Backward, unit: LIF, t: int) -> None:
+    name, run, dstate = unit.name, back.run, back.dstate[unit.name]
+    A, by_tau = _system(unit, run.network.step)
+    a, o, held = run[name]["a"][t], run[name]["o"][t], _held(run, unit, t)
+    dv = dstate["v"] + back.losses[name][t]
+    dy = back.dsent[name][back.depth[name] + t] + back.losses[f"{name}.y"][t] + back.losses[f"{name}.o"][t]
+    slope = np.where(held, 0.0, back.slope(a - _values(unit, "threshold")))
+    dfire = slope * (dy + (unit.reset - a) * dv)  # v = a + o (reset - a)
+    back.active[name][t] = ((slope > 0) | (o > 0)) & run.alive[t]
+    back.dparameter[f"{name}.threshold"] -= dfire.sum(axis=0)
+    da = np.where(held, 0.0, (1 - o) * dv + dfire)
+    dmoved = np.stack([da, dstate["i_e"], dstate["i_i"], np.zeros_like(da)])
+    v = run.before(name, "v", t)
+    state = np.stack([v, *_arrived_currents(run, unit, t), _values(unit, "bias") + 0 * v])
+    for tau, dA in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
+        by_step = scipy.linalg.expm_frechet(A, dA, compute_expm=False)
+        back.dparameter[f"{name}.{tau}"] += (dmoved * np.tensordot(by_step, state, 1)).sum()
+    dv, de, di, dbias = np.tensordot(scipy.linalg.expm(A).T, dmoved, 1)
+    dstate |= {"v": dv, "i_e": de, "i_i": di, "hold": np.zeros_like(dv)}
+    back.dparameter[f"{name}.bias"] += dbias.sum(axis=0)
+    back.receive(unit, "excitatory", t, de)
+    back.receive(unit, "inhibitory", t, di)
 
 
 # -- changes: sources, delta units, encoders ---------------------------------------------------------------

@@ -288,7 +288,7 @@ class Simulation:
         return {p.name: _encode(p, given[p.name], n_lanes, n_steps, self.plan) for p in self.plan.sources}
 
     def _begin(self, n_lanes: int) -> None:
-        """Rest: states zero, nothing in flight."""
+        """Rest: states zero, V of LIF units at the reset; nothing in flight."""
         self.reset()
         self.n_lanes = n_lanes
         self._in_flight = [
@@ -296,6 +296,12 @@ class Simulation:
             for p, history in zip(self.plan.populations, self.plan.history, strict=True)
         ]
         self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
+        for kernel, population, states in zip(
+            self.plan.kernels, self.plan.populations, self._states, strict=True
+        ):
+            for name, value in population.rest.items():
+                place, n = STATES[kernel].index(name), population.n_units
+                states[:, place * n : (place + 1) * n] = value
 
     def _blank(
         self, n_steps: int, n_lanes: int, full: bool, tape: bool, given: dict[str, Events | NDArray]
@@ -334,6 +340,7 @@ class Simulation:
         changes: Mapping[str, Change] | None = None,
     ) -> list[int]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
+        self.plan.refresh()
         core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
         for rank, population in enumerate(self.plan.populations):

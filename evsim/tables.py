@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from evsim.brian.checking import Criterion
     from evsim.comparison import Comparison
     from evsim.continuous_comparison import Convergence
     from evsim.log_comparison import LogComparison
@@ -140,6 +141,14 @@ def convergence_table(convergence: Convergence) -> Table:
         events = [f"{n:,}" for n in (c.n_events, c.n_peer_events, c.n_unmatched)]
         errors = [f"{error:.2e}" for error in (c.mean_error, c.max_error, c.mean_state_error)]
         table.add_row(f"{c.dt:g}", *events, *errors, f"{c.peer.seconds:.1f}")
+    return table
+
+
+def criteria_table(criteria: Sequence[Criterion]) -> Table:
+    """Stated tolerances and what was measured."""
+    table = plain_table("what is asked", "measured", "allowed", "", words=("what is asked",))
+    for one in criteria:
+        table.add_row(one.name, one.measured, one.allowed, "holds" if one.ok else "does NOT hold")
     return table
 
 

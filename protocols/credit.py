@@ -36,6 +36,8 @@ from evsim.training import Trainer, fit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from evsim.brian.subject import Subject
+
 #: Events of each trial that are taken out.
 TAKEN_OUT = (1, 2, 4, 8, 16)
 #: Changes of a payload, as shares of it, and the one that is drawn.
@@ -208,6 +210,16 @@ def build(task: MarkedCue, units: int, threshold: float, seed: int) -> Network:
     network.connect(hidden, hidden, weight="orthogonal")
     network.connect(hidden, answer, weight="glorot")
     return network
+
+
+def subject(seed: int = 0, units: int = 32) -> Subject:
+    """One trial of an untrained network, for `evsim crosscheck credit`."""
+    from evsim.brian.subject import Subject
+
+    task = MarkedCue(batch_size=1, seed=seed)
+    given = Events.from_dense(next(task.trials(0)).stimulus, np.float64)
+    about = "One trial of the protocol, before training."
+    return Subject("credit", build(task, units, 0.1, seed), {"source": given}, task.n_steps, about=about)
 
 
 def loss_by_lane(state: NDArray, target: NDArray) -> tuple[NDArray, NDArray]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import scipy.sparse
     from matplotlib.axes import Axes
 
+    from evsim.brian.subject import Subject
+
 #: Units of the original, and the share of them that excites.
 UNITS, EXCITATORY = 4000, 0.8
 #: Probability of a connection at that size; networks of other sizes have as many connections per unit.
@@ -60,6 +62,15 @@ def build(units: int = UNITS, seed: int = 0) -> Network:
 
             network.connect(source, target, weight=connections, port=source)
     return network
+
+
+def subject(seed: int = 0, units: int = UNITS, duration: float = 5000.0) -> Subject:
+    """The network from random potentials, for `evsim crosscheck cuba`."""
+    from evsim.brian.subject import Subject
+
+    network = build(units, seed)
+    about = "Vogels & Abbott (2005), benchmark 2 of Brette et al. (2007): keeps itself going, without input."
+    return Subject("cuba", network, {}, duration, start(network, seed), chaotic=True, about=about)
 
 
 def random_pairs(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from evsim.errors import ProtocolError
+from evsim.events import Events
 from evsim.models.egru import EGRU
 from evsim.models.readout import LeakyReadout
 from evsim.models.source import EventSource
@@ -18,6 +19,9 @@ from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial, check_counts
 from evsim.training import Trainer, fit
+
+if TYPE_CHECKING:
+    from evsim.brian.subject import Subject
 
 
 class DelayedCopy(Protocol):
@@ -136,6 +140,16 @@ def run(
         soft_wrap=True,
     )
     return summary
+
+
+def subject(seed: int = 0, units: int = 128) -> Subject:
+    """One trial of an untrained network, for `evsim crosscheck delayed_copy`."""
+    from evsim.brian.subject import Subject
+
+    task = DelayedCopy(batch_size=1, seed=seed)
+    given = Events.from_tokens(next(task.trials(0)).stimulus, task.n_inputs, np.float64)
+    about = "One trial of the protocol, before training."
+    return Subject("delayed_copy", build(task, units, 0.3, seed), {"cue": given}, task.n_steps, about=about)
 
 
 def build(task: DelayedCopy, units: int, threshold: float, seed: int) -> Network:

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from evsim.raster import figure
 from evsim.simulation import Simulation
 from evsim.threads import usable_threads
 from evsim.training import Tally, Trainer, fit
+
+if TYPE_CHECKING:
+    from evsim.brian.subject import Subject
 
 #: Words looked at together when nothing is learned.
 CHECK_LANES = 64
@@ -217,6 +220,16 @@ def build(task: KeywordSpotting, cell: str, units: int, layers: int, theta: floa
     output = network.add(DeltaEncoder(below, "output", threshold=0.0))
     network.connect(output, network.add(DeltaReadout(task.n_outputs, "word")), weight="glorot")
     return network
+
+
+def subject(seed: int = 0, variant: str = "gru", units: int = 64) -> Subject:
+    """One word, for `evsim crosscheck keyword_spotting` and ``keyword_spotting:lstm``; before training."""
+    from evsim.brian.subject import Subject
+
+    task = KeywordSpotting(open_recordings(None), seed=seed)
+    frames = np.asarray(task.trial(task.part("train")[:1]).stimulus)
+    network = build(task, variant, units, 1, 0.1, seed)
+    return Subject("keyword_spotting", network, {"mel": frames}, len(frames) * task.hop)
 
 
 def set_thresholds(network: Network, theta: float) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evsim.data.ngram import WittenBell
 from evsim.data.text import Corpus, load_corpus, windows
 from evsim.eventlog import EventLog
+from evsim.events import Events
 from evsim.models.egru import EGRU
 from evsim.models.readout import LinearReadout
 from evsim.models.source import EventSource
@@ -24,6 +25,9 @@ from evsim.population import Population
 from evsim.progress import epochs_shown
 from evsim.protocol import Protocol, RunFolder, Trial, check_counts
 from evsim.training import Tally, Trainer, fit
+
+if TYPE_CHECKING:
+    from evsim.brian.subject import Subject
 
 #: Lanes and steps in which the validation text is read, and steps of the stretch that is logged.
 CHECK_LANES, CHECK_STEPS, LOGGED_STEPS = 8, 256, 400
@@ -168,6 +172,16 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
         below = layer
     network.connect(below, network.add(LinearReadout(task.n_outputs, "next")), weight="glorot")
     return network
+
+
+def subject(seed: int = 0, units: int = 256) -> Subject:
+    """200 tokens of text through an untrained network, for `evsim crosscheck language_model`."""
+    from evsim.brian.subject import Subject
+
+    task = LanguageModel(load_corpus(None, "char"), lanes=1, window=200)
+    given = Events.from_tokens(next(task.trials(0)).stimulus, task.n_inputs, np.float64)
+    about = "The first 200 characters of the training text, before training."
+    return Subject("language_model", build(task, units, 1, 0.3, seed), {"tokens": given}, 200.0, about=about)
 
 
 def _unit_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:

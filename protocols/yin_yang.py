@@ -27,6 +27,8 @@ from evsim.training import History, fit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from evsim.brian.subject import Subject
+
 #: A coordinate of 0 is an event at FIRST, one of 1 at FIRST + SPAN; the bias line sends at FIRST + BIAS: ms.
 FIRST, SPAN, BIAS = 0.0, 30.0, 15.0
 #: How long a trial lasts, in ms.
@@ -130,6 +132,19 @@ def build(model: str, units: int, seed: int) -> Network:
     network.connect(recurrent, recurrent, weight=lambda rng, shape: rng.normal(0.0, 0.3 / units**0.5, shape))
     network.connect(recurrent, readout, weight=lambda rng, shape: rng.normal(0.0, units**-0.5, shape))
     return network
+
+
+def subject(seed: int = 0, variant: str = "lif", units: int = 120, points: int = 3) -> Subject:
+    """Points one after the other, for `evsim crosscheck yin_yang` and ``yin_yang:egru``; before training."""
+    from evsim.brian.subject import Subject
+
+    if variant not in RECIPES:
+        raise ProtocolError("yin_yang", f"there is no variant '{variant}'", f"use one of {[*RECIPES]}")
+    check_counts("yin_yang", units=units, points=points)
+    time, trial, unit, value = encode(yin_yang(points, 3 * seed).coordinates)
+    stimulus = {"point": (time + WINDOW * trial, 0 * trial, unit, value)}
+    about = "Points of the protocol one after the other, before training."
+    return Subject("yin_yang", build(variant, units, seed), stimulus, WINDOW * points, about=about)
 
 
 class FirstEventLoss:

@@ -1,4 +1,4 @@
-"""The same clocked network as Brian2 objects, run by Brian2, and compared with evsim's own run.
+"""The same clocked network in Brian2's terms: a `Description` of it.
 
 Brian2 (Stimberg, Brette & Goodman 2019, eLife 8:e47314) shares nothing with evsim's core: its events are
 found by its thresholds and carried by its `Synapses`.  Equal events and equal states say that both mean the
@@ -26,21 +26,19 @@ same by a network.  How a network is written down in Brian2:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.brian.library import Target, quiet_brian2
-from evsim.comparison import Comparison, compare
+from evsim.brian.description import Code, Description, Group, Monitor, Synapses, same
 from evsim.errors import NetworkError, StimulusError
 from evsim.events import Events
-from evsim.examples import delta_example, egru_example
 from evsim.models import (
     EGRU,
+    LIF,
     DeltaEncoder,
     DeltaGRU,
     DeltaLSTM,
@@ -71,8 +69,8 @@ class Equations:
         The variable that is compared; empty if there is none.
     variables : tuple of str
         Other variables that last from step to step.
-    blocks : str
-        Names of the accumulators, one letter each: projections add to ``in_z``, and ``base_z`` is the bias.
+    blocks : str or tuple of str
+        Names of the accumulators, such as ``zrgq``: projections add to ``in_z``, and ``base_z`` is the bias.
     keeps : bool
         Whether accumulators keep what they have received, from 0; else each step starts from the bias.
     threshold, reset : str, optional
@@ -82,7 +80,7 @@ class Equations:
     advance: str
     state: str = ""
     variables: tuple[str, ...] = ()
-    blocks: str = ""
+    blocks: str | tuple[str, ...] = ""
     keeps: bool = False
     threshold: str | None = None
     reset: str | None = None
@@ -119,6 +117,22 @@ EQUATIONS = {
         threshold="a > theta",
         reset="y_1 = a",
     ),
+    "lif": Equations(
+        """
+        held = int(hold > 0)
+        i_e += in_i_e
+        i_i += in_i_i
+        v = (1 - held)*(v + ((in_v - v)*leak + (i_e*gain_e + i_i*gain_i))) + held*v_reset
+        i_e *= keep_e
+        i_i *= keep_i
+        hold = held*(hold - 1)
+        a = 1""",
+        state="v",
+        variables=("i_e", "i_i", "hold"),
+        blocks=("i_e", "i_i", "v"),  # what arrives goes into the first two, the bias is the third
+        threshold="v >= theta",
+        reset="y_1 = 1; v = v_reset; hold = held_steps",
+    ),
     "readout": Equations("v = k*v + (1 - k)*in_v", state="v", blocks="v"),
     "delta_source": Equations("a = stimulus(t, i) - sent", **_CHANGES),
     "delta_encoder": Equations("a = h - sent", **_CHANGES),
@@ -150,6 +164,7 @@ EQUATIONS = {
 UNITS = (
     EventSource,
     EGRU,
+    LIF,
     LeakyReadout,
     LinearReadout,
     DeltaGRU,
@@ -158,193 +173,32 @@ UNITS = (
     DeltaReadout,
 )
 
+#: How a script of such a network is to be read.
+ABOUT = """\
+The network is one in steps.  A step is one turn of each group, in the order of the schedule below.  In its
+turn a group takes what has arrived ("receive", "gate"), moves on by one step ("advance") and sends what its
+threshold lets through.  States are what run_regularly computes; there are no differential equations.
 
-# -- the twin ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class BrianRun:
-    """What happened in a Brian2 run.
-
-    Attributes
-    ----------
-    events : dict of Events
-        By population (readouts send none), one lane, values float64.
-    states : dict of ndarray, shape (n_steps, n_units), float64
-        After each step: EGRU c (after the reset), delta units h, readouts v; sources and encoders have none.
-    dt : float
-        ms.
-    seconds, prepare_seconds : float
-        Wall time of the steps, and of the code generation before them.
-    version : str
-        ``"Brian2 2.9.0, numpy"``: version and code generation target.
-    """
-
-    events: dict[str, Events]
-    states: dict[str, NDArray[np.float64]]
-    dt: float
-    seconds: float
-    prepare_seconds: float
-    version: str
+Events carry values, and Brian2's carry none: a sender keeps those of its last turns, y_1 (newest), y_2, ...,
+and synapses read the one that is as old as their delay."""
+#: What variables are, for those who read the equations.
+MEANING = {
+    "a": "what would be sent",
+    "c": "the state",
+    "h": "the state",
+    "v": "the state",
+    "i_e": "current of the port 'excitatory'",
+    "i_i": "current of the port 'inhibitory'",
+    "hold": "steps for which v is still held",
+    "sent": "what has been sent so far",
+}
 
 
-class BrianTwin:
-    """A network as Brian2 objects; made by `to_brian2`, see the head of this file.
-
-    Attributes
-    ----------
-    net : brian2.Network
-    groups : dict of brian2.NeuronGroup
-        By population.
-    synapses : dict of brian2.Synapses
-        By projection; those without any weight are left out.
-    spikes, traces : dict of brian2.SpikeMonitor, brian2.StateMonitor
-        By population.
-    """
-
-    def __init__(self, brian2: Any, network: Network, stimulus: Mapping[str, NDArray], n_steps: int):
-        populations = _order(network)
-        rank = {p.name: number for number, p in enumerate(populations)}
-        self.n_steps, self.dt = n_steps, network.step
-        self.clock = brian2.Clock(dt=self.dt * brian2.ms, name="evsim_clock*")
-        self.groups: dict[str, Any] = {}
-        self.synapses: dict[str, Any] = {}
-        self.spikes: dict[str, Any] = {}
-        self.traces: dict[str, Any] = {}
-        for p in populations:
-            sent = [_age(q, rank) for q in network.projections.values() if q.source is p]
-            values = stimulus.get(p.name, np.zeros((n_steps, p.n_units)))
-            self.groups[p.name] = self._group(brian2, p, max([1, *sent]), values)
-            self._watch(brian2, p)
-        projections = list(network.projections.values())
-        projections.sort(key=lambda q: (rank[q.source.name], q.delay_steps, q.name))
-        for number, projection in enumerate(projections):
-            self._connect(brian2, projection, _age(projection, rank), number)
-        parts = (self.groups, self.synapses, self.spikes, self.traces)
-        self.net = brian2.Network(*(thing for part in parts for thing in part.values()))
-        # start and groups hold the objects themselves, which do nothing there
-        turns = [f"{slot}_{p.name}" for p in populations for slot in SLOTS]
-        self.net.schedule = ["start", "groups", *turns, "end"]
-        self.net.store("fresh")
-
-    def _group(self, brian2: Any, population: Population, n_slots: int, stimulus: NDArray) -> Any:
-        equations = EQUATIONS[population.kernel]
-        parameters = {name: parameter.values for name, parameter in population.parameters.items()}
-        lines = [f"{name} : 1" for name in (equations.state, *equations.variables) if name]
-        if population.emits:
-            lines += ["a : 1"] + [f"y_{age} : 1" for age in range(1, n_slots + 1)]
-        for block in equations.blocks:
-            lines += [f"in_{block} : 1", f"base_{block} : 1 (constant)"]
-        lines += ["theta : 1 (constant)"] if "threshold" in parameters else []
-        lines += ["h : 1 (linked)"] if population.watches is not None else []
-        lines += ["r = 1/(1 + exp(-in_r)) : 1"] if population.kernel == "egru_paper" else []
-        namespace: dict[str, Any] = {}
-        if population.kernel == "readout":
-            namespace["k"] = population.decay(self.dt)
-        if isinstance(population, EventSource):
-            namespace["stimulus"] = brian2.TimedArray(stimulus, dt=self.clock.dt)
-        group = brian2.NeuronGroup(
-            population.n_units,
-            "\n".join(lines),
-            threshold=equations.threshold,
-            reset=equations.reset,
-            clock=self.clock,
-            namespace=namespace,
-            name=f"evsim_{population.name}*",
-        )
-        for block, base in _bases(population, parameters).items():
-            setattr(group, f"base_{block}", base)
-            setattr(group, f"in_{block}", 0 if equations.keeps else base)
-        if "threshold" in parameters:
-            group.theta = parameters["threshold"]
-        if population.watches is not None:
-            group.h = brian2.linked_var(self.groups[population.watches.name], "h")
-        code = [line.strip() for line in equations.advance.splitlines()]
-        if population.emits:
-            code += [f"y_{age} = y_{age - 1}" for age in range(n_slots, 1, -1)] + ["y_1 = 0"]
-            group.thresholder["spike"].when = f"threshold_{population.name}"
-            group.resetter["spike"].when = f"reset_{population.name}"
-        if not equations.keeps:
-            code += [f"in_{block} = base_{block}" for block in equations.blocks]
-        group.run_regularly("\n".join(code), clock=self.clock, when=f"advance_{population.name}")
-        return group
-
-    def _watch(self, brian2: Any, population: Population) -> None:
-        name, group, state = population.name, self.groups[population.name], EQUATIONS[population.kernel].state
-        if population.emits:
-            options = {"when": f"log_{name}", "name": f"evsim_{name}_events*"}
-            self.spikes[name] = brian2.SpikeMonitor(group, variables="a", **options)
-        if state:
-            options = {"when": f"record_{name}", "name": f"evsim_{name}_state*", "clock": self.clock}
-            self.traces[name] = brian2.StateMonitor(group, state, record=True, **options)
-
-    def _connect(self, brian2: Any, projection: Projection, age: int, number: int) -> None:
-        rows, columns, weights = _blocks(projection)
-        if not rows.size:
-            return
-        target = projection.target.name
-        # events that are one turn old, y_1, are those of Brian2's delay 0
-        delay = (age - 1) * self.clock.dt
-        passes = _passes(projection, f"y_{age}_pre")
-        synapses = brian2.Synapses(
-            self.groups[projection.source.name],
-            self.groups[target],
-            "\n".join(f"w_{block} : 1 (constant)" for block in weights),
-            on_pre=passes,
-            delay=dict.fromkeys(passes, delay),
-            clock=self.clock,
-            namespace={},
-            name=f"evsim_projection_{number}*",
-        )
-        synapses.connect(i=rows, j=columns)
-        for block, values in weights.items():
-            setattr(synapses, f"w_{block}", values)
-        for slot in passes:
-            pathway = getattr(synapses, slot)
-            pathway.when, pathway.order = f"{slot}_{target}", number
-        self.synapses[projection.name] = synapses
-
-    def run(self, target: Target = "numpy") -> BrianRun:
-        """Run all steps from the initial state; each call starts afresh.
-
-        Parameters
-        ----------
-        target : {"numpy", "cython"}
-            Brian2's code generation target; cython needs a C++ compiler.
-
-        Raises
-        ------
-        NetworkError
-            Another target, or a Brian2 device that is not its runtime.
-        """
-        with quiet_brian2(target) as brian2:
-            start = time.perf_counter()
-            self.net.restore("fresh")
-            self.net.run(0 * brian2.second, namespace={})  # generates the code
-            ready = time.perf_counter()
-            self.net.run(self.n_steps * self.clock.dt, namespace={})
-            end = time.perf_counter()
-            done = int(self.clock.variables["timestep"].get_value()[0])
-        if done != self.n_steps:  # Brian2 answers Ctrl+C by stopping early, without an exception
-            raise KeyboardInterrupt(f"Brian2 stopped after {done} of {self.n_steps} steps")
-        return BrianRun(
-            events={name: self._events(monitor) for name, monitor in self.spikes.items()},
-            states={name: np.array(getattr(m, m.record_variables[0])).T for name, m in self.traces.items()},
-            dt=self.dt,
-            seconds=end - ready,
-            prepare_seconds=ready - start,
-            version=f"Brian2 {brian2.__version__}, {target}",
-        )
-
-    def _events(self, monitor: Any) -> Events:
-        step = np.rint(np.asarray(monitor.t_) / self.clock.dt_).astype(np.int64)
-        unit, value = np.asarray(monitor.i, dtype=np.int64), np.asarray(monitor.a_)
-        form: dict[str, Any] = {"n_units": len(monitor.source), "n_steps": self.n_steps, "dtype": np.float64}
-        return Events.from_list(step, np.zeros_like(step), unit, value, n_lanes=1, where="Brian2", **form)
+# -- the description ---------------------------------------------------------------------------------------
 
 
-def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) -> BrianTwin:
-    """Write a network down as Brian2 objects.
+def describe_steps(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) -> Description:
+    """Write a network in steps down in Brian2's terms.
 
     Parameters
     ----------
@@ -362,8 +216,6 @@ def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) 
         Something in the network that has no twin in Brian2 here.
     StimulusError
         A stimulus that does not fit the network.
-    MissingExtraError
-        Brian2 is not installed.
     """
     where = "Brian2 twin"
     if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or n_steps < 1:
@@ -382,8 +234,118 @@ def to_brian2(network: Network, stimulus: Mapping[str, Stimulus], n_steps: int) 
             problem = f"there are no Brian2 equations for {kind}"
             raise NetworkError(f"population '{name}'", problem, f"compare a network of {known}")
     values = {name: _values(network, name, given, int(n_steps)) for name, given in stimulus.items()}
-    with quiet_brian2("numpy") as brian2:
-        return BrianTwin(brian2, network, values, int(n_steps))
+    populations = _order(network)
+    rank = {p.name: number for number, p in enumerate(populations)}
+    groups = {}
+    for p in populations:
+        sent = [_age(q, rank) for q in network.projections.values() if q.source is p]
+        given = values.get(p.name, np.zeros((int(n_steps), p.n_units)))
+        groups[p.name] = _group(p, max([1, *sent]), given, network.step)
+    projections = list(network.projections.values())
+    projections.sort(key=lambda q: (rank[q.source.name], q.delay_steps, q.name))
+    synapses = {
+        projection.name: made
+        for number, projection in enumerate(projections)
+        if (made := _synapses(projection, _age(projection, rank), number)) is not None
+    }
+    watched = {p.name: EQUATIONS[p.kernel].state for p in populations}
+    return Description(
+        dt=network.step,
+        n_steps=int(n_steps),
+        about=ABOUT,
+        groups=groups,
+        synapses=synapses,
+        spikes={p.name: Monitor(p.name, "a", f"log_{p.name}") for p in populations if p.emits},
+        states={name: Monitor(name, state, f"record_{name}") for name, state in watched.items() if state},
+        # start and groups hold the objects themselves, which do nothing there
+        schedule=("start", "groups", *(f"{slot}_{p.name}" for p in populations for slot in SLOTS), "end"),
+    )
+
+
+def _group(population: Population, n_slots: int, stimulus: NDArray[np.float64], dt: float) -> Group:
+    equations, name = EQUATIONS[population.kernel], population.name
+    parameters = {name: parameter.values for name, parameter in population.parameters.items()}
+    own = [name for name in (equations.state, *equations.variables) if name]
+    lines = [_line(name, MEANING.get(name, "")) for name in own]
+    if population.emits:
+        lines.append(_line("a", MEANING["a"]))
+        lines.append(_line("y_1", "what was sent in the last turn, 0 if nothing"))
+        lines += [_line(f"y_{age}", f"{age} turns ago") for age in range(2, n_slots + 1)]
+    for block in equations.blocks:
+        lines.append(_line(f"in_{block}", "what has arrived" if equations.keeps else "bias and what arrives"))
+        lines.append(f"base_{block} : 1 (constant)")
+    lines += ["theta : 1 (constant)"] if "threshold" in parameters else []
+    if population.watches is not None:
+        lines.append(f"h : 1 (linked)  # that of {population.watches.name}")
+    if population.kernel == "egru_paper":
+        lines.append("r = 1/(1 + exp(-in_r)) : 1  # gate of what is sent")
+    values: dict[str, Any] = {}
+    for block, base in _bases(population, parameters).items():
+        values[f"base_{block}"] = base
+        values[f"in_{block}"] = 0.0 if equations.keeps else base
+    if "threshold" in parameters:
+        values["theta"] = parameters["threshold"]
+    values |= {state: float(value) for state, value in population.rest.items()}
+    code = [line.strip() for line in equations.advance.strip().splitlines()]
+    if population.emits:
+        code += [f"y_{age} = y_{age - 1}" for age in range(n_slots, 1, -1)] + ["y_1 = 0"]
+    if not equations.keeps:
+        code += [f"in_{block} = base_{block}" for block in equations.blocks]
+    source, watches = isinstance(population, EventSource), population.watches
+    return Group(
+        name=name,
+        title=_title(population),
+        n=population.n_units,
+        equations="\n".join(lines),
+        threshold=equations.threshold,
+        reset=equations.reset,
+        turn={what: f"{what}_{name}" for what in ("threshold", "reset")} if population.emits else {},
+        constants=_constants(population, dt),
+        stimulus=stimulus if source else None,
+        values={key: value if isinstance(value, float) else same(value) for key, value in values.items()},
+        linked={} if watches is None else {"h": (watches.name, "h")},
+        regular=Code("\n".join(code), f"advance_{name}"),
+        slots=n_slots if population.emits else 0,
+    )
+
+
+def _constants(population: Population, dt: float) -> dict[str, float]:
+    """What the equations need of a step of ``dt`` ms."""
+    if isinstance(population, LIF):
+        held = {"v_reset": population.reset, "held_steps": float(population.held_steps(dt))}
+        return population.propagator(dt)._asdict() | held
+    return {"k": population.decay(dt)} if isinstance(population, LeakyReadout) else {}
+
+
+def _line(variable: str, meaning: str) -> str:
+    return f"{variable} : 1" + (f"  # {meaning}" if meaning else "")
+
+
+def _title(population: Population) -> str:
+    """Type, size, and what the events of a source are."""
+    form = f", form {population.form}" if isinstance(population, EGRU) else ""
+    return f"{type(population).__name__}, {population.n_units} units{form}"
+
+
+def _synapses(projection: Projection, age: int, number: int) -> Synapses | None:
+    """None if there is no weight at all."""
+    rows, columns, weights = _blocks(projection)
+    if not rows.size:
+        return None
+    target = projection.target.name
+    passes = _passes(projection, f"y_{age}_pre")
+    return Synapses(
+        name=projection.name,
+        source=projection.source.name,
+        target=target,
+        equations="\n".join(f"w_{block} : 1 (constant)" for block in weights),
+        i=rows,
+        j=columns,
+        weights={f"w_{block}": same(values) for block, values in weights.items()},
+        on_pre={slot: Code(code, f"{slot}_{target}", number) for slot, code in passes.items()},
+        # events that are one turn old, y_1, are those of Brian2's delay 0
+        delay=age - 1,
+    )
 
 
 def _values(network: Network, name: str, given: Stimulus, n_steps: int) -> NDArray[np.float64]:
@@ -429,6 +391,9 @@ def _bases(population: Population, values: Mapping[str, NDArray]) -> dict[str, N
             np.split(values[name], 3) for name in ("bias", "recurrent_bias")
         )
         return {"z": z + recurrent_z, "r": r + recurrent_r, "g": g, "q": q}
+    if population.kernel == "lif":
+        rest = np.zeros_like(values["bias"])
+        return {"i_e": rest, "i_i": rest, "v": values["bias"]}
     return dict(zip(blocks, np.split(values["bias"], len(blocks)), strict=True)) if blocks else {}
 
 
@@ -454,40 +419,3 @@ def _blocks(projection: Projection) -> tuple[NDArray[np.int64], NDArray[np.int64
         weights[name] = np.zeros(pairs.size)
         weights[name][place[block == number]] = csr.data[block == number]
     return pairs // n, pairs % n, weights
-
-
-# -- comparisons -------------------------------------------------------------------------------------------
-
-
-def crosscheck(
-    network: Network, stimulus: Mapping[str, Stimulus], n_steps: int, target: Target = "numpy"
-) -> Comparison:
-    """Run a network with evsim and with Brian2, and compare; arguments and errors as of `to_brian2`.
-
-    A delta unit or an encoder with threshold 0 sends whatever changed, be it the last bit.  Once nothing
-    arrives any more and h stands still but for rounding, the two may differ by events of about 1e-17.
-    """
-    from evsim.simulation import Simulation
-
-    twin = to_brian2(network, stimulus, n_steps)
-    simulation = Simulation(network)
-    populations = network.populations.values()
-    sources = [p for p in populations if isinstance(p, EventSource)]
-    silent = {p.name: Events.empty(p.n_units, 1, n_steps, np.float64) for p in sources}
-    start = time.perf_counter()
-    log = simulation.run({**silent, **stimulus}, n_steps * network.step)
-    seconds = time.perf_counter() - start
-    events = {p.name: e for p in populations if (e := log[p.name].events) is not None}
-    states = {p.name: log[p.name].state for p in populations if EQUATIONS[p.kernel].state}
-    return compare(events, states, twin.run(target), seconds)
-
-
-def crosscheck_model(
-    model: Literal["egru", "delta_gru", "delta_lstm"], target: Target = "numpy", **options: Any
-) -> Comparison:
-    """`crosscheck` of an `egru_example` or a `delta_example`, whose parameters are the ``options``."""
-    if model == "egru":
-        network, events = egru_example(**options)
-        return crosscheck(network, events, events["cue"].n_steps, target)
-    network, lines = delta_example(unit=model, **options)
-    return crosscheck(network, lines, len(lines["lines"]), target)

@@ -1,9 +1,9 @@
-"""The same network in continuous time as Brian2 objects, run by Brian2 at falling steps, and compared.
+"""The same network in continuous time in Brian2's terms: a `Description` of it.
 
 Brian2 (Stimberg, Brette & Goodman 2019, eLife 8:e47314) steps: states move by dt, then thresholds are tested,
 what was sent arrives, and senders are reset.  So an event happens at the end of the step in which the state
 crosses the threshold, up to dt late, and Brian2's event times tend to the exact ones in proportion to dt:
-`order_of_convergence` measures that.  How a network is written down in Brian2:
+`evsim.brian.order_of_convergence` measures that.  How a network is written down in Brian2:
 
 - Brian2's own schedule and integrators: ``exact`` for what is linear (LIF, delta units between arrivals,
   leaky readouts), for the state c of EGRU a method of choice, by default ``rk4``.
@@ -25,7 +25,6 @@ crosses the threshold, up to dt late, and Brian2's event times tend to the exact
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,10 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evsim.brian.library import Target, quiet_brian2
-from evsim.continuous_comparison import ContinuousComparison, Convergence, TimedRun, compare_timed
+from evsim.brian.description import Code, Description, Generator, Group, Monitor, Synapses, Values, same
 from evsim.errors import NetworkError, StimulusError
-from evsim.examples import continuous_example
 from evsim.models import EGRU, LIF, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.population import Population
@@ -50,8 +47,6 @@ InitialStates = Mapping[str, Mapping[str, ArrayLike]]
 #: Brian2's integrators of the state of EGRU.
 Method = Literal["rk4", "rk2", "exponential_euler", "euler"]
 METHODS = ("rk4", "rk2", "exponential_euler", "euler")
-#: Steps in ms, each half of the one before.
-STEPS = (0.1, 0.05, 0.025, 0.0125, 0.00625)
 #: Time constants nearer to each other than this (relative) leave ``exact`` a difference of equal numbers.
 NEAR = 1e-3
 #: More slots for payloads than this are refused.
@@ -151,284 +146,290 @@ EQUATIONS = {
 }
 #: Unit types that mean what EQUATIONS say; a subclass may mean anything.
 UNITS = (EventSource, EGRU, LIF, DeltaGRU, DeltaLSTM, LeakyReadout, DeltaReadout)
-
-
-# -- the twin ----------------------------------------------------------------------------------------------
-
-
-class ContinuousTwin:
-    """A network in continuous time as Brian2 objects; made by `to_brian2_continuous`.
-
-    Attributes
-    ----------
-    net : brian2.Network
-    groups : dict of brian2.NeuronGroup or brian2.SpikeGeneratorGroup
-        By population.
-    synapses : dict of brian2.Synapses
-        By projection; those without any weight, or without events, are left out.
-    spikes, traces : dict of brian2.SpikeMonitor, brian2.StateMonitor
-        By population.
-    n_steps : int
-    dt : float
-        ms.
-    slots : int
-        Events that a unit may have on their way at one time.
-    """
-
-    def __init__(
-        self,
-        brian2: Any,
-        network: Network,
-        stimulus: Mapping[str, TimedEvents],
-        duration: float,
-        dt: float,
-        samples: NDArray[np.float64],
-        initial: InitialStates,
-        method: Method,
-        slots: int,
-    ):
-        self.dt, self.duration, self.samples, self.slots = dt, duration, samples, slots
-        self.n_steps = math.ceil(duration / dt - 1e-9)
-        self.clock = brian2.Clock(dt=dt * brian2.ms, name="evsim_clock*")
-        self.groups: dict[str, Any] = {}
-        self.synapses: dict[str, Any] = {}
-        self.spikes: dict[str, Any] = {}
-        self.traces: dict[str, Any] = {}
-        #: By population: what each of its Brian2 units sends, if that is a constant.
-        self.payloads: dict[str, NDArray[np.float64]] = {}
-        #: By population: the longest delay, in steps, of a projection that reads what its events keep
-        self.longest: dict[str, int] = {}
-        units: dict[str, NDArray[np.int64]] = {}
-        populations = [network[name] for name in sorted(network.populations)]
-        for population in populations:
-            name = population.name
-            if isinstance(population, EventSource):
-                made = self._source(brian2, population, stimulus[name])
-                self.groups[name], units[name], self.payloads[name] = made
-            else:
-                kept = {_kept(p) for p in network.projections.values() if p.source is population} - {""}
-                begin = initial.get(name, {})
-                self.groups[name] = self._group(brian2, population, sorted(kept), method, "hold" in begin)
-                self._begin(population, begin)
-                units[name], self.payloads[name] = np.arange(population.n_units), _payloads(population)
-                self._watch(brian2, population)
-        # of events that arrive in one step, those of the source that comes first
-        projections = sorted(network.projections.values(), key=lambda p: (p.source.name, p.name))
-        for number, projection in enumerate(projections):
-            self._connect(brian2, projection, units[projection.source.name], number)
-        parts = (self.groups, self.synapses, self.spikes, self.traces)
-        self.net = brian2.Network(*(thing for part in parts for thing in part.values()))
-        self.net.store("fresh")
-
-    def _source(self, brian2: Any, source: EventSource, events: TimedEvents) -> tuple[Any, NDArray, NDArray]:
-        """The group of a source; which unit of the source each of its units is, and the value it sends."""
-        # an event in (k dt, (k + 1) dt] arrives at the end of step k
-        step = np.maximum(np.ceil(events.time / self.dt - 1e-9).astype(np.int64) - 1, 0)
-        # in one step a Brian2 unit sends once: count how often before a unit has sent this value in this step
-        order = np.lexsort((events.value, events.unit, step))
-        columns = np.stack([step, events.unit, events.value], axis=1)[order]
-        place = np.arange(len(order))
-        again = np.r_[False, (columns[1:] == columns[:-1]).all(axis=1)][: len(order)]
-        before = np.empty(len(order))
-        before[order] = place - np.maximum.accumulate(np.where(again, 0, place))
-        columns = np.stack([events.unit, before, events.value], axis=1)
-        own, index = np.unique(columns, axis=0, return_inverse=True)
-        group = brian2.SpikeGeneratorGroup(
-            max(1, len(own)),
-            index.ravel(),
-            (step + 0.5) * self.clock.dt,
-            clock=self.clock,
-            name=f"evsim_{source.name}*",
-        )
-        return group, own[:, 0].astype(np.int64), own[:, 2]
-
-    def _group(
-        self, brian2: Any, population: Population, kept: Sequence[str], method: Method, held: bool
-    ) -> Any:
-        equations, values = EQUATIONS[population.kernel], _values(population)
-        text = [line.strip() for line in equations.text.strip().splitlines()]
-        text += [f"b_{block} : 1 (constant)" for block in equations.biases]
-        text += ["theta : 1 (constant)"] if population.emits else []
-        text += ["sent : 1", "change : 1"] if _sends_changes(population) else []
-        text += [f"{what}_{slot} : 1" for what in kept for slot in range(self.slots)]
-        text += ["n_sent : integer"] if kept else []
-        reset = [line for line in (equations.reset, "n_sent += 1" if kept else None) if line]
-        constants = {name: value * brian2.ms for name, value in values.items() if name.startswith("tau")}
-        options: dict[str, Any] = {}
-        if isinstance(population, LIF):
-            constants["v_reset"] = population.reset
-            # the step of the event counts: Brian2 holds v from the step after it
-            steps = round(population.refractory / self.dt)
-            options["refractory"] = (steps + 1) * self.clock.dt if steps or held else False
-        group = brian2.NeuronGroup(
-            population.n_units,
-            "\n".join(text),
-            threshold=equations.threshold,
-            reset="\n".join(reset) or None,
-            method=_integrator(population, values, method),
-            clock=self.clock,
-            namespace=constants,
-            name=f"evsim_{population.name}*",
-            **options,
-        )
-        for block, bias in zip(
-            equations.biases, np.split(values["bias"], len(equations.biases)), strict=True
-        ):
-            setattr(group, f"b_{block}", bias)
-        if population.emits:
-            group.theta = values["threshold"]
-        if code := self._keep(population, kept):
-            group.run_regularly(code, clock=self.clock, when="after_thresholds")
-        return group
-
-    def _keep(self, population: Population, kept: Sequence[str]) -> str:
-        """What is done between thresholds and arrivals: senders put aside what their events carry."""
-        lines = ["change = h - sent"] if _sends_changes(population) else []
-        if kept:
-            lines.append(f"fires = int({EQUATIONS[population.kernel].threshold})")
-        for slot in range(self.slots if kept else 0):
-            lines.append(f"here = fires*int(n_sent % {self.slots} == {slot})")
-            lines += [f"{what}_{slot} = {what}_{slot}*(1 - here) + {_KEPT[what]}*here" for what in kept]
-        return "\n".join(lines)
-
-    def _begin(self, population: Population, initial: Mapping[str, ArrayLike]) -> None:
-        """States at rest, or those that are given."""
-        name, group, values = population.name, self.groups[population.name], _values(population)
-        if isinstance(population, EGRU):
-            group.a_u, group.a_r, group.a_z = np.split(values["bias"], 3)
-        elif isinstance(population, LIF):
-            group.v = population.reset
-        elif isinstance(population, LeakyReadout):
-            group.v = values["bias"]
-        for state, given in initial.items():
-            if state not in population.states:
-                problem, remedy = f"there is no state '{state}'", f"it has {list(population.states)}"
-                raise NetworkError(f"population '{name}'", problem, remedy)
-            full = np.broadcast_to(np.asarray(given, np.float64), (1, population.n_units))[0]
-            if isinstance(population, LIF) and state == "hold":
-                # as if the last event had been as long ago
-                group.lastspike = (np.rint((full - population.refractory) / self.dt) - 1) * self.clock.dt
-            elif (population.kernel, state) != ("delta_lstm", "h"):  # which follows from c and m_o
-                setattr(group, state, full)
-
-    def _watch(self, brian2: Any, population: Population) -> None:
-        name, group, state = population.name, self.groups[population.name], EQUATIONS[population.kernel].state
-        if population.emits:
-            variables = "change" if _sends_changes(population) else None
-            options = {"when": "after_thresholds", "order": 1, "name": f"evsim_{name}_events*"}
-            self.spikes[name] = brian2.SpikeMonitor(group, variables=variables, **options)
-        if len(self.samples):
-            options = {"name": f"evsim_{name}_state*", "clock": self.clock}
-            self.traces[name] = brian2.StateMonitor(group, state, record=True, **options)
-
-    def _connect(self, brian2: Any, projection: Projection, unit: NDArray, number: int) -> None:
-        """Synapses; ``unit``: which unit of the source each Brian2 unit of its group is."""
-        pairs, payload = projection.pairs(), self.payloads[projection.source.name]
-        count = np.diff(pairs.ptr)[unit]
-        if not count.sum():
-            return
-        row = np.repeat(np.arange(len(unit)), count)
-        pair = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        pair += np.repeat(pairs.ptr[unit], count)
-        blocks = projection.target.ports[projection.port]
-        code, kept = _on_arrival(projection, self.slots), _kept(projection)
-        text = [f"w_{block} : 1 (constant)" for block in blocks]
-        text += ["arrived : integer"] if kept and self.slots > 1 else []
-        synapses = brian2.Synapses(
-            self.groups[projection.source.name],
-            self.groups[projection.target.name],
-            "\n".join(text),
-            on_pre=code,
-            clock=self.clock,
-            namespace={},
-            name=f"evsim_projection_{number}*",
-        )
-        synapses.connect(i=row, j=pairs.target[pair])
-        stored = np.append(projection.weight.values.ravel().astype(np.float64), 0.0)  # [-1]: no weight
-        for block, where in zip(blocks, pairs.where.T, strict=True):
-            setattr(synapses, f"w_{block}", stored[where[pair]] * payload[row])
-        assert projection.delay is not None  # in continuous time they have one
-        delay = projection.delay.values.ravel().astype(np.float64)
-        steps = np.rint((delay[pair] if delay.size > 1 else np.full(len(pair), delay[0])) / self.dt)
-        synapses.pre.delay = steps * self.clock.dt
-        synapses.pre.order = number
-        self.synapses[projection.name] = synapses
-        if kept:
-            name = projection.source.name
-            self.longest[name] = max(self.longest.get(name, 0), int(steps.max()))
-
-    def run(self, target: Target = "numpy") -> TimedRun:
-        """Run all steps from the initial state; each call starts afresh.
-
-        Parameters
-        ----------
-        target : {"numpy", "cython"}
-            Brian2's code generation target; cython needs a C++ compiler.
-
-        Raises
-        ------
-        NetworkError
-            Another target, a Brian2 device that is not its runtime, or too few slots: some unit had more
-            events on their way than could be told apart.
-        """
-        with quiet_brian2(target) as brian2:
-            start = time.perf_counter()
-            self.net.restore("fresh")
-            self.net.run(0 * brian2.second, namespace={})  # generates the code
-            ready = time.perf_counter()
-            self.net.run(self.n_steps * self.clock.dt, namespace={})
-            end = time.perf_counter()
-            done = int(self.clock.variables["timestep"].get_value()[0])
-        if done != self.n_steps:  # Brian2 answers Ctrl+C by stopping early, without an exception
-            raise KeyboardInterrupt(f"Brian2 stopped after {done} of {self.n_steps} steps")
-        if (needed := self.slots_needed()) > self.slots:
-            problem = f"some unit has {needed} events on their way at one time, there are {self.slots} slots"
-            raise NetworkError("Brian2 twin", problem, f"give slots={needed}")
-        return TimedRun(
-            events={name: self._events(name, monitor) for name, monitor in self.spikes.items()},
-            states={name: self._sampled(name, monitor) for name, monitor in self.traces.items()},
-            samples=self.samples,
-            duration=self.duration,
-            dt=self.dt,
-            seconds=end - ready,
-            prepare_seconds=ready - start,
-            version=f"Brian2 {brian2.__version__}, {target}",
-        )
-
-    def slots_needed(self) -> int:
-        """How many slots the events of the last run need."""
-        needed = 1
-        for name, longest in self.longest.items():
-            unit, step = np.asarray(self.spikes[name].i), self._steps(self.spikes[name])
-            for one in np.unique(unit):
-                sent = step[unit == one]
-                # an event is on its way up to and including the step in which it arrives
-                reach = np.searchsorted(sent, sent + longest, side="right")
-                needed = max(needed, int((reach - np.arange(len(sent))).max()))
-        return needed
-
-    def _steps(self, monitor: Any) -> NDArray[np.int64]:
-        return np.rint(np.asarray(monitor.t_) / self.clock.dt_).astype(np.int64)
-
-    def _events(self, name: str, monitor: Any) -> TimedEvents:
-        when, unit = (self._steps(monitor) + 1) * self.dt, np.asarray(monitor.i, dtype=np.int64)
-        group = self.groups[name]
-        value = np.asarray(monitor.change_) if "change" in group.variables else self.payloads[name][unit]
-        # an event of the last step is at the end of it
-        window: dict[str, Any] = {"start": 0.0, "stop": (self.n_steps + 1) * self.dt}
-        size: dict[str, Any] = {"n_units": len(group), "n_lanes": 1}
-        return TimedEvents.from_list(when, np.zeros_like(unit), unit, value, where="Brian2", **size, **window)
-
-    def _sampled(self, name: str, monitor: Any) -> NDArray[np.float64]:
-        """States at the grid points nearest to the samples."""
-        state = monitor.record_variables[0]
-        last = np.asarray(getattr(self.groups[name], f"{state}_"))
-        traces = np.column_stack([np.asarray(getattr(monitor, f"{state}_")), last])
-        return traces[:, np.rint(self.samples / self.dt).astype(int).clip(max=self.n_steps)].T
-
-
 #: What senders may have to keep of an event, and where it comes from.
 _KEPT = {"change": "(h - sent)", "gate": "r"}
+#: How a script of such a network is to be read.
+ABOUT = """\
+The network is one in continuous time.  Brian2 steps: an event happens at the end of the step in which
+a state crosses its threshold, up to one step late; the shorter the step, the nearer are its times to the
+exact ones.  External events arrive at the end of the step in which they fall."""
+#: What is said besides, where payloads differ from event to event.
+ABOUT_KEPT = """
+
+Some events carry values that differ from one to the next, and Brian2's carry none: a sender puts the
+values of its last events aside, one slot after the other, and a synapse, which counts its arrivals, knows
+the slot to read."""
+
+
+# -- the description ---------------------------------------------------------------------------------------
+
+
+def describe_continuous(
+    network: Network,
+    stimulus: Mapping[str, Stimulus],
+    duration: float,
+    dt: float,
+    *,
+    sampled: bool = False,
+    initial: InitialStates | None = None,
+    method: Method = "rk4",
+    slots: int = 4,
+) -> Description:
+    """Write a network in continuous time down in Brian2's terms.
+
+    Parameters
+    ----------
+    network : Network
+        With ``dt=None``, of the unit types in UNITS.  Weights are copied.
+    stimulus : dict of TimedEvents or (time, lane, unit, value)
+        By source, of lane 0, times in [0, duration).  Sources that are not named are silent.
+    duration : float
+        ms, from 0.
+    dt : float
+        Brian2's step in ms.  Delays and refractory periods become whole numbers of steps.
+    sampled : bool
+        Whether states are recorded, at the start of each step.
+    initial : dict of dict of array, optional
+        States at the start, by population and name; otherwise at rest.
+    method : {"rk4", "rk2", "exponential_euler", "euler"}
+        Brian2's integrator of the state c of EGRU.
+    slots : int
+        How many events of a unit, whose payloads differ, may be on their way at one time.
+
+    Raises
+    ------
+    NetworkError
+        Something in the network that has no twin in Brian2 here.
+    StimulusError
+        A stimulus that does not fit the network.
+    """
+    where, initial = "Brian2 twin", initial or {}
+    if not network.continuous:
+        raise NetworkError(where, f"the network has dt = {network.dt} ms", "use evsim.brian.to_brian2")
+    if not network.populations:
+        raise NetworkError(where, "the network has no populations", "add() some")
+    for what, number in (("duration", duration), ("dt", dt)):
+        if not (isinstance(number, (int, float, np.number)) and math.isfinite(number) and number > 0):
+            raise NetworkError(where, f"{what} is {number!r}", "give a positive number of ms")
+    if method not in METHODS:
+        raise NetworkError(where, f"method is {method!r}", f"use one of {', '.join(METHODS)}")
+    if not (isinstance(slots, (int, np.integer)) and 1 <= slots <= MOST_SLOTS):
+        raise NetworkError(where, f"slots is {slots!r}", f"give an integer from 1 to {MOST_SLOTS}")
+    for population in network.populations.values():
+        if type(population) not in UNITS:
+            name, kind = population.name, type(population).__name__
+            known = ", ".join(unit.__name__ for unit in UNITS)
+            problem = f"there are no Brian2 equations for {kind}"
+            raise NetworkError(f"population '{name}'", problem, f"compare a network of {known}")
+    for name in initial:
+        if name not in network.populations or isinstance(network[name], EventSource):
+            raise NetworkError(where, f"initial states of '{name}'", "give those of populations with states")
+    duration, dt = float(duration), float(dt)
+    events = timed_stimulus(network, stimulus, duration)
+    groups: dict[str, Group | Generator] = {}
+    units: dict[str, NDArray[np.int64]] = {}
+    reach = _reach(network, dt)
+    for name in sorted(network.populations):
+        population = network[name]
+        if isinstance(population, EventSource):
+            groups[name], units[name] = _generator(population, events[name], dt)
+        else:
+            kept = {_kept(p) for p in network.projections.values() if p.source is population} - {""}
+            begin, options = initial.get(name, {}), (int(slots), reach.get(name, 0))
+            groups[name] = _group(population, sorted(kept), begin, method, dt, *options)
+            units[name] = np.arange(population.n_units)
+    # of events that arrive in one step, those of the source that comes first
+    projections = sorted(network.projections.values(), key=lambda p: (p.source.name, p.name))
+    synapses = {}
+    for number, projection in enumerate(projections):
+        name = projection.source.name
+        made = _synapses(projection, units[name], groups[name].payload, int(slots), dt, number)
+        if made is not None:
+            synapses[projection.name] = made
+    own = [network[name] for name in groups if not isinstance(network[name], EventSource)]
+    carried = {p.name: "change" if _sends_changes(p) else None for p in own if p.emits}
+    return Description(
+        dt=dt,
+        n_steps=math.ceil(duration / dt - 1e-9),
+        about=ABOUT + (ABOUT_KEPT if reach else ""),
+        groups=groups,
+        synapses=synapses,
+        spikes={name: Monitor(name, what, "after_thresholds", 1) for name, what in carried.items()},
+        states={p.name: Monitor(p.name, EQUATIONS[p.kernel].state) for p in own if sampled},
+    )
+
+
+def _reach(network: Network, dt: float) -> dict[str, int]:
+    """The longest delay, in steps, of a projection that reads what events keep, by its source."""
+    found: dict[str, int] = {}
+    for projection in network.projections.values():
+        if _kept(projection) and projection.delay is not None and projection.pairs().target.size:
+            longest = int(np.rint(projection.delay.values.astype(np.float64).max() / dt))
+            name = projection.source.name
+            found[name] = max(found.get(name, 0), longest)
+    return found
+
+
+def _generator(source: EventSource, events: TimedEvents, dt: float) -> tuple[Generator, NDArray[np.int64]]:
+    """The events of a source; which unit of the source each unit of the group is."""
+    # an event in (k dt, (k + 1) dt] arrives at the end of step k
+    step = np.maximum(np.ceil(events.time / dt - 1e-9).astype(np.int64) - 1, 0)
+    # in one step a Brian2 unit sends once: count how often before a unit has sent this value in this step
+    order = np.lexsort((events.value, events.unit, step))
+    columns = np.stack([step, events.unit, events.value], axis=1)[order]
+    place = np.arange(len(order))
+    again = np.r_[False, (columns[1:] == columns[:-1]).all(axis=1)][: len(order)]
+    before = np.empty(len(order))
+    before[order] = place - np.maximum.accumulate(np.where(again, 0, place))
+    columns = np.stack([events.unit, before, events.value], axis=1)
+    own, index = np.unique(columns, axis=0, return_inverse=True)
+    title = f"EventSource, {source.n_units} units: one here for each value that one of them sends"
+    size = max(1, len(own))
+    payload = own[:, 2] if len(own) else np.zeros(1)
+    unit = own[:, 0].astype(np.int64)
+    return Generator(source.name, title, size, index.ravel().astype(np.int64), step, payload), unit
+
+
+def _group(
+    population: Population,
+    kept: Sequence[str],
+    initial: Mapping[str, ArrayLike],
+    method: Method,
+    dt: float,
+    slots: int,
+    reach: int,
+) -> Group:
+    equations, values = EQUATIONS[population.kernel], _values(population)
+    text = [line.strip() for line in equations.text.strip().splitlines()]
+    text += [f"b_{block} : 1 (constant)  # bias" for block in equations.biases]
+    text += ["theta : 1 (constant)  # threshold"] if population.emits else []
+    if _sends_changes(population):
+        text += ["sent : 1  # sum of all that was sent", "change : 1  # what would be sent"]
+    text += [f"{what}_{slot} : 1" for what in kept for slot in range(slots)]
+    text += ["n_sent : integer"] if kept else []
+    reset = [line for line in (equations.reset, "n_sent += 1" if kept else None) if line]
+    constants, refractory = {}, None
+    if isinstance(population, LIF):
+        constants["v_reset"] = population.reset
+        # the step of the event counts: Brian2 holds v from the step after it
+        steps = round(population.refractory / dt)
+        refractory = steps + 1 if steps or "hold" in initial else None
+    begin: dict[str, Any] = dict(
+        zip(
+            (f"b_{block}" for block in equations.biases),
+            np.split(values["bias"], len(equations.biases)),
+            strict=True,
+        )
+    )
+    if population.emits:
+        begin["theta"] = values["threshold"]
+    states, lastspike = _states(population, initial, values, dt)
+    code = _keep(population, kept, slots)
+    return Group(
+        name=population.name,
+        title=_title(population),
+        n=population.n_units,
+        equations="\n".join(text),
+        threshold=equations.threshold,
+        reset="\n".join(reset) or None,
+        refractory=refractory,
+        method=_integrator(population, values, method),
+        constants=constants,
+        times={name: value for name, value in values.items() if name.startswith("tau")},
+        values={name: same(np.asarray(value)) for name, value in (begin | states).items()},
+        lastspike=lastspike,
+        regular=Code(code, "after_thresholds") if code else None,
+        payload=None if _sends_changes(population) else _payloads(population),
+        slots=slots if kept else 0,
+        reach=reach,
+    )
+
+
+def _title(population: Population) -> str:
+    """Type, size and variant."""
+    kind = f"{type(population).__name__}, {population.n_units} units"
+    if isinstance(population, EGRU):
+        kind += f", reset gate {population.gate}, events worth "
+        kind += "their threshold" if population.transmit == "value" else "1"
+    if isinstance(population, LIF) and population.refractory:
+        kind += f", refractory for {population.refractory:g} ms"
+    return kind
+
+
+def _keep(population: Population, kept: Sequence[str], slots: int) -> str:
+    """What is done between thresholds and arrivals: senders put aside what their events carry."""
+    lines = ["change = h - sent"] if _sends_changes(population) else []
+    if kept:
+        lines.append(f"fires = int({EQUATIONS[population.kernel].threshold})")
+    for slot in range(slots if kept else 0):
+        lines.append(f"here = fires*int(n_sent % {slots} == {slot})")
+        lines += [f"{what}_{slot} = {what}_{slot}*(1 - here) + {_KEPT[what]}*here" for what in kept]
+    return "\n".join(lines)
+
+
+def _states(
+    population: Population, initial: Mapping[str, ArrayLike], values: Mapping[str, Any], dt: float
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64] | None]:
+    """States at rest, or those that are given; and the step of the last event, where that matters."""
+    found: dict[str, Any] = {}
+    lastspike = None
+    if isinstance(population, EGRU):
+        found = dict(zip(("a_u", "a_r", "a_z"), np.split(values["bias"], 3), strict=True))
+    elif isinstance(population, LIF):
+        found = {"v": np.full(population.n_units, population.reset)}
+    elif isinstance(population, LeakyReadout):
+        found = {"v": values["bias"]}
+    for state, given in initial.items():
+        if state not in population.states:
+            problem, remedy = f"there is no state '{state}'", f"it has {list(population.states)}"
+            raise NetworkError(f"population '{population.name}'", problem, remedy)
+        full = np.broadcast_to(np.asarray(given, np.float64), (1, population.n_units))[0]
+        if isinstance(population, LIF) and state == "hold":
+            # as if the last event had been as long ago
+            lastspike = (np.rint((full - population.refractory) / dt) - 1).astype(np.int64)
+        elif (population.kernel, state) != ("delta_lstm", "h"):  # which follows from c and m_o
+            found[state] = full
+    return found, lastspike
+
+
+def _synapses(
+    projection: Projection,
+    unit: NDArray[np.int64],
+    payload: NDArray[np.float64] | None,
+    slots: int,
+    dt: float,
+    number: int,
+) -> Synapses | None:
+    """None without weights or events; ``unit``: which unit of the source each Brian2 unit of its group is."""
+    pairs = projection.pairs()
+    count = np.diff(pairs.ptr)[unit]
+    if not count.sum():
+        return None
+    row = np.repeat(np.arange(len(unit)), count)
+    pair = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    pair += np.repeat(pairs.ptr[unit], count)
+    blocks = projection.target.ports[projection.port]
+    text = [f"w_{block} : 1 (constant)" for block in blocks]
+    text += ["arrived : integer"] if _kept(projection) and slots > 1 else []
+    stored = np.append(projection.weight.values.ravel().astype(np.float64), 0.0)  # [-1]: no weight
+    weights: dict[str, Values] = {}
+    for block, where in zip(blocks, pairs.where.T, strict=True):
+        worth = 1.0 if payload is None else payload[row]
+        weights[f"w_{block}"] = same(stored[where[pair]] * worth)
+    assert projection.delay is not None  # in continuous time they have one
+    delay = projection.delay.values.ravel().astype(np.float64)
+    steps = np.rint((delay[pair] if delay.size > 1 else np.full(len(pair), delay[0])) / dt).astype(np.int64)
+    return Synapses(
+        name=projection.name,
+        source=projection.source.name,
+        target=projection.target.name,
+        equations="\n".join(text),
+        i=row,
+        j=pairs.target[pair].astype(np.int64),
+        weights=weights,
+        on_pre={"pre": Code(_on_arrival(projection, slots), "synapses", number)},
+        delay=int(steps[0]) if (steps == steps[0]).all() else steps,
+    )
 
 
 # -- what a network means ----------------------------------------------------------------------------------
@@ -448,7 +449,7 @@ def _sends_changes(population: Population) -> bool:
 
 
 def _payloads(population: Population) -> NDArray[np.float64]:
-    """What the events of each unit are worth, if that is a constant, else 1."""
+    """What the events of each unit are worth, where that is a constant."""
     if isinstance(population, EGRU) and population.transmit == "value":
         return _values(population)["threshold"]
     return np.ones(population.n_units)
@@ -489,80 +490,11 @@ def _on_arrival(projection: Projection, slots: int) -> str:
         return "\n".join(lines)
     if slots == 1:
         return "\n".join([f"kept = {kept}_0_pre", *lines])
-    choice = " + ".join(f"{kept}_{slot}_pre*int(arrived % {slots} == {slot})" for slot in range(slots))
-    return "\n".join([f"kept = {choice}", *lines, "arrived += 1"])
+    read = [f"{kept}_{slot}_pre*int(arrived % {slots} == {slot})" for slot in range(slots)]
+    return "\n".join([f"kept = {read[0]}", *(f"kept += {one}" for one in read[1:]), *lines, "arrived += 1"])
 
 
-def to_brian2_continuous(
-    network: Network,
-    stimulus: Mapping[str, Stimulus],
-    duration: float,
-    dt: float,
-    *,
-    samples: ArrayLike | None = None,
-    initial: InitialStates | None = None,
-    method: Method = "rk4",
-    slots: int = 4,
-) -> ContinuousTwin:
-    """Write a network in continuous time down as Brian2 objects.
-
-    Parameters
-    ----------
-    network : Network
-        With ``dt=None``, of the unit types in UNITS.  Weights are copied.
-    stimulus : dict of TimedEvents or (time, lane, unit, value)
-        By source, of lane 0, times in [0, duration).  Sources that are not named are silent.
-    duration : float
-        ms, from 0.
-    dt : float
-        Brian2's step in ms.  Delays and refractory periods become whole numbers of steps.
-    samples : array, shape (n_samples,), optional
-        Increasing times in [0, duration], in ms; states are those at the nearest ends of steps.
-    initial : dict of dict of array, optional
-        States at the start, by population and name; otherwise at rest.
-    method : {"rk4", "rk2", "exponential_euler", "euler"}
-        Brian2's integrator of the state c of EGRU.
-    slots : int
-        How many events of a unit, whose payloads differ, may be on their way at one time.
-
-    Raises
-    ------
-    NetworkError
-        Something in the network that has no twin in Brian2 here.
-    StimulusError
-        A stimulus that does not fit the network.
-    MissingExtraError
-        Brian2 is not installed.
-    """
-    where = "Brian2 twin"
-    if not network.continuous:
-        raise NetworkError(where, f"the network has dt = {network.dt} ms", "use evsim.brian.to_brian2")
-    if not network.populations:
-        raise NetworkError(where, "the network has no populations", "add() some")
-    for what, number in (("duration", duration), ("dt", dt)):
-        if not (isinstance(number, (int, float, np.number)) and math.isfinite(number) and number > 0):
-            raise NetworkError(where, f"{what} is {number!r}", "give a positive number of ms")
-    if method not in METHODS:
-        raise NetworkError(where, f"method is {method!r}", f"use one of {', '.join(METHODS)}")
-    if not (isinstance(slots, (int, np.integer)) and 1 <= slots <= MOST_SLOTS):
-        raise NetworkError(where, f"slots is {slots!r}", f"give an integer from 1 to {MOST_SLOTS}")
-    for population in network.populations.values():
-        if type(population) not in UNITS:
-            name, kind = population.name, type(population).__name__
-            known = ", ".join(unit.__name__ for unit in UNITS)
-            problem = f"there are no Brian2 equations for {kind}"
-            raise NetworkError(f"population '{name}'", problem, f"compare a network of {known}")
-    for name in initial or {}:
-        if name not in network.populations or isinstance(network[name], EventSource):
-            raise NetworkError(where, f"initial states of '{name}'", "give those of populations with states")
-    times = _sample_times(samples, float(duration))
-    events = _stimulus(network, stimulus, float(duration))
-    with quiet_brian2("numpy") as brian2:
-        options = (times, initial or {}, method, int(slots))
-        return ContinuousTwin(brian2, network, events, float(duration), float(dt), *options)
-
-
-def _sample_times(samples: ArrayLike | None, duration: float) -> NDArray[np.float64]:
+def sample_times(samples: ArrayLike | None, duration: float) -> NDArray[np.float64]:
     times = np.zeros(0) if samples is None else np.asarray(samples, np.float64)
     inside = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
     if not inside or (times.size and not 0 <= times[0] <= times[-1] <= duration):
@@ -571,7 +503,9 @@ def _sample_times(samples: ArrayLike | None, duration: float) -> NDArray[np.floa
     return times
 
 
-def _stimulus(network: Network, stimulus: Mapping[str, Stimulus], duration: float) -> dict[str, TimedEvents]:
+def timed_stimulus(
+    network: Network, stimulus: Mapping[str, Stimulus], duration: float
+) -> dict[str, TimedEvents]:
     """The events of all sources, of one lane, in [0, duration)."""
     sources = {p.name: p for p in network.populations.values() if isinstance(p, EventSource)}
     found = {}
@@ -588,132 +522,3 @@ def _stimulus(network: Network, stimulus: Mapping[str, Stimulus], duration: floa
             *given, n_units=sources[name].n_units, n_lanes=1, where=where, **window
         )
     return found
-
-
-# -- comparisons -------------------------------------------------------------------------------------------
-
-
-def run_brian2(
-    network: Network,
-    stimulus: Mapping[str, Stimulus],
-    duration: float,
-    dt: float,
-    *,
-    target: Target = "numpy",
-    slots: int = 1,
-    **options: Any,
-) -> TimedRun:
-    """Run a network in Brian2, with as many slots as it turns out to need.
-
-    Parameters
-    ----------
-    network, stimulus, duration, dt, slots, **options
-        As of `to_brian2_continuous`; ``slots`` is where to begin.
-    target : {"numpy", "cython"}
-    """
-    while True:
-        twin = to_brian2_continuous(network, stimulus, duration, dt, slots=slots, **options)
-        try:
-            return twin.run(target)
-        except NetworkError:
-            # Payloads that were mixed up may have led to other events than there are.
-            needed = twin.slots_needed()
-            if not slots < needed <= MOST_SLOTS:
-                raise
-            slots = needed
-
-
-def run_evsim(
-    network: Network,
-    stimulus: Mapping[str, Stimulus],
-    duration: float,
-    *,
-    samples: ArrayLike | None = None,
-    initial: InitialStates | None = None,
-) -> TimedRun:
-    """Run a network with evsim: the exact side of a comparison.  Arguments as of `to_brian2_continuous`."""
-    from evsim.continuous_simulation import ContinuousSimulation
-
-    simulation = ContinuousSimulation(network)
-    events = _stimulus(network, stimulus, float(duration))
-    times = _sample_times(samples, float(duration))
-    begin = time.perf_counter()
-    log = simulation.run(events, duration, samples=times, initial=initial)
-    seconds = time.perf_counter() - begin
-    own = [log[p.name] for p in network.populations.values() if not isinstance(p, EventSource)]
-    return TimedRun(
-        events={one.name: one.events for one in own if one.events is not None},
-        states={one.name: one.state[:, 0] for one in own if one.state is not None},
-        samples=times,
-        duration=float(duration),
-        seconds=seconds,
-    )
-
-
-def crosscheck_continuous(
-    network: Network,
-    stimulus: Mapping[str, Stimulus],
-    duration: float,
-    dt: float,
-    *,
-    run: TimedRun | None = None,
-    samples: ArrayLike | None = None,
-    initial: InitialStates | None = None,
-    **options: Any,
-) -> ContinuousComparison:
-    """Run a network with evsim and, at one step, with Brian2, and compare.
-
-    Parameters
-    ----------
-    network, stimulus, duration, dt, samples, initial
-        As of `to_brian2_continuous`.
-    run : TimedRun, optional
-        What to compare Brian2 with, instead of evsim's run, with the same samples.
-    **options
-        Further ones of `run_brian2`: ``method``, ``target``, ``slots``.
-    """
-    convergence = order_of_convergence(
-        network, stimulus, duration, [dt], run=run, samples=samples, initial=initial, **options
-    )
-    return convergence.comparisons[0]
-
-
-def order_of_convergence(
-    network: Network,
-    stimulus: Mapping[str, Stimulus],
-    duration: float,
-    dts: Sequence[float] = STEPS,
-    *,
-    run: TimedRun | None = None,
-    samples: ArrayLike | None = None,
-    initial: InitialStates | None = None,
-    **options: Any,
-) -> Convergence:
-    """Run a network with evsim and, at falling steps, with Brian2, and compare; the order should be 1.
-
-    Parameters
-    ----------
-    dts : sequence of float
-        Brian2's steps in ms.  Where an example is nearly chaotic, only small ones tell.
-    network, stimulus, duration, run, samples, initial, **options
-        As of `crosscheck_continuous`.
-    """
-    if run is None:
-        run = run_evsim(network, stimulus, duration, samples=samples, initial=initial)
-    options |= {"samples": run.samples, "initial": initial}
-    falling = sorted(dts, reverse=True)
-    peers = [run_brian2(network, stimulus, duration, dt, **options) for dt in falling]
-    return Convergence([compare_timed(run, peer) for peer in peers])
-
-
-def crosscheck_continuous_model(
-    model: Literal["egru", "lif", "delta_gru", "delta_lstm"],
-    dts: Sequence[float] = STEPS,
-    target: Target = "numpy",
-    **options: Any,
-) -> Convergence:
-    """`order_of_convergence` of a `continuous_example`, whose parameters are the ``options``."""
-    network, stimulus = continuous_example(model, **options)
-    duration = stimulus["cue"].duration
-    samples = np.linspace(0.0, duration, 21)
-    return order_of_convergence(network, stimulus, duration, dts, samples=samples, target=target)

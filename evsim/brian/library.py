@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import shutil
 import signal
 import sys
 import warnings
@@ -15,8 +17,9 @@ import numpy as np
 
 from evsim.errors import MissingExtraError, NetworkError
 
-#: Brian2's code generation targets.
-Target = Literal["numpy", "cython"]
+#: How Brian2 runs: its two code generation targets, or a C++ program of its own ("C++ standalone").
+Target = Literal["numpy", "cython", "standalone"]
+TARGETS = ("numpy", "cython", "standalone")
 
 
 def _import_brian2() -> Any:
@@ -41,9 +44,24 @@ def _import_brian2() -> Any:
 
 @contextmanager
 def quiet_brian2(target: str) -> Iterator[Any]:
-    """Brian2 with our preferences, without its chatter; afterwards everything is as before."""
-    if target not in ("numpy", "cython"):
-        raise NetworkError("Brian2 twin", f"target is {target!r}", "use 'numpy' or 'cython'")
+    """Brian2 with our preferences, without its chatter; afterwards everything is as before.
+
+    Parameters
+    ----------
+    target : {"numpy", "cython", "standalone"}
+        With "standalone" what is made inside belongs to a standalone device of our own, to be built with
+        ``build``; that of the caller takes over again afterwards.
+
+    Raises
+    ------
+    NetworkError
+        Another target, or the caller has set a device that is not Brian2's runtime.
+    MissingExtraError
+        Brian2, or the compiler that the target needs, is not installed.
+    """
+    if target not in TARGETS:
+        known = ", ".join(repr(one) for one in TARGETS)
+        raise NetworkError("Brian2 twin", f"target is {target!r}", f"use one of {known}")
     log = logging.getLogger("brian2")
     # exp(-x) of a gate may be inf: 1/(1 + inf) = 0
     with warnings.catch_warnings(), np.errstate(over="ignore"):
@@ -54,14 +72,46 @@ def quiet_brian2(target: str) -> Iterator[Any]:
         if brian2.get_device() is not brian2.all_devices["runtime"]:
             problem, remedy = "Brian2 is set to a standalone device", "call brian2.set_device('runtime')"
             raise NetworkError("Brian2 twin", problem, remedy)
-        level, wanted = log.level, {"codegen.target": target, "core.default_float_dtype": np.float64}
+        if target == "standalone":
+            need_compiler("make")
+        code = "cython" if target == "cython" else "numpy"
+        level, wanted = log.level, {"codegen.target": code, "core.default_float_dtype": np.float64}
         before = {key: brian2.prefs[key] for key in wanted}
         try:
             log.setLevel(logging.ERROR)
             for key, value in wanted.items():
                 brian2.prefs[key] = value
-            yield brian2
+            if target == "standalone":
+                with _own_device(brian2):
+                    yield brian2
+            else:
+                yield brian2
         finally:
             log.setLevel(level)
             for key, value in before.items():
                 brian2.prefs[key] = value
+
+
+@contextmanager
+def _own_device(brian2: Any) -> Iterator[None]:
+    """A standalone device besides the one that Brian2 has, which holds what others have made on it."""
+    device = type(brian2.all_devices["cpp_standalone"])()
+    brian2.set_device(device, build_on_run=False)
+    try:
+        yield
+    finally:
+        brian2.Network._globally_running = False  # left set when the program is stopped
+        importlib.import_module("brian2.devices.device").reset_device()
+
+
+def compiler() -> str:
+    """The command that compiles C++."""
+    return (os.environ.get("CXX", "").split() or ["g++"])[0]
+
+
+def need_compiler(*tools: str) -> None:
+    """Raise a MissingExtraError unless there is a C++ compiler, and these tools."""
+    for tool in (compiler(), *tools):
+        if shutil.which(tool) is None:
+            remedy = "install it (Debian: apt install g++ make), or use target='numpy'"
+            raise MissingExtraError("C++ compiler", f"there is no {tool}", remedy)

@@ -192,7 +192,7 @@ def test_networks_without_a_twin_are_refused():
         (odd, 2.0, "n_steps is 2.0"),
     ):
         with pytest.raises(NetworkError, match=words):
-            to_brian2(net, {}, n_steps)
+            to_brian2(net, {}, n_steps=n_steps)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4), (2, 1, 4), (3, 1, 5)])

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from evsim.brian import to_brian2
-from evsim.brian.continuous import (
+from evsim.brian import (
     crosscheck_continuous,
     crosscheck_continuous_model,
     order_of_convergence,
     run_brian2,
     run_evsim,
+    to_brian2,
     to_brian2_continuous,
 )
 from evsim.continuous_comparison import Convergence, TimedRun, compare_timed

@@ -8,6 +8,7 @@ import scipy.sparse
 
 from evsim.models import (
     EGRU,
+    LIF,
     DeltaEncoder,
     DeltaGRU,
     DeltaLSTM,
@@ -27,12 +28,18 @@ LAYERS = {
     "evnn": ("evnn", "evnn"),
     "paper": ("paper", "paper"),
     "mixed": ("evnn", "paper"),
+    "lif": ("lif", "lif"),
+    "lif+evnn": ("lif", "evnn"),
+    "evnn+lif": ("evnn", "lif"),
     "gru": ("gru", "gru"),
     "lstm": ("lstm", "lstm"),
     "gru+lstm": ("gru", "lstm"),
 }
 #: What a loss may look at.
 EGRU_LOSSES = ("v", "c", "y", "o", "all")
+LIF_LOSSES = ("v", "y", "o", "all")
+#: Ports of LIF units in place of those of EGRU.
+LIF_PORTS = {"input": "excitatory", "recurrent": "inhibitory"}
 DELTA_LOSSES = ("v", "h", "y", "all")
 
 
@@ -53,7 +60,7 @@ class Case:
         Two layers and a readout, for delta units with an encoder between; or two sources, feedback, delays
         everywhere, two readouts, and several projections into one port.
     threshold : {"mixed", "zero"}
-        Mixed ones run from 0 to 0.5 (of changes of h: to 0.25).
+        Mixed ones run from 0 to 0.5 (of changes of h: to 0.25).  LIF units are reset to -0.3.
     pseudo_derivative, gamma, eps
         See `evsim.adjoint.Adjoint`.
     lengths : tuple of int, optional
@@ -81,7 +88,7 @@ class Case:
     @property
     def is_delta(self) -> bool:
         """Whether the units send changes."""
-        return not {"evnn", "paper"}.intersection(LAYERS[self.units])
+        return not {"evnn", "paper", "lif"}.intersection(LAYERS[self.units])
 
     @property
     def surrogate(self) -> dict:
@@ -184,6 +191,8 @@ class Case:
         *,
         rng: np.random.Generator,
     ) -> None:
+        if isinstance(target, LIF):  # recurrence through both ports, by turns
+            port = LIF_PORTS.get(port) or ("inhibitory" if source is target and delay > 1 else "excitatory")
         port = port or target.default_port(source)
         weight = self._weight((source.n_units, len(target.ports[port]) * target.n_units), rng)
         name = f"{source.name}->{target.name}-{port}-{delay}"
@@ -194,6 +203,11 @@ class Case:
             make = DeltaGRU if units == "gru" else DeltaLSTM
             return make(n, name, self._thresholds(n, 0.25, rng), rng.normal(0, 0.5, 4 * n))
         threshold = self._thresholds(n, 0.5, rng)
+        if units == "lif":  # with a time constant of the second layer twice: there the closed form has a gap
+            taus = (2.0, 1.5, 3.0) if name == "first" else (2.5, 2.5, 1.0)
+            options = dict(zip(("tau_m", "tau_e", "tau_i"), taus, strict=True))
+            bias = rng.normal(0.3, 0.3, n)
+            return LIF(n, name, threshold, bias, reset=-0.3, refractory=0.8, **options)
         bias = rng.normal(0, 0.3, 3 * n)
         bias[2 * n :] += 0.5  # keeps units above their thresholds now and then
         return EGRU(n, name=name, form=units, threshold=threshold, bias=bias)
@@ -232,6 +246,8 @@ class Case:
         made: dict[str, dict[str, np.ndarray]] = {}
         for name, population in network.populations.items():
             made[name] = {s: rng.normal(0, 0.4, (N_LANES, population.n_units)) for s in population.states}
+            if isinstance(population, LIF):
+                made[name]["hold"] = rng.integers(0, 3, (N_LANES, population.n_units)).astype(np.float64)
             if population.emits:
                 shape = (history(network, population), N_LANES, population.n_units)
                 made[name]["y"] = rng.uniform(0.2, 1.0, shape) * (rng.random(shape) < 0.4)
@@ -257,7 +273,7 @@ class Case:
 
 def state_of(population: Population) -> str:
     """The state that a loss looks at, of populations that have one."""
-    if not population.emits:
+    if not population.emits or isinstance(population, LIF):
         return "v"
     return "h" if population.sends == "changes" else "c"
 
@@ -281,12 +297,12 @@ def product_of(units: tuple[str, ...], losses: tuple[str, ...]) -> list[Case]:
     ]
 
 
-MATRIX = product_of(("evnn", "paper"), EGRU_LOSSES)
+MATRIX = product_of(("evnn", "paper"), EGRU_LOSSES) + product_of(("lif",), LIF_LOSSES)
 #: Everything at once, with every pseudo-derivative.
 TANGLES = [
     Case(units, storage, (1, 3), graph="tangle", pseudo_derivative=shape, gamma=gamma, eps=eps)
     for units, storage, (shape, gamma, eps) in product(
-        ("evnn", "paper", "mixed"),
+        ("evnn", "paper", "mixed", "lif", "lif+evnn", "evnn+lif"),
         ("dense", "csr"),
         (("triangle", 3.6, 3.6), ("rectangle", 0.5, 4.0), ("fast_sigmoid", 0.9, 5.0)),
     )

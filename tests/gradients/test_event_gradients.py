@@ -112,7 +112,7 @@ def test_equal_to_autograd(case):
     log = simulation.run(stimulus, lengths=case.lengths)
     replayed = Adjoint(simulation.plan, **case.surrogate).replay(log, losses, events=True)
     at_rest = {
-        name: {key: np.zeros_like(start) for key, start in states.items()}
+        name: {key: np.full_like(start, net[name].rest.get(key, 0)) for key, start in states.items()}
         for name, states in case.initial(net).items()
     }
     twin = torch_network.TorchNetwork(net, stimulus, at_rest, case.lengths, *case.surrogate.values())

@@ -7,7 +7,7 @@ from evsim.adjoint import Adjoint
 from evsim.errors import GradientError, LogError
 from evsim.log_file import LogFile
 from evsim.log_writer import LogWriter
-from evsim.models import EGRU, DeltaGRU, DeltaReadout, EventSource, LeakyReadout
+from evsim.models import EGRU, LIF, DeltaGRU, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
 
@@ -21,6 +21,10 @@ def make_network(kind, dtype="float64"):
     if kind == "egru":
         first = net.add(EGRU(7, threshold=0.1, name="first"))
         hidden = net.add(EGRU(6, threshold=0.05, form="paper", name="hidden"))
+        answer = net.add(LeakyReadout(3, tau=5.0, name="answer"))
+    elif kind == "lif":
+        first = net.add(LIF(7, "first", threshold=0.3, bias=0.2, tau_m=4.0))
+        hidden = net.add(LIF(6, "hidden", threshold=0.3, bias=0.1, tau_m=4.0, reset=-0.1, refractory=2.0))
         answer = net.add(LeakyReadout(3, tau=5.0, name="answer"))
     else:
         first = net.add(DeltaGRU(7, threshold=0.05, name="first"))
@@ -51,7 +55,7 @@ def close(found, expected):
         np.testing.assert_allclose(found[name], gradient, atol=1e-12 * max(scale, 1e-300), err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["egru", "delta"])
+@pytest.mark.parametrize("kind", ["egru", "lif", "delta"])
 @pytest.mark.parametrize("cuts", [(20, 40), (1, 2, 9, 30, 31, 59), ()])
 def test_window_by_window(kind, cuts, tmp_path, monkeypatch):
     monkeypatch.setattr("evsim.recorded.PIECE_BYTES", 1)  # pieces as short as the longest delay allows

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evsim.models import EGRU
+from evsim.models import EGRU, LIF
 from evsim.reference import backpropagate, simulate
 from gradients.cases import ALL, N_LANES, N_STEPS, deciding, gradient_errors, relative_error
 
@@ -22,7 +22,7 @@ def test_reference_agrees_with_autograd(case):
     )
     alive = case.alive()
     for name, population in net.populations.items():
-        own = ("a", "o", "y") if isinstance(population, EGRU) else ("v",) * (not population.emits)
+        own = ("a", "o", "y") if isinstance(population, (EGRU, LIF)) else ("v",) * (not population.emits)
         for quantity in (*own, *population.states):
             assert relative_error(run[name][quantity] * alive, twin.trace(name, quantity) * alive) < 1e-12
     for name in deciding(net):

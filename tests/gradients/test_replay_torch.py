@@ -21,7 +21,7 @@ def test_replay_agrees_with_autograd(case):
     replayed = Adjoint(simulation.plan, **case.surrogate).replay(log, losses, inputs=True)
     got = dict(replayed) | {"inputs": replayed.inputs}
     at_rest = {
-        name: {key: np.zeros_like(start) for key, start in states.items()}
+        name: {key: np.full_like(start, net[name].rest.get(key, 0)) for key, start in states.items()}
         for name, states in case.initial(net).items()
     }
     twin = torch_network.TorchNetwork(net, stimulus, at_rest, case.lengths, *case.surrogate.values())

@@ -66,7 +66,6 @@ CASES = [
         ("'x'", "'continuous'", "dt=None"),
     ),
     Case("unknown form", NetworkError, lambda n: EGRU(2, "x", form="gru"), ("'gru'", "'evnn'", "'paper'")),
-    Case("LIF in steps", NetworkError, lambda n: clocked(LIF(2, "x")), ("LIF(2, name='x')", "dt=None")),
     Case("gate in steps", NetworkError, lambda n: clocked(EGRU(2, "x", gate="none")), ("gate='none'",)),
     Case("payload in steps", NetworkError, lambda n: clocked(EGRU(2, "x", transmit="unit")), ("'unit'",)),
     Case("tau_m in steps", NetworkError, lambda n: clocked(EGRU(2, "x", tau_m=[3.0])), ("tau_m=[3.0]",)),

@@ -25,6 +25,7 @@ LOCALS = {
     "int64_t": "const int64_t {a} = n;",
     "int32_t": "const int32_t {a} = kind;",
     "double": "const double {a} = uniform(0.1, 0.9);",
+    "const double *": "const double *{a} = numbers;",
     "const FixedFormat *": "const FixedFormat *{a} = &fixed;",
     "const SparseRows *": "const SparseRows *{a} = sparse(n, kind & 1);",
     "const int64_t *": "const int64_t *{a} = bounds(n, {place});",
@@ -38,7 +39,7 @@ LOCALS = {
 #: What a kernel leaves in these is a result; in an int64_t * it is nothing but scratch.
 RESULTS = {"REAL *": "NAME(mix)", "int32_t *": "mix_indices"}
 #: These are made once.
-KEPT = {"const FixedFormat *", "const SparseRows *"}
+KEPT = {"const double *", "const FixedFormat *", "const SparseRows *"}
 #: Arguments that stand for a choice: what they choose is tried in turn.
 CHOICES = {"int32_t", "const SparseRows *"}
 
@@ -108,6 +109,9 @@ static const SparseRows *sparse(int64_t n, int wide)
 }
 
 static void mix_indices(const int32_t *x, int64_t room) { mix(x, room * sizeof *x); }
+
+/* A step of LIF units: leak, keep_e, keep_i, gain_e, gain_i, reset, and steps held. */
+static const double numbers[7] = {0.2, 0.7, 0.9, 0.3, 0.4, -0.1, 2};
 
 static double table[2049];
 static FixedFormat fixed = {256, 1.0 / 256, -2048, 2047, 1024, 1024, table + 1024, table + 1024};

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from evsim.models import (
     EGRU,
+    LIF,
     DeltaEncoder,
     DeltaGRU,
     DeltaLSTM,
@@ -24,6 +25,7 @@ LOSSES = {
     "lines": (),
     "evnn": ("", ".y", ".o"),
     "paper": ("", ".y", ".o"),
+    "lif": ("", ".y", ".o"),
     "gru": ("", ".y"),
     "lstm": ("", ".y"),
     "encoder": (),
@@ -131,6 +133,9 @@ def _population(layer: Layer, net: Network):
             return EventSource(n, name)
         case "lines":
             return EventSource(n, name, threshold=_thresholds)
+        case "lif":
+            options = {"tau_m": 3.0, "tau_e": 1.5, "tau_i": 3.0, "reset": -0.1, "refractory": 0.8}
+            return LIF(n, name, threshold=_thresholds, bias=_normal(0.4), **options)
         case "gru":
             return DeltaGRU(n, name, threshold=_thresholds, bias=_normal(0.5))
         case "lstm":
@@ -174,7 +179,7 @@ def _weights(density: float | None):
 def recipes(
     draw, dtypes=("float64", "float32"), delays=None, max_steps: int = 16, max_lanes: int = 4
 ) -> Recipe:
-    """Sources, EGRU of both forms or delta units of both types with encoders, and readouts.
+    """Sources, EGRU of both forms and LIF, or delta units of both types with encoders, and readouts.
 
     Delay 0 is only forwards, so that no cycle lacks one.
     """
@@ -200,7 +205,7 @@ def recipes(
     senders = [add(("lines", "source") if delta else ("source",), 4) for _ in range(n_sources)]
     hidden, readouts = [], []
     for _ in range(n_hidden):
-        hidden.append(add(("gru", "lstm") if delta else ("evnn", "paper"), 19))
+        hidden.append(add(("gru", "lstm") if delta else ("evnn", "paper", "lif"), 19))
         senders.append(hidden[-1])
         if delta and draw(st.booleans()):
             senders.append(add(("encoder",), 0, layers[hidden[-1]]))
@@ -225,6 +230,8 @@ def recipes(
         port = None
         if layers[target].kind in ("evnn", "gru", "lstm"):
             port = draw(st.sampled_from([None, "input", "recurrent"]))
+        elif layers[target].kind == "lif":
+            port = draw(st.sampled_from([None, "excitatory", "inhibitory"]))
         elif layers[target].kind == "paper" and source == target:
             port = draw(st.sampled_from(["input", "recurrent"]))
         link(source, target, port)

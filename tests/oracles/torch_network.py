@@ -1,8 +1,9 @@
 """The network in torch (float64), differentiated by autograd: an oracle for every hand-written gradient.
 
-Written from the equations of Subramoney et al., ICLR 2023, as `EGRU` states them, and from those of delta
-networks in their own form, which adds what arrives to what has arrived; it takes names, structure and values
-from a `Network` and nothing else from evsim.  Weights have axes (source unit, gate, unit).
+Written from the equations of Subramoney et al., ICLR 2023, as `EGRU` states them, from the differential
+equations of `LIF`, whose steps are matrix exponentials here, and from those of delta networks in their own
+form, which adds what arrives to what has arrived; it takes names, structure and values from a `Network` and
+nothing else from evsim.  Weights have axes (source unit, gate, unit).
 """
 
 from graphlib import TopologicalSorter
@@ -31,6 +32,16 @@ class Heaviside(torch.autograd.Function):
             "fast_sigmoid": (1 + distance).pow(-2),
         }[shape]
         return gradient * gamma * slope, None, None, None
+
+
+class Reached(Heaviside):
+    """The same with H(0) = 1."""
+
+    @staticmethod
+    def forward(ctx, v, shape, gamma, eps):
+        ctx.save_for_backward(v)
+        ctx.options = shape, gamma, eps
+        return torch.where(v >= 0, 1.0, 0.0).to(v)
 
 
 class TorchNetwork:
@@ -93,6 +104,7 @@ class TorchNetwork:
         units = {
             "EventSource": self._source,
             "EGRU": self._egru,
+            "LIF": self._lif,
             "LeakyReadout": self._readout,
             "LinearReadout": self._readout,
             "DeltaGRU": self._delta_gru,
@@ -153,6 +165,27 @@ class TorchNetwork:
         fired = Heaviside.apply(a - theta, *self.surrogate)
         return {"a": a, "o": fired, "y": fired * a, "c": a}
 
+    def _lif(self, name, state, t):
+        unit, dt = self.network[name], self.network.dt
+        tau_m, tau_e, tau_i = (self.parameters[f"{name}.{tau}"][0] for tau in ("tau_m", "tau_e", "tau_i"))
+        e = state["i_e"] + self._sum(name, "excitatory", t)[:, 0]
+        i = state["i_i"] + self._sum(name, "inhibitory", t)[:, 0]
+        # of V less its bias, and the currents
+        rates = torch.zeros(3, 3, dtype=torch.float64)
+        rates[0] = torch.stack([-1 / tau_m, 1 / tau_m, 1 / tau_m])
+        rates[1, 1], rates[2, 2] = -1 / tau_e, -1 / tau_i
+        bias = self.parameters[f"{name}.bias"]
+        v, later_e, later_i = torch.einsum(
+            "kl,lbj->kbj", torch.matrix_exp(rates * dt), torch.stack([state["v"] - bias, e, i])
+        )
+        free = state["hold"] == 0
+        a = torch.where(free, v + bias, torch.full_like(v, unit.reset))
+        fired = Reached.apply(a - self.parameters[f"{name}.threshold"], *self.surrogate) * free
+        steps = np.ceil(unit.refractory / dt - 1e-6)
+        hold = torch.where(fired > 0, steps, (state["hold"] - 1).clamp(min=0)).detach()
+        new = {"v": a + fired * (unit.reset - a), "i_e": later_e, "i_i": later_i, "hold": hold}
+        return {"a": a, "o": fired, "y": fired} | new
+
     def _readout(self, name, state, t):
         v, tau = state["v"], self.network[name].tau
         k = float(np.exp(-self.network.dt / tau)) if tau else 0.0
@@ -206,8 +239,8 @@ class TorchNetwork:
         loss = torch.zeros((), dtype=torch.float64)
         for key, factor in losses.items():
             name, _, quantity = key.partition(".")
-            own = "v" if not self.network[name].emits else "h" if "h" in self.network[name].states else "c"
-            value = torch.stack(self.values[name, quantity or own])
+            own = quantity or next(key for key in "vhc" if (name, key) in self.values)
+            value = torch.stack(self.values[name, own])
             if quantity == "y":
                 value = value + self.transit[name]
             loss = loss + (value * torch.from_numpy(np.asarray(factor, np.float64)) * runs).sum()

@@ -24,7 +24,7 @@ from evsim.network import Network
 from evsim.simulation import Simulation
 from oracles.random_networks import Layer, Link, Recipe, bits, facts, long_delays, recipes
 
-UNITS = ("EGRU", "DeltaGRU", "DeltaLSTM")
+UNITS = ("EGRU", "LIF", "DeltaGRU", "DeltaLSTM")
 SURROGATE = {"pseudo_derivative": "triangle", "gamma": 0.7, "eps": 2.0}
 
 

@@ -1,5 +1,6 @@
 """The command line: help, options made from signatures, one-line errors, exit codes."""
 
+import contextlib
 import inspect
 import json
 import re
@@ -12,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from evsim import brian, cli
+from evsim import cli
+from evsim.brian import checking, library, report
+from evsim.brian.checking import Criterion, Crosscheck
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
-from evsim.examples import delta_example, egru_example
-from evsim.models import EGRU, EventSource, LeakyReadout
+from evsim.models import EGRU, LIF, DeltaGRU, DeltaLSTM, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.protocol import load, names
 from evsim.simulation import Simulation
@@ -381,11 +383,11 @@ class TestUsage:
             (["inspect", "a", "b"], ["b"]),
             (["raster", "a", "--lane", "x"], ["--lane", "'x'", "0:100"]),
             (["crosscheck", "gru"], ["gru", "egru", "lif", "delta_gru", "delta_lstm"]),
-            (["crosscheck", "lif", "--steps", "5"], ["--steps", "'5'", "in steps only"]),
+            (["crosscheck", "lif", "--continuous", "--steps", "5"], ["--steps", "'5'", "in steps only"]),
             (["crosscheck", "egru", "--continuous", "--form", "evnn"], ["--form", "in steps only"]),
             (["crosscheck", "egru", "--gate", "post"], ["--gate", "'post'", "with --continuous only"]),
             (["crosscheck", "egru", "--dt", "0.1"], ["--dt", "with --continuous only"]),
-            (["crosscheck", "lif", "--gate", "post"], ["--gate", "'post'", "egru", "lif"]),
+            (["crosscheck", "lif", "--continuous", "--gate", "post"], ["--gate", "'post'", "egru", "lif"]),
             (["crosscheck", "lif", "--dt", "0"], ["--dt", "0"]),
             (["crosscheck", "lif", "--delay", "-1"], ["--delay", "-1"]),
             (["crosscheck", "lif", "--halvings", "0"], ["--halvings", "0"]),
@@ -769,102 +771,104 @@ class TestCompare:
 class TestCrosscheck:
     @pytest.fixture
     def asked(self, monkeypatch):
-        """What Brian2 would have been asked; ``asked["good"]`` is the answer to give."""
+        """What would have been compared; ``asked["good"]`` is the answer to give."""
         asked = {"good": True}
 
-        class Found:
-            populations: typing.ClassVar = {}
+        def check(subject, **options):
+            asked.update(options, subject=subject)
+            criterion = Criterion("What is asked", "0.2", "0.1 or less", 0.2, 0.1, asked["good"])
+            return Crosscheck(subject, options["plant"], [criterion])
 
-            def ok(self, tolerance):
-                asked["tolerance"] = tolerance
-                return asked["good"]
+        def write_report(result, folder, arguments):
+            (folder / "report.html").write_text(" ".join(arguments))
 
-            def draw(self, path, tolerance):
-                path.write_text(f"picture {tolerance}")
-
-        def crosscheck_model(model, **options):
-            asked.update(options, model=model)
-            return Found()
-
-        monkeypatch.setattr(brian, "crosscheck_model", crosscheck_model)
+        monkeypatch.setattr(checking, "check", check)
+        monkeypatch.setattr(report, "write_report", write_report)
+        monkeypatch.setattr(library, "quiet_brian2", contextlib.nullcontext)
         return asked
 
     @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
     def test_exit_code_is_the_answer(self, evsim, asked, tmp_path, good, code):
         asked["good"] = good
-        result = evsim("crosscheck", "egru", "--tolerance", "1e-9", "--out", "out")
+        result = evsim("crosscheck", "egru", "--tolerance", "1e-9", "--out", "out", "--target", "cython")
         assert (result.code, result.err) == (code, "")
-        assert ("NOT equal" in result.out) is not good
-        assert asked["tolerance"] == 1e-9
-        assert (tmp_path / "out" / "crosscheck.png").read_text() == "picture 1e-09"
+        assert ("NOT all tolerances hold" in result.out) is not good
+        assert (asked["tolerance"], asked["target"], asked["plant"]) == (1e-9, "cython", None)
+        words = (tmp_path / "out" / "report.html").read_text()
+        assert words == "crosscheck egru --tolerance 1e-9 --out out --target cython"
 
     @pytest.mark.parametrize(
-        ("words", "form"),
-        [(["egru", "--form", "paper"], {"form": "paper"}), (["delta_gru"], {}), (["delta_lstm"], {})],
+        ("words", "kind"),
+        [
+            (["egru", "--form", "paper"], EGRU),
+            (["lif"], LIF),
+            (["delta_gru"], DeltaGRU),
+            (["delta_lstm"], DeltaLSTM),
+        ],
     )
-    def test_all_models_take_the_same_options(self, evsim, asked, words, form):
+    def test_all_models_take_the_same_options(self, evsim, asked, words, kind):
         options = ["--units", 3, "--steps", 40, "--layers", 2, "--delay", 4, "--seed", 5, "--out", "out"]
         assert evsim("crosscheck", *words, *options).code == 0
-        del asked["good"], asked["tolerance"]
-        sizes = {"n_units": 3, "n_steps": 40, "layers": 2, "delay": 4, "seed": 5}
-        assert asked == {"model": words[0]} | sizes | form
+        subject = asked["subject"]
+        network = subject.network
+        assert (subject.n_steps, network.seed, network["hidden_2"].n_units) == (40, 5, 3)
+        assert type(network["hidden_2"]) is kind
+        assert network.projections["hidden_2->hidden_2"].delay_steps == 4
 
-    def test_defaults_are_those_of_the_networks(self, evsim, asked):
-        assert evsim("crosscheck", "delta_lstm", "--out", "out").code == 0
-        for network in (egru_example, delta_example):
-            defaults = {name: p.default for name, p in inspect.signature(network).parameters.items()}
-            for name in ("n_units", "n_steps", "layers", "delay", "seed"):
-                assert asked[name] == defaults[name], name
+    @pytest.mark.parametrize("words", [["lif"], ["egru", "--gate", "post"]])
+    def test_continuous(self, evsim, asked, words):
+        assert evsim("crosscheck", *words, "--continuous", "--out", "out").code == 0
+        assert asked["dts"] == [0.1, 0.05, 0.025, 0.0125, 0.00625]
+        assert asked["subject"].network.continuous
+        assert asked["subject"].duration == 50.0
+        options = [
+            "--units",
+            3,
+            "--duration",
+            40,
+            "--layers",
+            2,
+            "--delay",
+            0.5,
+            "--seed",
+            5,
+            "--out",
+            "other",
+        ]
+        options += ["--dt", 0.4, "--halvings", 1]
+        assert evsim("crosscheck", *words, "--continuous", *options).code == 0
+        subject = asked["subject"]
+        assert (asked["dts"], subject.duration, subject.network.seed) == ([0.4, 0.2], 40.0, 5)
+        assert subject.network["hidden_2"].n_units == 3
+        assert subject.network.projections["hidden_2->hidden_2"].delay.values == 0.5
 
-    @pytest.fixture
-    def converges(self, monkeypatch):
-        """As ``asked``, for continuous time."""
-        asked = {"good": True}
+    def test_protocols_and_planted_errors(self, evsim, asked):
+        words = ["crosscheck", "credit", "--units", 4, "--plant", "hidden.threshold[1]+1e-3", "--out", "out"]
+        assert evsim(*words).code == 0
+        assert asked["subject"].network["hidden"].n_units == 4
+        assert str(asked["plant"]) == "hidden.threshold[1]+0.001"
 
-        class Found:
-            comparisons: typing.ClassVar = []
-            order, first = 0.987, ("hidden_1", "event 3 of unit 2")
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["incremental_learning"], ["defines no subject", "cuba", "yin_yang"]),
+            (["credit", "--continuous"], ["--continuous", "'credit' has its own kind of time"]),
+            (["credit", "--layers", "2"], ["'credit'", "'layers'"]),
+            (["credit", "--dt", "0.1"], ["--dt", "in steps"]),
+            (["egru", "--plant", "nonsense"], ["'nonsense'", "NAME[INDEX]+SIZE"]),
+            (["none.py:net"], ["none.py", "no such file"]),
+            (["none.py"], ["none.py:NAME"]),
+        ],
+    )
+    def test_what_is_refused(self, evsim, asked, words, said):
+        refused(evsim("crosscheck", *words, "--out", "out"), *said)
+        assert "subject" not in asked
 
-            def ok(self, tolerance):
-                asked["tolerance"] = tolerance
-                return asked["good"]
-
-            def draw(self, path, tolerance):
-                path.write_text(f"picture {tolerance}")
-
-        def crosscheck_continuous_model(model, dts, **options):
-            asked.update(options, model=model, dts=dts)
-            return Found()
-
-        monkeypatch.setattr(brian, "crosscheck_continuous_model", crosscheck_continuous_model)
-        return asked
-
-    @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
-    def test_continuous(self, evsim, converges, tmp_path, good, code):
-        converges["good"] = good
-        result = evsim("crosscheck", "egru", "--continuous", "--gate", "post", "--out", "out")
-        assert (result.code, result.err) == (code, "")
-        assert "order 0.987" in result.out
-        for words in ("do NOT converge", "'hidden_1', event 3 of unit 2"):
-            assert (words in result.out) is not good
-        assert (tmp_path / "out" / "crosscheck.png").read_text() == "picture 0.1"
-        del converges["good"]
-        dts = [0.1, 0.05, 0.025, 0.0125, 0.00625]
-        expected = {"model": "egru", "dts": dts, "gate": "post", "layers": 1, "seed": 0, "tolerance": 0.1}
-        assert converges == expected
-
-    def test_options_in_continuous_time(self, evsim, converges):
-        options = ["--units", 3, "--duration", 40, "--layers", 2, "--delay", 0, "--seed", 5, "--out", "out"]
-        options += ["--dt", 0.4, "--halvings", 1, "--tolerance", 0.2]
-        assert evsim("crosscheck", "lif", *options).code == 0
-        sizes = {"n_units": 3, "duration": 40.0, "layers": 2, "delay": 0.0, "seed": 5}
-        rest = {"good": True, "tolerance": 0.2, "dts": [0.4, 0.2], "model": "lif"}
-        assert converges == sizes | rest
-
-    def test_without_brian2(self, evsim, monkeypatch):
+    def test_without_brian2(self, evsim, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "brian2", None)
-        for model in (["egru"], ["delta_gru"], ["delta_lstm"], ["lif"], ["egru", "--continuous"]):
+        for model in (["egru"], ["delta_gru"], ["lif"], ["credit"], ["egru", "--continuous"]):
             refused(evsim("crosscheck", *model, "--out", "out"), "Brian2", 'pip install "evsim[brian2]"')
+        assert not (tmp_path / "out").exists()
 
 
 # -- the program itself ----------------------------------------------------------------------------------

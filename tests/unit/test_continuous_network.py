@@ -124,10 +124,18 @@ def test_a_refused_population_can_be_added_elsewhere():
     clocked.add(population)
     assert (population.kernel, population.states, population.losses) == ("egru_evnn", ("c",), ("", "y", "o"))
     assert population.ports["input"] == ("z", "r", "g")
-    lif = LIF(2, "b")
+    other = EGRU(2, "b", form="continuous")
     with pytest.raises(NetworkError):
-        clocked.add(lif)
-    assert Network(dt=None).add(lif) is lif
+        clocked.add(other)
+    assert Network(dt=None).add(other) is other
+
+
+def test_one_class_of_lif_units_serves_both_kinds_of_time():
+    for network in (Network(dt=None), Network(dt=0.1)):
+        unit = network.add(LIF(2, "a", refractory=0.25, train_time_constants=True))
+        assert unit.states == ("v", "i_e", "i_i", "hold")
+        assert [p.trainable for p in unit.parameters.values()] == [True, False, True, True, True]
+        assert unit.describe()["refractory_ms"] == 0.25
 
 
 def test_steps_do_not_exist():

@@ -7,7 +7,7 @@ import scipy.special
 from evsim.adjoint import Adjoint
 from evsim.core import kernels, layout
 from evsim.errors import EvsimError
-from evsim.models import EGRU, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
+from evsim.models import EGRU, LIF, DeltaEncoder, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
 
@@ -99,6 +99,15 @@ def egru(form):
     return add
 
 
+def lif(net):
+    """The same of LIF units, some of which are held at any time."""
+    net.add(EventSource(7, name="cue"))
+    options = {"tau_m": 4.0, "tau_e": 2.0, "tau_i": 4.0, "refractory": 1.5}
+    net.add(LIF(37, "hidden", threshold=0.3, bias=lambda r, shape: r.normal(0.2, 0.5, shape), **options))
+    net.add(LeakyReadout(5, name="answer"))
+    net.connect("hidden", "answer")
+
+
 def delta(units):
     """The same of delta units, which the readout sees through an encoder."""
 
@@ -112,9 +121,17 @@ def delta(units):
     return add
 
 
-NETWORKS = {"evnn": egru("evnn"), "paper": egru("paper"), "gru": delta(DeltaGRU), "lstm": delta(DeltaLSTM)}
-#: Pseudo-derivatives are of EGRU; delta units have none.
-KERNELS = [(form, shape) for form in ("evnn", "paper") for shape in ("triangle", "rectangle", "fast_sigmoid")]
+NETWORKS = {
+    "evnn": egru("evnn"),
+    "paper": egru("paper"),
+    "lif": lif,
+    "gru": delta(DeltaGRU),
+    "lstm": delta(DeltaLSTM),
+}
+#: Pseudo-derivatives are of EGRU and LIF; delta units have none.
+KERNELS = [
+    (form, shape) for form in ("evnn", "paper", "lif") for shape in ("triangle", "rectangle", "fast_sigmoid")
+]
 KERNELS += [("gru", "triangle"), ("lstm", "triangle")]
 
 
