@@ -261,17 +261,19 @@ class Reader:
 
     def number(self, item: h5py.Group | h5py.Dataset, name: str, kind: type = int) -> Any:
         """A scalar attribute as int or float."""
-        value = np.asarray(self.attribute(item, name))
-        if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
-            raise self.fail(f"{item.name} lacks the number '{name}'")
-        return kind(value)
+        with self.guard():
+            value = np.asarray(self.attribute(item, name))
+            if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
+                raise self.fail(f"{item.name} lacks the number '{name}'")
+            return kind(value)
 
     def text(self, item: h5py.Group, name: str) -> str:
         """An attribute written by `put_text`."""
-        value = self.attribute(item, name)
-        if not isinstance(value, bytes):
-            raise self.fail(f"{item.name} lacks the text '{name}'")
-        return value.decode()
+        with self.guard():
+            value = self.attribute(item, name)
+            if not isinstance(value, bytes):
+                raise self.fail(f"{item.name} lacks the text '{name}'")
+            return value.decode()
 
     def attribute(self, item: h5py.Group | h5py.Dataset, name: str) -> Any:
         """An attribute, None if there is none or it is of variable length (see `put_text`)."""
