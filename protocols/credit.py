@@ -217,7 +217,7 @@ def subject(seed: int = 0, units: int = 32) -> Subject:
     from evsim.brian.subject import Subject
 
     task = MarkedCue(batch_size=1, seed=seed)
-    given = Events.from_dense(next(task.trials(0)).stimulus, np.float64)
+    given = Events.from_dense(np.asarray(next(task.trials(0)).stimulus), np.float64)
     about = "One trial of the protocol, before training."
     return Subject("credit", build(task, units, 0.1, seed), {"source": given}, task.n_steps, about=about)
 

@@ -150,7 +150,8 @@ def subject(seed: int = 0, units: int = 128) -> Subject:
     from evsim.brian.subject import Subject
 
     task = DelayedCopy(batch_size=1, seed=seed)
-    given = Events.from_tokens(next(task.trials(0)).stimulus, task.n_inputs, np.float64)
+    tokens = np.asarray(next(task.trials(0)).stimulus)
+    given = Events.from_tokens(tokens, task.n_inputs, np.float64)
     about = "One trial of the protocol, before training."
     return Subject("delayed_copy", build(task, units, 0.3, seed), {"cue": given}, task.n_steps, about=about)
 

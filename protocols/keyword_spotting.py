@@ -146,11 +146,9 @@ def run(
     task = KeywordSpotting(open_recordings(data, held_out), lanes, bands, hop, seed)
     for part in ("valid", "test"):
         if not task.part(part).size:
-            raise ProtocolError(
-                "keyword_spotting",
-                f"{task.recordings!r} has no {part} recordings",
-                "add some: see evsim.data.speech.load_recordings for how a folder is split",
-            )
+            problem = f"{task.recordings!r} has no {part} recordings"
+            remedy = "add some: see evsim.data.speech.load_recordings for how a folder is split"
+            raise ProtocolError("keyword_spotting", problem, remedy)
     folder.console.print(_describe(task), soft_wrap=True)
     recipe = {
         "data": repr(task.recordings),
@@ -222,8 +220,8 @@ def build(task: KeywordSpotting, cell: str, units: int, layers: int, theta: floa
     return network
 
 
-def subject(seed: int = 0, variant: str = "gru", units: int = 64) -> Subject:
-    """One word, for `evsim crosscheck keyword_spotting` and ``keyword_spotting:lstm``; before training."""
+def subject(seed: int = 0, variant: Literal["gru", "lstm"] = "gru", units: int = 64) -> Subject:
+    """One word before training, for `evsim crosscheck keyword_spotting` and ``keyword_spotting:lstm``."""
     from evsim.brian.subject import Subject
 
     task = KeywordSpotting(open_recordings(None), seed=seed)
@@ -332,16 +330,13 @@ class _Results:
                 kept = json.loads(path.read_text())
                 before, self.done, self.current = kept["recipe"], kept["done"], kept["current"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ProtocolError(
-                    f"'{path}'", "does not hold the results of a run", "give another --out"
-                ) from error
+                problem = "does not hold the results of a run"
+                raise ProtocolError(f"'{path}'", problem, "give another --out") from error
             for name, value in recipe.items():
                 if before.get(name) != value:
-                    raise ProtocolError(
-                        "keyword_spotting",
-                        f"{name} is {value}, and was {before.get(name)} for what the folder holds",
-                        "only thresholds and seeds can be added to a run; give another --out",
-                    )
+                    problem = f"{name} is {value}, and was {before.get(name)} for what the folder holds"
+                    remedy = "only thresholds and seeds can be added to a run; give another --out"
+                    raise ProtocolError("keyword_spotting", problem, remedy)
 
     def find(self, theta: float, seed: int) -> dict[str, Any] | None:
         return next((r for r in self.done if (r["theta"], r["seed"]) == (theta, seed)), None)
@@ -405,9 +400,8 @@ def _numbers(name: str, given: str) -> list[float]:
 def _formats(given: str) -> FixedPoint:
     names = given.split(",")
     if len(names) != 3:
-        raise ProtocolError(
-            "keyword_spotting", f"fixed_point is {given!r}", "give three, such as Q8.8,Q2.6,Q2.4"
-        )
+        remedy = "give three, such as Q8.8,Q2.6,Q2.4"
+        raise ProtocolError("keyword_spotting", f"fixed_point is {given!r}", remedy)
     return FixedPoint(*names)
 
 
@@ -574,9 +568,8 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
         seeds = row["accuracy_by_seed"]
         left.plot([row["theta"]] * len(seeds), [100 * a for a in seeds], ".", color="C0", alpha=0.4)
     if all("after_training" in row for row in rows):
-        left.plot(
-            theta, [100 * row["after_training"] for row in rows], "s--", label="set after dense training"
-        )
+        after = [100 * row["after_training"] for row in rows]
+        left.plot(theta, after, "s--", label="set after dense training")
     left.set(ylabel="accuracy on the test words (%)")
     left.legend()
     for (kind, name), marker in zip(PASSES.items(), "osd", strict=True):
@@ -584,9 +577,8 @@ def _draw(folder: RunFolder, rows: list[dict[str, Any]], peer: float | None, cel
         middle.plot(theta, share, marker + "-", label=name)
     middle.set(ylabel="MACs (% of dense)", ylim=(0, 105))
     middle.legend()
-    right.plot(
-        theta, [1000 * row["seconds_per_step"] for row in rows], "o-", label=f"evsim, delta {cell.upper()}"
-    )
+    seconds = [1000 * row["seconds_per_step"] for row in rows]
+    right.plot(theta, seconds, "o-", label=f"evsim, delta {cell.upper()}")
     if peer is not None:
         right.axhline(1000 * peer, color="k", ls=":", label=f"torch.nn.{cell.upper()}, afterwards")
     right.set(ylabel="training step (ms)", ylim=(0, None))

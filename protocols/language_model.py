@@ -182,7 +182,8 @@ def subject(seed: int = 0, units: int = 256) -> Subject:
     from evsim.brian.subject import Subject
 
     task = LanguageModel(load_corpus(None, "char"), lanes=1, window=200)
-    given = Events.from_tokens(next(task.trials(0)).stimulus, task.n_inputs, np.float64)
+    tokens = np.asarray(next(task.trials(0)).stimulus)
+    given = Events.from_tokens(tokens, task.n_inputs, np.float64)
     about = "The first 200 characters of the training text, before training."
     return Subject("language_model", build(task, units, 1, 0.3, seed), {"tokens": given}, 200.0, about=about)
 

@@ -134,12 +134,12 @@ def build(model: str, units: int, seed: int) -> Network:
     return network
 
 
-def subject(seed: int = 0, variant: str = "lif", units: int = 120, points: int = 3) -> Subject:
+def subject(
+    seed: int = 0, variant: Literal["lif", "egru"] = "lif", units: int = 120, points: int = 3
+) -> Subject:
     """Points one after the other, for `evsim crosscheck yin_yang` and ``yin_yang:egru``; before training."""
     from evsim.brian.subject import Subject
 
-    if variant not in RECIPES:
-        raise ProtocolError("yin_yang", f"there is no variant '{variant}'", f"use one of {[*RECIPES]}")
     check_counts("yin_yang", units=units, points=points)
     time, trial, unit, value = encode(yin_yang(points, 3 * seed).coordinates)
     stimulus = {"point": (time + WINDOW * trial, 0 * trial, unit, value)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.brian.checking import Crosscheck
+from evsim.brian.result import Crosscheck
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +64,8 @@ def _columns(events: Any, dt: float | None) -> tuple[NDArray[np.float64], NDArra
 def _sides(result: Crosscheck) -> dict[str, tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]]:
     """By population that sends on its own: times and units of evsim and of Brian2."""
     dt = result.subject.network.dt
+    mine: Mapping[str, Any]
+    theirs: Mapping[str, Any]
     if result.comparison is not None:
         mine, theirs = result.comparison.events, result.comparison.peer.events
     else:

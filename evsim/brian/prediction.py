@@ -204,8 +204,8 @@ def predict(
     fired: dict[str, NDArray[np.bool_]] = {}
     for name, population in network.populations.items():
         if isinstance(population, EventSource):
-            step = np.maximum(np.ceil(stimulus[name].time / dt - 1e-9).astype(np.int64) - 1, 0)
-            sent[name] = Sent(step, stimulus[name].unit.astype(np.int64), stimulus[name].value, {})
+            first = np.maximum(np.ceil(stimulus[name].time / dt - 1e-9).astype(np.int64) - 1, 0)
+            sent[name] = Sent(first, stimulus[name].unit.astype(np.int64), stimulus[name].value, {})
             continue
         own = {state: x[:n_steps] for state, x in states[name].items()}
         fired[name] = np.zeros((n_steps, population.n_units), bool)
@@ -235,10 +235,10 @@ def predict(
             distance = np.where(odd, 0.0, np.abs(here - there) / scale)
             residuals[name] = max(residuals[name], float(distance.max(initial=0.0)))
             far = ~(distance <= tolerance)  # NaN is far
-            for unit in np.flatnonzero(far.any(axis=0)):
+            for unit in np.flatnonzero(far.any(axis=0)).tolist():
                 step = int(far[:, unit].argmax())
                 values = float(here[step, unit]), float(there[step, unit])
-                found = Finding(name, int(unit), step, (step + 1) * dt, state, *values)
+                found = Finding(name, unit, step, (step + 1) * dt, state, *values)
                 findings.append((found, float(distance[step, unit])))
     findings.sort(key=lambda one: (one[0].step, -one[1]))
     own_units = [p.n_units for p in network.populations.values() if p.name in fired]
@@ -299,7 +299,8 @@ def _flow(
         own.parameters["threshold"].assign(highest if np.isfinite(highest) else 1e9)
     simulation = ContinuousSimulation(alone)
     names = own.states
-    n_steps, found = len(held), {state: [] for state in states}
+    n_steps = len(held)
+    found: dict[str, list[NDArray[np.float64]]] = {state: [] for state in states}
     for begin in range(0, n_steps, max(1, BATCH // (len(names) * own.n_units))):
         part = slice(begin, begin + max(1, BATCH // (len(names) * own.n_units)))
         given = {state: x[part] for state, x in states.items()}
@@ -367,10 +368,10 @@ def _events_that_differ(
     if not odd.any():
         return
     theta, level = population.parameters["threshold"].values, _level(population, flow)
-    for unit in np.flatnonzero(odd.any(axis=0)):
+    for unit in np.flatnonzero(odd.any(axis=0)).tolist():
         step = int(odd[:, unit].argmax())
         values = float(level[step, unit]), float(theta[unit])
-        found = Finding(population.name, int(unit), step, (step + 1) * dt, "event", *values)
+        found = Finding(population.name, unit, step, (step + 1) * dt, "event", *values)
         yield found, abs(values[0] - values[1])
 
 

@@ -8,9 +8,9 @@ import math
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from evsim.brian.checking import Crosscheck
 from evsim.brian.figures import figures, worst_unit
 from evsim.brian.prediction import Finding
+from evsim.brian.result import Crosscheck
 from evsim.errors import MissingExtraError
 from evsim.provenance import provenance, version
 
@@ -151,7 +151,12 @@ def _population(result: Crosscheck, name: str) -> dict[str, Any]:
         }
         own = result.own.get(name)
         if own:
-            row["own_runs"] = {"rate_differences": [r for r, _ in own], "ks_distances": [d for _, d in own]}
+            row["own_runs"] = {
+                "events": own.counts,
+                "ks_distances": own.distances,
+                "brian2_ks_distance": own.peer_distance,
+                "brian2_rate_difference": own.rate_difference,
+            }
     if result.comparison is not None and name in result.comparison.populations:
         found = result.comparison.populations[name]
         row["first_event_difference"] = None if found.first is None else str(found.first)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -190,6 +190,10 @@ def _call(where: str, function: Callable[..., Any], seed: int, options: dict[str
             own = [f"'{p}'" for p in takes if p != "seed"]
             remedy = f"it has {', '.join(own)}" if own else "leave it out"
             raise ProtocolError(where, f"has no '{name}' to be {value!r}", remedy)
+    hints = get_type_hints(function, localns={"Subject": Subject}) if "variant" in options else {}
+    known = get_args(hints.get("variant"))
+    if known and options["variant"] not in known:
+        raise ProtocolError(where, f"there is no variant '{options['variant']}'", f"use {' or '.join(known)}")
     return function(**({"seed": seed} if "seed" in takes else {}), **options)
 
 

@@ -16,7 +16,7 @@ from evsim.brian.subject import find_subject
 from evsim.simulation import Simulation
 
 SMALL = {"n_units": 10, "n_steps": 60}
-SHORT = {"n_units": 8, "duration": 15.0}
+SHORT = {"n_units": 8, "duration": 40.0}
 
 
 class Result(typing.NamedTuple):
@@ -50,7 +50,7 @@ def events_of(subject, name):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("model", ["egru", "delta_gru", "delta_lstm"])
+@pytest.mark.parametrize("model", ["egru", "lif", "delta_gru", "delta_lstm"])
 @pytest.mark.parametrize("size", [1e-3, -1e-3])
 def test_a_weight_error_is_localised_in_steps(brian2, model, size):
     """It shows first in the target, when the first event of the source arrives."""
@@ -60,22 +60,33 @@ def test_a_weight_error_is_localised_in_steps(brian2, model, size):
     found = check(subject, plant=Plant("hidden_1->hidden_1.weight", (source, 7), size))
     assert not found.ok
     assert (found.located.population, found.located.unit) == ("hidden_1", 7)
-    assert found.located.time == time[unit == source][0] + 1.0  # the delay
+    arrival = time[unit == source][0] + (1.0 if model != "lif" else 0.5)
+    # V of LIF units is held for up to 2 ms
+    assert 0 <= found.located.time - arrival <= (2.0 if model == "lif" else 0.0)
     assert found.located.what == "state"
     wrong = [entry for entry in found.entries if entry.difference]
     assert [(entry.name, entry.index) for entry in wrong] == [("hidden_1->hidden_1.weight", (source, 7))]
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("model", ["egru", "delta_gru", "delta_lstm"])
+@pytest.mark.parametrize("model", ["egru", "lif", "delta_gru", "delta_lstm"])
 def test_a_threshold_error_is_localised_in_steps(brian2, model):
+    """Where evsim itself, with the error, first does something else: a state must come between."""
     subject = find_subject(model, n_units=10, n_steps=200)
-    found = check(subject, plant=Plant("hidden_1.threshold", (7,), 1e-3))
-    assert (found.located.population, found.located.unit) == ("hidden_1", 7)
-    if model == "egru":  # its reset subtracts the threshold
-        time, unit = events_of(subject, "hidden_1")
-        assert found.located.time == time[unit == 7][0]
+    right = Simulation(subject.network).run(subject.stimulus, subject.duration)["hidden_1"]
+    for unit in range(10):
+        plant = Plant("hidden_1.threshold", (unit,), 1e-3)
+        wrong = Simulation(plant.into(subject.network)).run(subject.stimulus, subject.duration)["hidden_1"]
+        differs = np.abs(right.state - wrong.state)[:, 0] > 1e-12
+        sent = (right.events.to_dense() != wrong.events.to_dense())[:, 0]
+        steps = np.flatnonzero((differs | sent).any(axis=1))
+        if len(steps):
+            break
+    found = check(subject, plant=plant)
     assert not found.ok
+    assert (found.located.population, found.located.unit) == ("hidden_1", unit)
+    assert found.located.index == steps[0]
+    assert [e.name for e in found.entries if e.difference] == ["hidden_1.threshold"]
 
 
 @pytest.mark.peer
@@ -88,11 +99,11 @@ def test_a_weight_error_is_localised_in_continuous_time(brian2, model, where):
     else:
         time, unit = events_of(subject, "hidden_1")
         arrival, source = time[0] + 1.0, int(unit[0])
-    found = check(subject, plant=Plant(where, (source, 5), 1e-3), dts=[0.1, 0.05])
+    found = check(subject, plant=Plant(where, (source, 5), 1e-3), dts=[0.1])
     assert not found.ok
     assert not found.prediction.ok
     assert (found.located.population, found.located.unit) == ("hidden_1", 5)
-    assert arrival <= found.located.time + 1e-9 <= arrival + 3 * 0.05
+    assert arrival <= found.located.time + 1e-9 <= arrival + 3 * 0.1
     assert {one.unit for one in found.prediction.findings} == {5}
 
 
@@ -102,7 +113,7 @@ def test_a_threshold_error_is_localised_in_continuous_time(brian2, model):
     subject = find_subject(model, continuous=True, **SHORT)
     time, unit = events_of(subject, "hidden_1")
     one = int(np.bincount(unit).argmax())
-    found = check(subject, plant=Plant("hidden_1.threshold", (one,), 1e-3), dts=[0.02, 0.01])
+    found = check(subject, plant=Plant("hidden_1.threshold", (one,), 1e-3), dts=[0.02])
     assert not found.ok
     assert (found.located.population, found.located.unit, found.located.state) == ("hidden_1", one, "event")
     # it is seen at one of the unit's events, by chance not at the first if the state is fast
@@ -115,9 +126,9 @@ def test_a_threshold_error_is_localised_in_continuous_time(brian2, model):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["credit", "delayed_copy", "egru", "delta_lstm"])
+@pytest.mark.parametrize("name", ["credit", "delayed_copy", "egru", "lif", "delta_lstm"])
 def test_what_is_right_holds_in_steps(brian2, name):
-    found = check(find_subject(name, **(SMALL if name in ("egru", "delta_lstm") else {})))
+    found = check(find_subject(name, **(SMALL if name in ("egru", "lif", "delta_lstm") else {})))
     assert found.ok, found.reasons
     assert found.located is None
     assert all(entry.difference == 0 for entry in found.entries)
@@ -134,11 +145,11 @@ def test_what_is_right_holds_in_steps(brian2, name):
     ],
 )
 def test_steps_are_as_predicted(brian2, model, options):
-    """Whatever the order over two steps is, which a short run does not tell."""
-    found = check(find_subject(model, continuous=True, **SHORT, **options), dts=[0.05, 0.025])
+    """Whatever the order is, which a short run does not tell."""
+    found = check(find_subject(model, continuous=True, **SHORT, **options), dts=[0.05])
     assert found.prediction.ok, found.located
     assert found.prediction.largest < 1e-11
-    assert found.prediction.n_events > 5
+    assert found.prediction.n_events > 3
     assert found.located is None
 
 
@@ -149,11 +160,10 @@ def test_a_chaotic_network(brian2):
     assert found.prediction.ok, found.located
     assert found.prediction.n_wrong_events == 0
     assert sum("Rate" in one.name for one in found.criteria) == 2
-    assert {len(own) for own in found.own.values()} == {19}
-    wrong = check(
-        find_subject("cuba", units=1000, duration=100.0), plant=Plant("inhibitory.threshold", (9,), 1e-3)
-    )
-    assert not wrong.prediction.ok or wrong.entries[-1].difference == 0
+    assert {len(own.counts) for own in found.own.values()} == {20}
+    plant = Plant("inhibitory.bias", (9,), 1e-3)
+    wrong = check(find_subject("cuba", units=1000, duration=20.0), plant=plant)
+    assert (wrong.located.population, wrong.located.unit, wrong.located.step) == ("inhibitory", 9, 0)
 
 
 # -- the command and its report ----------------------------------------------------------------------------
@@ -185,8 +195,8 @@ def test_the_report_is_complete(evsim, tmp_path):
 
 @pytest.mark.peer
 def test_a_planted_error_is_exit_code_1(evsim, tmp_path):
-    words = ["crosscheck", "lif", "--units", 6, "--duration", 12, "--halvings", 1]
-    result = evsim(*words, "--plant", "hidden_1.threshold[3]+1e-3", "--json", "--out", "out")
+    words = ["crosscheck", "lif", "--continuous", "--units", 6, "--duration", 15, "--halvings", 1]
+    result = evsim(*words, "--plant", "hidden_1.bias[3]+1e-3", "--json", "--out", "out")
     report = json.loads(result.out)
     assert (result.code, report["ok"]) == (1, False)
     assert (report["located"]["population"], report["located"]["unit"]) == ("hidden_1", 3)

@@ -15,7 +15,7 @@ import pytest
 
 from evsim import cli
 from evsim.brian import checking, library, report
-from evsim.brian.checking import Criterion, Crosscheck
+from evsim.brian.result import Criterion, Crosscheck
 from evsim.checkpoint import Checkpoint
 from evsim.eventlog import EventLog
 from evsim.models import EGRU, LIF, DeltaGRU, DeltaLSTM, EventSource, LeakyReadout
@@ -24,7 +24,7 @@ from evsim.protocol import load, names
 from evsim.simulation import Simulation
 from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info"]
+COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info", "export"]
 
 
 class Result(typing.NamedTuple):

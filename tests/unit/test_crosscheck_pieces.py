@@ -9,7 +9,7 @@ from evsim.brian.prediction import predict
 from evsim.brian.subject import Subject, find_subject, protocols_with_subjects, random_stimulus
 from evsim.errors import NetworkError, ParameterError, ProtocolError
 from evsim.examples import continuous_example, egru_example
-from evsim.interval_comparison import compare_statistics, intervals
+from evsim.interval_comparison import compare_statistics, intervals, spread
 from evsim.models import LIF, EventSource
 from evsim.network import Network
 from evsim.simulation import Simulation
@@ -153,6 +153,8 @@ def test_intervals_of_each_unit():
     assert found.rate_difference == -1.0
     assert found.n_intervals == (3, 0)
     assert np.isnan(found.p_value)
+    one = compare_statistics((time, unit), (time[:3], unit[:3]), 2, 1000.0)
+    assert (one.n_intervals, 0 < one.p_value <= 1) == ((3, 1), True)
     assert compare_statistics(none, none, 2, 1000.0).rate_difference == 0.0
 
 
@@ -166,7 +168,27 @@ def test_the_test_of_kolmogorov_and_smirnov():
     both = np.concatenate([a, b])
     share = [np.searchsorted(x, both, side="right") / len(x) for x in (a, b)]
     assert found.distance == pytest.approx(np.abs(share[0] - share[1]).max())
-    assert found.p_value == pytest.approx(scipy.stats.ks_2samp(a, b, method="asymp").pvalue)
+    assert found.p_value == pytest.approx(scipy.stats.ks_2samp(a, b, method="exact").pvalue)
+
+
+def test_one_run_among_many():
+    rng = np.random.default_rng(2)
+
+    def run(scale):
+        return np.cumsum(rng.gamma(2.0, scale, 400)), np.zeros(400, int)
+
+    runs = [run(5.0) for _ in range(19)]
+    like, other = spread(runs, run(5.0)), spread(runs, run(9.0))
+    assert like.share > 0.05
+    assert other.share == 1 / 20
+    assert other.peer_distance > max(other.distances)
+    assert like.rate_difference == 0.0
+    apart = scipy.stats.ks_2samp(
+        np.diff(runs[3][0]), np.concatenate([np.diff(r[0]) for r in runs[:3] + runs[4:]])
+    )
+    assert like.distances[3] == pytest.approx(apart.statistic)
+    none = np.zeros(0), np.zeros(0, int)
+    assert spread(runs, none).peer_distance == 1.0
 
 
 def test_errors_of_states():
