@@ -136,7 +136,8 @@ class Checkpoint:
             return
         mine = stored_structure(network)
         for name in sorted(mine.keys() | self.structure.keys()):
-            if name not in mine or not np.array_equal(mine[name], self.structure.get(name)):
+            theirs = self.structure.get(name)
+            if name not in mine or theirs is None or not np.array_equal(mine[name], theirs):
                 raise CheckpointError(
                     "checkpoint",
                     f"'{name}' of sparse weights differs from that of the network",

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,13 +158,13 @@ def masks_of(
     return masks
 
 
-def _groups(weights: Sequence[Weights], scope: Scope) -> list[list[tuple[Weights, object]]]:
+def _groups(weights: Sequence[Weights], scope: Scope) -> list[list[tuple[Weights, Any]]]:
     """Weights that compete with each other: of each projection the index of its part."""
     if scope == "global":
         return [[(w, np.s_[...]) for w in weights]]
     if scope == "projection":
         return [[(w, np.s_[...])] for w in weights]
-    groups: list[list[tuple[Weights, object]]] = []
+    groups: list[list[tuple[Weights, Any]]] = []
     for w in weights:
         width = w.shape[1] // w.n_blocks
         for block in range(w.n_blocks):

@@ -71,11 +71,9 @@ def count_zeros(
         filled = values != 0
         row = np.repeat(np.arange(shape[0]), np.diff(structure[0]))[filled]
         column = structure[1][filled]
-    dead = [
-        1 - np.count_nonzero(np.bincount(i, minlength=n)) / n
-        for i, n in zip((row, column), shape, strict=True)
-    ]
-    return Sparsity(name, shape[0] * shape[1], len(row), *dead, sparse=structure is not None)
+    alive_rows, alive_columns = (np.unique(index).size for index in (row, column))
+    dead = 1 - alive_rows / shape[0], 1 - alive_columns / shape[1]
+    return Sparsity(name, shape[0] * shape[1], len(row), dead[0], dead[1], structure is not None)
 
 
 def sparsity_report(network: Network) -> list[Sparsity]:
@@ -189,8 +187,8 @@ def with_structure(network: Network, structure: Mapping[str, NDArray]) -> Networ
                 f"has shape {tuple(int(n) for n in shape)}, that of the network {p.shape}",
                 "build the network with the settings of the run that wrote it",
             )
-        if p.is_sparse:
-            if not (np.array_equal(p.indptr, indptr) and np.array_equal(p.indices, indices)):
+        if (own := _structure(p)) is not None:
+            if not (np.array_equal(own[0], indptr) and np.array_equal(own[1], indices)):
                 raise NetworkError(where, "stores other places than the network's", "build it dense")
             continue
         mask = np.zeros(p.shape, bool)
@@ -237,7 +235,7 @@ def _store(projection: Projection, mask: NDArray[np.bool_]) -> None:
         row, column = np.nonzero(mask)
     else:
         row = np.repeat(np.arange(projection.shape[0]), np.diff(projection.indptr))[mask]
-        column = projection.indices[mask]
+        column = projection.indices[mask].astype(np.int64)
     projection.indptr = np.searchsorted(row, np.arange(projection.shape[0] + 1)).astype(np.int64)
     projection.indices = np.ascontiguousarray(column, dtype=np.int32)
     projection.weight = replace(projection.weight, values=projection.weight.values[mask])
@@ -245,8 +243,8 @@ def _store(projection: Projection, mask: NDArray[np.bool_]) -> None:
     if before is not None and delay is not None and delay.values.shape != (1,):
         n_target, after = projection.target.n_units, projection.pairs()
         source = np.arange(projection.source.n_units)
-        places = [np.repeat(source, np.diff(p.ptr)) * n_target + p.target for p in (before, after)]
-        projection.delay = replace(delay, values=delay.values.ravel()[np.searchsorted(*places)])
+        there, here = (np.repeat(source, np.diff(p.ptr)) * n_target + p.target for p in (before, after))
+        projection.delay = replace(delay, values=delay.values.ravel()[np.searchsorted(there, here)])
 
 
 def check_share(where: str, share: float, what: str) -> float:

@@ -24,7 +24,19 @@ from evsim.protocol import load, names
 from evsim.simulation import Simulation
 from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info", "export"]
+COMMANDS = [
+    "run",
+    "list",
+    "inspect",
+    "raster",
+    "view",
+    "compare",
+    "repair",
+    "crosscheck",
+    "prune",
+    "info",
+    "export",
+]
 
 
 class Result(typing.NamedTuple):
