@@ -132,8 +132,8 @@ class Optimizer(ABC):
         for parameter in self.parameters.values():
             if parameter.lower > -np.inf or parameter.upper < np.inf:
                 np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
-        for name, mask in self._masked.items():  # also where someone has written into them since
-            mask.clear(self.parameters[name].values)
+        for name, held in self._masked.items():  # also where someone has written into them since
+            held.clear(self.parameters[name].values)
         if self.pruning is not None:
             self.pruning.update(self)
         return norm
@@ -185,10 +185,11 @@ class Optimizer(ABC):
                     "mask other parameters",
                 )
             found[name] = mask
-        for name, kept in found.items():
-            mask = self._masked[name] = _Mask(kept, self.parameters[name].values.dtype)
-            for array in (self.parameters[name].values, *(slot[name] for slot in self._kept.values())):
-                mask.clear(array)
+        for name, mask in found.items():
+            values = self.parameters[name].values
+            held = self._masked[name] = _Mask(mask, values.dtype)
+            for array in (values, *(kept[name] for kept in self._kept.values())):
+                held.clear(array)
 
     @abstractmethod
     def _move(self, gradients: list[NDArray]) -> None:
