@@ -55,10 +55,10 @@ def brian2(
     ] = 4,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
-    """Write a network with its stimulus as a Brian2 script, which runs without evsim.
+    """Write a network as a Brian2 script.
 
-    The script holds equations, parameters, weights and events by value, and does what evsim crosscheck has
-    Brian2 do.  Writing it does not need Brian2.
+    The script runs without evsim.  It holds equations, parameters, weights and events by value, and does what
+    evsim crosscheck has Brian2 do.  Writing it does not need Brian2.
     """
     from evsim.brian.script import brian2_script
     from evsim.brian.subject import MODELS, find_subject
@@ -66,16 +66,17 @@ def brian2(
     for option, number in (("dt", dt), ("duration", duration)):
         if number is not None and not 0 < number < float("inf"):
             raise typer.BadParameter(f"{number:g} ms is out of range", param_hint=f"'--{option}'")
-    sizes: dict[str, Any] = {}
-    if duration is not None and network in MODELS:
-        sizes = {"duration": duration} if continuous else {"n_steps": max(1, round(duration))}
-    subject = find_subject(network, seed=seed, continuous=continuous, **sizes)
+    subject = find_subject(network, seed=seed, continuous=continuous)
+    if duration is not None and network in MODELS:  # whose stimulus is as long as is asked for
+        own = subject.network
+        size = {"duration": duration} if own.continuous else {"n_steps": max(1, round(duration / own.step))}
+        subject = find_subject(network, seed=seed, continuous=continuous, **size)
     timing: dict[str, Any] = {}
     if subject.network.continuous:
         timing = {"dt": dt or 0.1, "initial": subject.initial, "slots": slots}
     elif dt is not None:
-        own = subject.network.step
-        raise typer.BadParameter(f"'{dt:g}': the network has steps of {own:g} ms", param_hint="'--dt'")
+        problem = f"'{dt:g}': the network has steps of {subject.network.step:g} ms"
+        raise typer.BadParameter(problem, param_hint="'--dt'")
     length = duration or subject.duration
     stimulus = _until(subject.stimulus, length, subject.network)
     script = brian2_script(subject.network, stimulus, length, title=f"The network '{subject.name}'", **timing)

@@ -322,8 +322,10 @@ def _line(variable: str, meaning: str) -> str:
 
 
 def _title(population: Population) -> str:
-    """Type, size, and what the events of a source are."""
+    """Type, size and form."""
     form = f", form {population.form}" if isinstance(population, EGRU) else ""
+    if isinstance(population, LIF) and population.refractory:
+        form = f", refractory for {population.refractory:g} ms"
     return f"{type(population).__name__}, {population.n_units} units{form}"
 
 

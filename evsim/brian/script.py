@@ -111,7 +111,8 @@ class Script:
         path.write_text(self.text, encoding="ascii")
         if self.arrays:
             with io.BytesIO() as memory:
-                np.savez_compressed(memory, **self.arrays)
+                arrays: dict[str, Any] = dict(self.arrays)
+                np.savez_compressed(memory, **arrays)
                 wanted[1].write_bytes(memory.getvalue())
         return wanted
 
@@ -304,9 +305,9 @@ class _Writer:
         stimulus = None
         if group.stimulus is not None:
             self.used.add("TimedArray")
-            values = self._values(f"{name}_values", group.stimulus)
+            rows = self._values(f"{name}_values", group.stimulus)
             stimulus = self._name(f"{name}_stimulus")
-            self.lines.append(f"{stimulus} = TimedArray({values}, dt=dt)  # a row for each step")
+            self.lines.append(f"{stimulus} = TimedArray({rows}, dt=dt)  # a row for each step")
         arguments = [str(group.n), equations]
         for what in ("threshold", "reset"):
             if (code := getattr(group, what)) is not None:

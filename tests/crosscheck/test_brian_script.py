@@ -11,7 +11,7 @@ from evsim.brian import to_brian2
 from evsim.brian.script import INLINE, brian2_script
 from evsim.cli import app
 from evsim.errors import NetworkError
-from evsim.examples import continuous_example, delta_example, egru_example
+from evsim.examples import continuous_example, delta_example, egru_example, lif_example
 from evsim.models import EGRU, LIF, DeltaGRU, EventSource, LeakyReadout
 from evsim.network import Network
 
@@ -130,6 +130,14 @@ def test_delta_units_in_steps(brian2, tmp_path, unit):
 
 @pytest.mark.peer
 @pytest.mark.slow
+def test_lif_in_steps(brian2, tmp_path):
+    net, stimulus = lif_example(n_units=5, n_inputs=4, n_steps=80)
+    path = written(brian2_script(net, stimulus), tmp_path)
+    agree(to_brian2(net, stimulus).run(), run(path)[1], 0.5)
+
+
+@pytest.mark.peer
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["pre", "post"])
 def test_egru_in_continuous_time(brian2, tmp_path, gate):
     net, stimulus = continuous_example("egru", n_units=5, duration=30.0, delay=0.5, gate=gate)
@@ -204,6 +212,14 @@ def test_the_command_writes_what_the_function_does(tmp_path, capsys):
     assert set(stored) == set(script.arrays)
     assert all(np.array_equal(stored[name], array) for name, array in script.arrays.items())
     assert capsys.readouterr().out.split() == [str(tmp_path / "a.py"), str(tmp_path / "a.npz")]
+
+
+def test_a_duration_is_in_ms_whatever_the_step(tmp_path):
+    command("lif", "-o", tmp_path / "lif.py", "--duration", 20)
+    assert "defaultclock.dt = 0.5 * ms" in (tmp_path / "lif.py").read_text()
+    assert "N_STEPS = 40  # 20 ms" in (tmp_path / "lif.py").read_text()
+    command("lif", "--continuous", "-o", tmp_path / "timed.py", "--duration", 20)
+    assert "N_STEPS = 200  # 20 ms" in (tmp_path / "timed.py").read_text()
 
 
 def test_the_command_cuts_a_stimulus(tmp_path):

@@ -13,7 +13,7 @@ import scipy.sparse
 from evsim.brian import to_brian2
 from evsim.brian.library import quiet_brian2
 from evsim.errors import MissingExtraError, NetworkError
-from evsim.examples import continuous_example, delta_example, egru_example
+from evsim.examples import continuous_example, delta_example, egru_example, lif_example
 from evsim.models import LIF, EventSource
 from evsim.network import Network
 
@@ -95,6 +95,13 @@ def test_delta_units_in_steps(compiler, target, unit):
     net, stimulus = delta_example(n_units=8, n_inputs=5, n_steps=80, unit=unit, delay=2)
     twin = to_brian2(net, stimulus)
     alike(twin.run(), twin.run(target))
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+def test_lif_in_steps(compiler):
+    twin = to_brian2(*lif_example(n_units=8, n_inputs=5, n_steps=80, delay=2))
+    alike(twin.run(), twin.run("standalone"))
 
 
 @pytest.mark.peer

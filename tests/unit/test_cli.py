@@ -24,7 +24,7 @@ from evsim.protocol import load, names
 from evsim.simulation import Simulation
 from oracles import continuous_logs
 
-COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info"]
+COMMANDS = ["run", "list", "inspect", "raster", "view", "compare", "repair", "crosscheck", "info", "export"]
 
 
 class Result(typing.NamedTuple):
