@@ -323,13 +323,14 @@ class _Writer:
         constants += [f'"stimulus": {stimulus}'] if stimulus is not None else []
         arguments += [f"namespace={_dict(constants)}"] if constants else []
         self._call(f"{name} = NeuronGroup", *arguments)
-        written: dict[int, str] = {}
+        written: dict[str, Any] = {}
         for key, values in group.values.items():
-            if id(values) in written:  # it begins as another variable does
-                self.lines.append(f'{name}.{key} = "{written[id(values)]}"')
+            equal = [other for other, array in written.items() if np.array_equal(array, values)]
+            if equal:  # it begins as another variable does
+                self.lines.append(f'{name}.{key} = "{equal[0]}"')
             elif not (np.ndim(values) == 0 and values == 0):  # where Brian2 begins
                 self._assign(f"{name}.{key}", values)
-                written |= {id(values): key} if np.ndim(values) else {}
+                written |= {key: values} if np.ndim(values) else {}
         if group.lastspike is not None:
             self._assign(f"{name}.lastspike", group.lastspike, " * dt")
         for key, (other, variable) in group.linked.items():
