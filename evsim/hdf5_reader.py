@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from evsim.errors import EvsimError, LogError
 from evsim.hdf5 import LIBVER, one_line
-from evsim.snapshot import Snapshot, is_open
+from evsim.snapshot import Snapshot, check_held, is_open
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def open_reader(
     try:
         there = Path(path).is_file()
         with open(path, "rb") if there else open(os.devnull, "rb") as opened:
-            size = opened.seek(0, os.SEEK_END)
+            stat = os.fstat(opened.fileno())
         foreign = there and not h5py.is_hdf5(path)
     except (OSError, ValueError) as cause:
         raise error(
@@ -81,8 +81,9 @@ def open_reader(
         raise error(where, "is not an HDF5 file", "give a file made by evsim")
     raw: io.FileIO | None = None
     try:
+        check_held(stat)
         if not (growing and is_open(path)):
-            return Reader(where, h5py.File(path, "r", libver=LIBVER), size, error)
+            return Reader(where, h5py.File(path, "r", libver=LIBVER), stat.st_size, error)
         raw = io.FileIO(path)
         file, snapshot = _shown(raw)
         return Reader(where, file, snapshot.size, error, snapshot)
@@ -260,17 +261,19 @@ class Reader:
 
     def number(self, item: h5py.Group | h5py.Dataset, name: str, kind: type = int) -> Any:
         """A scalar attribute as int or float."""
-        value = np.asarray(self.attribute(item, name))
-        if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
-            raise self.fail(f"{item.name} lacks the number '{name}'")
-        return kind(value)
+        with self.guard():
+            value = np.asarray(self.attribute(item, name))
+            if value.ndim or value.dtype.kind not in ("iu" if kind is int else "f"):
+                raise self.fail(f"{item.name} lacks the number '{name}'")
+            return kind(value)
 
     def text(self, item: h5py.Group, name: str) -> str:
         """An attribute written by `put_text`."""
-        value = self.attribute(item, name)
-        if not isinstance(value, bytes):
-            raise self.fail(f"{item.name} lacks the text '{name}'")
-        return value.decode()
+        with self.guard():
+            value = self.attribute(item, name)
+            if not isinstance(value, bytes):
+                raise self.fail(f"{item.name} lacks the text '{name}'")
+            return value.decode()
 
     def attribute(self, item: h5py.Group | h5py.Dataset, name: str) -> Any:
         """An attribute, None if there is none or it is of variable length (see `put_text`)."""

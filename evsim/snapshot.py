@@ -26,6 +26,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Seconds in which a file may change and its time of change stay the same (of the kernel's clock: 0.01 s).
 GRAIN = 0.05
 PREADV = hasattr(os, "preadv")
+#: A file of more bytes than the first number of which the disk holds fewer than one in so many is refused.
+LARGE, HOLLOW = 2**28, 100
 
 
 class Snapshot(io.RawIOBase):
@@ -47,10 +49,11 @@ class Snapshot(io.RawIOBase):
     Raises
     ------
     OSError
-        The superblock is damaged.
+        The superblock is damaged, or nearly all of the file is holes.
     """
 
     def __init__(self, raw: io.FileIO):
+        check_held(os.fstat(raw.fileno()))
         self.raw, self._at = raw, 0
         self._state, self._taken = _state(raw), time.time()
         self.size = self._state[0]
@@ -114,6 +117,13 @@ def is_open(path: str | Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(12)
     return head[:8] == SIGNATURE and len(head) == 12 and head[8] >= 3 and head[11] != 0
+
+
+def check_held(stat: os.stat_result) -> None:
+    """Raise OSError if a file is nearly all holes: what is read is bounded by its size, and that is free."""
+    held = 512 * getattr(stat, "st_blocks", 0)  # of 0 the file system says nothing
+    if stat.st_size > LARGE and 0 < held * HOLLOW < stat.st_size:
+        raise OSError(f"of its {stat.st_size} bytes the disk holds {held}, the rest are holes")
 
 
 def _state(raw: io.FileIO) -> tuple[int, int]:

@@ -10,8 +10,6 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from evsim.brian.result import Criterion
-    from evsim.comparison import Comparison
-    from evsim.continuous_comparison import Convergence
     from evsim.log_comparison import LogComparison
 
 
@@ -101,46 +99,6 @@ def counter_table(counters: dict[str, Any]) -> Table:
     for name, macs in counters["macs"].items():
         dense = counters["dense_macs"][name]
         table.add_row(name, f"{macs:,}", f"{dense:,}", f"{dense / macs:.1f} x" if macs else "-")
-    return table
-
-
-def comparison_table(comparison: Comparison) -> Table:
-    """What `Comparison.table` has, in narrow columns."""
-    table = plain_table(
-        "population",
-        "units",
-        "events\nevsim",
-        "events\nBrian2",
-        "first difference",
-        "values\nwithin",
-        "states\nwithin",
-        words=("population",),
-    )
-    for p in comparison.populations.values():
-        events = ["-" if n is None else f"{n:,}" for n in (p.n_events, p.n_peer_events)]
-        first = "none" if p.first is None else f"step {p.first.step}, unit {p.first.unit}"
-        values = "-" if p.n_events is None else f"{p.value_error:.1e}"
-        states = "-" if p.state_error is None else f"{p.state_error:.1e}"
-        table.add_row(p.name, f"{p.n_units:,}", *events, first, values, states)
-    return table
-
-
-def convergence_table(convergence: Convergence) -> Table:
-    """What `Convergence.table` has, in narrow columns."""
-    table = plain_table(
-        "dt of Brian2\n[ms]",
-        "events\nevsim",
-        "events\nBrian2",
-        "without\npartner",
-        "times: mean\ndifference\n[ms]",
-        "largest\n\n[ms]",
-        "states:\nmean",
-        "Brian2\n\n[s]",
-    )
-    for c in convergence.comparisons:
-        events = [f"{n:,}" for n in (c.n_events, c.n_peer_events, c.n_unmatched)]
-        errors = [f"{error:.2e}" for error in (c.mean_error, c.max_error, c.mean_state_error)]
-        table.add_row(f"{c.dt:g}", *events, *errors, f"{c.peer.seconds:.1f}")
     return table
 
 

@@ -78,8 +78,7 @@ def check_times(
             STEP,
         ),
         at_most(
-            f"Events that one step should have and has not, or the other way round, of "
-            f"{prediction.n_events:,}",
+            f"Events that one side only has, a step after the same state, of {prediction.n_events:,}",
             float(prediction.n_wrong_events),
             0.0,
         ),
@@ -109,7 +108,7 @@ def _converging_criteria(found: Convergence, tolerance: float) -> list[Criterion
     order = found.order
     steps = f"{len(found.comparisons)} steps, {found.comparisons[0].dt:g} to {found.comparisons[-1].dt:g} ms"
     name = f"Order in which Brian2's event times tend to evsim's, over {steps}"
-    shown = f"{order:.3f}" if order == order else "none: too few events"
+    shown = f"{order:.4f}" if order == order else "none: too few events"
     return [
         at_most(f"Events without a partner, of {total:,}, at all steps", float(alone), 0.0),
         Criterion(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.brian.neurons import MS, Neurons, at_intervals
-from evsim.brian.scope import Scope
+from evsim.brian.scope import Scope, one_line
 from evsim.brian.statements import Statement, statements
 from evsim.errors import NetworkError
 from evsim.network import Network
@@ -135,10 +135,10 @@ def read_synapses(
     aim, found, flying, lines = neurons[target], [], [], []
     for pathway in synapses._pathways:
         if pathway.prepost != "pre":
-            problem = f"on_post '{pathway.code.strip()}' acts at events of its target"
+            problem = f"on_post '{one_line(pathway.code)}' acts at events of its target"
             raise NetworkError(where, problem, "evsim's weights do not change in a run")
         if pathway.event != "spike":
-            problem = f"'{pathway.code.strip()}' is run by events '{pathway.event}'"
+            problem = f"'{one_line(pathway.code)}' is run by events '{pathway.event}'"
             raise NetworkError(where, problem, "only those of a threshold can be taken over")
         delay = np.asarray(pathway._delays.get_value(), np.float64) * MS
         delay = np.broadcast_to(delay if len(delay) == len(i) else delay[:1], i.shape)
@@ -167,12 +167,12 @@ def _check_model(synapses: Any, where: str) -> None:
     from brian2.groups.group import CodeRunner
 
     for name, updater in synapses.summed_updaters.items():
-        problem = f"'{name} = {updater.expression.code}' is a summed variable"
+        problem = f"'{name} = {one_line(updater.expression.code)}' is a summed variable"
         raise NetworkError(where, problem, "synapses can add to currents of their targets at events only")
     driven = list(synapses.event_driven.values()) if synapses.event_driven is not None else []
     for one in [*synapses.equations.values(), *driven]:
         if one.type == "differential equation":
-            problem = f"'d{one.varname}/dt = {one.expr.code}' changes with time"
+            problem = f"'d{one.varname}/dt = {one_line(one.expr.code)}' changes with time"
             raise NetworkError(where, problem, "evsim's weights do not change in a run")
     usual = ("SynapticPathway", "StateUpdater")
     for part in synapses.contained_objects:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from evsim.simulation import Simulation
 from evsim.timed_events import TimedEvents
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Imported:
     """What `from_brian2` gives; ``print`` it to see what was understood.
 
@@ -52,10 +52,13 @@ class Imported:
     seed: int
     names: dict[str, list[str]]
     units: dict[str, Any]
-    neurons: dict[str, Neurons] = field(repr=False)
-    sources: dict[str, ListedEvents | PoissonEvents] = field(repr=False)
-    lines: dict[str, list[str]] = field(repr=False)
+    neurons: dict[str, Neurons]
+    sources: dict[str, ListedEvents | PoissonEvents]
+    lines: dict[str, list[str]]
     log: ContinuousLog | None = None
+
+    def __repr__(self) -> str:
+        return f"Imported({self.network!r}, from {self.start:g} ms on; print it to see what was understood)"
 
     def __str__(self) -> str:
         """What was understood, object by object."""

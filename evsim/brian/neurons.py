@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.brian.linear_equations import LinearEquation, linear_equations
-from evsim.brian.scope import Scope
+from evsim.brian.scope import Scope, one_line
 from evsim.brian.statements import statements
 from evsim.errors import NetworkError
 from evsim.models.lif import LIF, THRESHOLD_ABOVE_RESET
@@ -87,10 +87,11 @@ class _Reader:
         self.scope = Scope(group, namespace, self.where)
         self.equations = group.user_equations
         self.texts = {
-            name: f"d{name}/dt = {self.equations[name].expr.code.strip()}"
+            name: f"d{name}/dt = {one_line(self.equations[name].expr.code)}"
             for name in self.equations.diff_eq_names
         }
         self.spikes = "spike" in group.events
+        self.threshold = one_line(group.events["spike"]) if self.spikes else ""
 
     def read(self, now: float) -> Neurons:
         self._check_parts()
@@ -107,7 +108,7 @@ class _Reader:
         reset = refractory = 0.0
         top: NDArray[np.float64] | None = None
         if threshold is not None:
-            top = self.scope.values(threshold[1], group.events["spike"])
+            top = self.scope.values(threshold[1], self.threshold)
             reset = self._reset(membrane.name)
             refractory = self._refractory(membrane.name, list(currents))
         unit = self._unit(membrane.name, None if top is None else float(np.min(top - reset)))
@@ -128,7 +129,7 @@ class _Reader:
             if float(np.min(top - reset)) * per_unit < THRESHOLD_ABOVE_RESET:
                 raise NetworkError(
                     self.where,
-                    f"threshold '{group.events['spike']}' is less than {THRESHOLD_ABOVE_RESET * unit:g} (SI "
+                    f"threshold '{self.threshold}' is less than {THRESHOLD_ABOVE_RESET * unit:g} (SI "
                     f"units) above the reset, {reset:g}",
                     "a unit there sends without end at one instant: lower the reset",
                 )
@@ -154,8 +155,8 @@ class _Reader:
                 ]
             if self.spikes:
                 lines += [
-                    f"threshold '{group.events['spike']}': {_said(top * per_unit)}",
-                    f"reset '{str(group.event_codes['spike']).strip()}': {reset * per_unit:g}, refractory "
+                    f"threshold '{self.threshold}': {_said(top * per_unit)}",
+                    f"reset '{one_line(group.event_codes['spike'])}': {reset * per_unit:g}, refractory "
                     f"{refractory * MS:g} ms",
                 ]
                 state |= self._hold(membrane.name, reset, refractory, now)
@@ -171,7 +172,8 @@ class _Reader:
         group = self.group
         for name, equation in self.equations.items():
             if "constant over dt" in equation.flags:
-                problem = f"'{name} = {equation.expr.code}' is set anew in each step, '(constant over dt)'"
+                text = f"'{name} = {one_line(equation.expr.code)}'"
+                problem = f"{text} is set anew in each step, '(constant over dt)'"
                 raise NetworkError(self.where, problem, "leave out that flag: evsim has no steps")
         for part in group.contained_objects:
             if not part.active:
@@ -188,7 +190,7 @@ class _Reader:
                 problem = f"'{name}' is a linked variable"
                 raise NetworkError(self.where, problem, "make it a parameter, or connect by Synapses")
         if not self.equations.diff_eq_names:
-            what = f", only a threshold '{group.events['spike']}'" if self.spikes else ""
+            what = f", only a threshold '{self.threshold}'" if self.spikes else ""
             problem = f"has no differential equation{what}"
             raise NetworkError(self.where, problem, "for Poisson processes use a PoissonGroup")
         if self.equations.is_stochastic:
@@ -225,7 +227,7 @@ class _Reader:
         try:
             self.group.equations.check_units(self.group, run_namespace=self.scope.namespace)
         except DimensionMismatchError as error:
-            raise NetworkError(self.where, str(error), "mend the units") from None
+            raise NetworkError(self.where, one_line(error), "mend the units") from None
         order = [name for name in self.equations if name in sides]
         return linear_equations({name: sides[name] for name in order}, self.texts, self.where)
 
@@ -270,8 +272,9 @@ class _Reader:
         """The variable that is compared, and the expression of what it must exceed."""
         import sympy
 
-        code = self.group.events["spike"]
-        condition = self.scope.parse(code, code)
+        code = self.threshold
+        self.scope.check_units(code, 1)
+        condition = self.scope.parse(code)
         parts = [part for part in sympy.And.make_args(condition) if str(part) != "not_refractory"]
         part = parts[0] if len(parts) == 1 else None
         remedy = "write a threshold like 'v > v_th', v_th a constant or a parameter"
@@ -300,7 +303,7 @@ class _Reader:
         found = statements(str(code), self.where)
         remedy = f"write a reset like '{membrane} = v_reset'"
         if not found:
-            problem = f"threshold '{self.group.events['spike']}' has no reset"
+            problem = f"threshold '{self.threshold}' has no reset"
             raise NetworkError(self.where, problem, remedy)
         for one in found:
             if one.variable != membrane or one.operator != "=":
@@ -380,7 +383,7 @@ class _Reader:
 
 def at_intervals(part: Any, where: str) -> NetworkError:
     """The error about a part of an object that acts on its own."""
-    code = str(getattr(part, "code", "") or getattr(part, "abstract_code", "")).strip()
+    code = one_line(getattr(part, "code", "") or getattr(part, "abstract_code", ""))
     problem = f"'{part.name}' runs '{code}' at intervals"
     return NetworkError(where, problem, "leave out run_regularly and custom operations")
 

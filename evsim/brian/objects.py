@@ -92,6 +92,10 @@ class Objects:
             self.net.schedule = list(description.schedule)
         if brian2.get_device() is brian2.all_devices["runtime"]:
             self.net.store("fresh")
+            for (
+                thing
+            ) in self.net.objects:  # as the first run would: Brian2 warns of objects without a network
+                thing._network = self.net.id
 
     def _generator(self, brian2: Any, generator: Generator) -> Any:
         return brian2.SpikeGeneratorGroup(

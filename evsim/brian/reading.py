@@ -139,10 +139,16 @@ class _Reading:
         return sorted(members.values(), key=lambda one: (ORDER.index(type(one).__name__), one.name))
 
     def _time(self, objects: Any, members: list[Any]) -> float:
-        """Brian2's time in s."""
+        """The time in s at which a run would begin."""
         if isinstance(objects, self.brian2.Network):
             return float(objects.t_)
-        return max(float(one.clock.variables["t"].get_value().item()) for one in members)
+        runs = {one._network for one in members} - {None}  # clocks tell nothing: networks may share them
+        if not runs:
+            return 0.0
+        if runs != {self.brian2.magic_network.id}:
+            problem = "the objects have been run as parts of a Network"
+            raise NetworkError("from_brian2", problem, "give that Network, which knows the time")
+        return float(self.brian2.magic_network.t_)
 
     # -- objects by their type ----------------------------------------------------------------------------
 

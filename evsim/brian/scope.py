@@ -19,6 +19,11 @@ KEPT = ("not_refractory", "lastspike", "lastupdate")
 CONSTANTS_ONLY = "only parameters and constants can be taken over"
 
 
+def one_line(text: object) -> str:
+    """Code or a message without line breaks, for errors."""
+    return " ".join(str(text).split())
+
+
 class Scope:
     """The names that code of one Brian2 object may use.
 
@@ -47,12 +52,13 @@ class Scope:
         from brian2.core.functions import DEFAULT_FUNCTIONS
         from brian2.utils.stringtools import get_identifiers
 
+        text = one_line(text)
         found: dict[str, Any] = {}
         for name in sorted(get_identifiers(code)):
             try:
                 found |= self.group.resolve_all([name], self.namespace, user_identifiers=set())
             except (KeyError, TypeError) as error:
-                problem = f"'{text}' names '{name}': {error.args[0]}"
+                problem = f"'{text}' names '{name}': {one_line(error.args[0])}"
                 raise NetworkError(self.where, problem, "define it, or give namespace=") from None
             if name in RANDOM:
                 problem = f"'{text}' is random, by its {name}()"
@@ -78,12 +84,13 @@ class Scope:
         from brian2.core.variables import Subexpression
         from brian2.parsing.sympytools import str_to_sympy
 
-        text = code if text is None else text
+        text = one_line(code if text is None else text)
         variables = self.resolve(code, text)
         try:
             expression = str_to_sympy(code, variables)
         except (SyntaxError, TypeError, ValueError, AttributeError) as error:
-            raise NetworkError(self.where, f"'{text}' is no expression: {error}", "mend it") from None
+            problem = f"'{text}' is no expression: {one_line(error)}"
+            raise NetworkError(self.where, problem, "mend it") from None
         inner = {
             name: variable
             for name, variable in variables.items()
@@ -104,11 +111,11 @@ class Scope:
         from brian2.parsing.expressions import parse_expression_dimensions
         from brian2.units.fundamentalunits import DimensionMismatchError, get_dimensions, get_unit
 
-        text = code if text is None else text
+        text = one_line(code if text is None else text)
         try:
             dimensions = parse_expression_dimensions(code, self.resolve(code, text))
         except (DimensionMismatchError, SyntaxError, TypeError, ValueError) as error:
-            raise NetworkError(self.where, f"'{text}': {error}", "mend the units") from None
+            raise NetworkError(self.where, f"'{text}': {one_line(error)}", "mend the units") from None
         literal_zero = code.strip() in ("0", "0.0", "0.")
         if dimensions is not get_dimensions(expected) and not literal_zero:
             units = repr(get_unit(dimensions)), repr(get_unit(get_dimensions(expected)))
@@ -133,6 +140,7 @@ class Scope:
         """
         import sympy
 
+        text = one_line(text)
         symbols = sorted(expression.free_symbols, key=lambda symbol: symbol.name)
         given = [self._value(symbol.name, text) for symbol in symbols]
         extra: dict[str, Any] = {"clip": np.clip, "int_": lambda x: np.asarray(x).astype(int)}
@@ -141,7 +149,7 @@ class Scope:
                 found = sympy.lambdify(symbols, expression, modules=[extra, "numpy"])(*given)
                 found = np.asarray(found, np.float64)
         except (NameError, TypeError, ValueError) as error:
-            problem = f"'{text}' cannot be evaluated: {error}"
+            problem = f"'{text}' cannot be evaluated: {one_line(error)}"
             raise NetworkError(self.where, problem, CONSTANTS_ONLY) from None
         if not np.isfinite(found).all():
             wrong = found[~np.isfinite(found)].ravel()[0]

@@ -42,7 +42,9 @@ def statements(code: str, where: str) -> list[Statement]:
     try:
         lines = ast.parse(textwrap.dedent(code).strip()).body
     except SyntaxError as error:
-        raise NetworkError(where, f"'{code.strip()}' cannot be read: {error.msg}", "mend it") from None
+        raise NetworkError(
+            where, f"'{' '.join(code.split())}' cannot be read: {error.msg}", "mend it"
+        ) from None
     found = []
     for line in lines:
         text = ast.unparse(line)

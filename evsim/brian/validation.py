@@ -209,11 +209,9 @@ def _spread(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
 
 
 def _run_timed(cell: Cell, options: dict[str, Any]) -> Outcome:
-    delay = {"shortest": None, "spread": _spread}.get(cell.delay, cell.delay)
-    if isinstance(delay, str):
-        delay = float(delay)
+    delays: dict[str, Any] = {"shortest": None, "spread": _spread}
     model: Any = cell.model
-    options |= {"delay": delay}
+    options |= {"delay": delays[cell.delay] if cell.delay in delays else float(cell.delay)}
     comparisons = crosscheck_continuous_model(model, cell.dts, **options).comparisons
     for _ in range(MORE_HALVINGS):
         if not comparisons[-1].n_unmatched:

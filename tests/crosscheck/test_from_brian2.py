@@ -153,6 +153,7 @@ def test_cuba_is_understood(brian2):
     np.testing.assert_array_equal(imported.initial["P"]["v"][0], np.asarray(network["P"].v) * 1e3)
     assert imported.names == {"P": ["P"], "Ce": ["Ce"], "Ci": ["Ci"]}
     assert imported.units["P"] == 1 * brian2.mV
+    assert repr(imported).startswith("Imported(Network(P:LIF(100); 2 projections;")
     text = str(imported)
     for words in ("in units of 1. mV", "(ge+gi-(v-El))/taum: tau_m 20 ms, bias -49", "reset 'v = Vr': -60"):
         assert words in text
@@ -207,6 +208,29 @@ def test_objects_may_be_listed_or_seen(brian2):
 
 
 @pytest.mark.peer
+def test_what_time_it_is(brian2):
+    """That at which Brian2 would go on, whatever other networks have made of the default clock."""
+    ms, tau = brian2.ms, 10 * brian2.ms
+    options = {"threshold": "v > 0.5", "reset": "v = 0", "refractory": 3 * ms}
+    equations = "dv/dt = (1 - v)/tau : 1 (unless refractory)"
+    first, second, third = (brian2.NeuronGroup(1, equations, name=name, **options) for name in "abc")
+    network = brian2.Network(first)
+    network.run(7 * ms)  # it sends after 6.93 ms
+    assert from_brian2(network).start == pytest.approx(7.0)
+    assert 2.8 < from_brian2(network).initial["a"]["hold"].item() < 3.0
+    assert from_brian2([second]).start == 0.0
+    with pytest.raises(NetworkError, match="give that Network"):
+        from_brian2([first])
+    del first, network
+    brian2.run(8 * ms)
+    imported = from_brian2()
+    assert (list(imported.names), imported.start) == (["b", "c"], pytest.approx(8.0))
+    assert imported.initial["b"]["hold"].item() == pytest.approx(1.9)
+    assert from_brian2([second, third]).start == pytest.approx(8.0)
+    del tau
+
+
+@pytest.mark.peer
 def test_units_of_any_size(brian2):
     """Thresholds must be well above resets in evsim's unit, so it is chosen for that."""
     volt = brian2.volt
@@ -251,7 +275,7 @@ def test_without_a_threshold(brian2):
 def test_the_present_moment(brian2, script):
     """Brian2 runs first, evsim goes on with its currents, refractory periods and events on their way."""
     make, _ = brian_scripts.DETERMINED[script]
-    first, then, dt = 6.3, 15.0, 0.005
+    first, then, dt = 6.3, 15.0, 0.02
     network, values = make(brian2, dt)
     network.run(first * brian2.ms, namespace=values)
     imported = from_brian2(network, namespace=values)

@@ -38,6 +38,7 @@ def neurons(b2, equations=EQUATIONS, n=3, **change):
 def refused(b2, objects, *words):
     with pytest.raises(NetworkError) as caught:
         from_brian2(objects, namespace=values(b2))
+    assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value), str(caught.value)
 
@@ -103,6 +104,10 @@ DYNAMICS = {
         ["'x' is a linked variable"],
     ),
     "undefined": ("dv/dt = (nowhere - v)/tau : volt (unless refractory)", ["'nowhere'", "give namespace="]),
+    "two lines": (
+        "dv/dt = (w0*exp(v/w0)\n         - v)/tau : volt",
+        ["'dv/dt = (w0*exp(v/w0) - v)/tau' is not linear in v"],
+    ),
     "dimensions": (
         "dv/dt = (ge - v)/tau : volt (unless refractory)\ndge/dt = -ge/tau_e : 1",
         ["inconsistent units", "mend the units"],
@@ -129,6 +134,7 @@ EVENTS = {
     "nonlinear": ({"threshold": "v**2 > v_th**2"}, ["'v**2 > v_th**2'", "not linear"]),
     "random": ({"threshold": "v > v_th*rand()"}, ["v > v_th*rand()", "random"]),
     "in time": ({"threshold": "v > v_th*(t/second)"}, ["depends on time"]),
+    "units": ({"threshold": "v > 10"}, ["'v > 10'", "mend the units"]),
     "of a current": ({"threshold": "ge > w0"}, ["dv/dt = (ge + gi - v)/tau", "reads 'ge'"]),
     "no reset": ({"reset": None}, ["threshold 'v > v_th' has no reset", "v = v_reset"]),
     "empty reset": ({"reset": ""}, ["has no reset"]),

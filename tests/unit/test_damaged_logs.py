@@ -148,6 +148,14 @@ def test_claims_that_a_file_is_too_small_for(path, damage, message):
     assert "\n" not in str(caught.value)
 
 
+def test_text_that_is_no_text(path):
+    change(path, lambda file: file["report/answer"].attrs.create("state", np.bytes_(b"\xff\xfe")))
+    with LogFile(path) as file:
+        answer = file["answer"]
+        with pytest.raises(LogError, match="cannot be read: 'utf-8' codec can't decode"):
+            answer.state_name  # noqa: B018
+
+
 def test_what_hdf5_raises_becomes_one_error(path):
     """Wherever it is asked: a population is asked for its state, which lies in a file that is closed."""
     with LogFile(path) as file:

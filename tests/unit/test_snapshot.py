@@ -118,6 +118,18 @@ def test_a_file_that_becomes_shorter_and_long_again(killed):
             file.window()
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_that_is_nearly_all_holes(killed, closed):
+    """It would make room for lengths that are forged."""
+    if closed:
+        logs.clocked_log().save(killed, overwrite=True)
+    os.truncate(killed, 2**34)
+    if killed.stat().st_blocks > 2**23:
+        pytest.skip("the file system has no files with holes")
+    with pytest.raises(LogError, match=r"of its 17179869184 bytes the disk holds \d+, the rest are holes"):
+        LogFile(killed)
+
+
 @pytest.mark.parametrize("at", [8, 9, 10, 12, 20, 28, 36, 44])
 def test_a_damaged_superblock(killed, at):
     data = bytearray(killed.read_bytes())
