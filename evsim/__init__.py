@@ -53,7 +53,9 @@ from evsim.plan import Plan
 from evsim.population import Population
 from evsim.projection import Projection
 from evsim.protocol import Protocol, Trial
+from evsim.pruning import CubicSchedule, Pruner, RoundSchedule, magnitude_mask, prune
 from evsim.simulation import Simulation
+from evsim.sparsity import sparsified, sparsity_report
 from evsim.timed_events import TimedEvents
 from evsim.training import Trainer, fit
 
@@ -73,6 +75,7 @@ __all__ = [
     "ContinuousLog",
     "ContinuousSimulation",
     "ContinuousTrainer",
+    "CubicSchedule",
     "Edits",
     "EventLog",
     "EventTable",
@@ -89,6 +92,8 @@ __all__ = [
     "Population",
     "Projection",
     "Protocol",
+    "Pruner",
+    "RoundSchedule",
     "Simulation",
     "TimedEvents",
     "Trainer",
@@ -99,10 +104,14 @@ __all__ = [
     "first_event_cross_entropy",
     "fit",
     "from_brian2",
+    "magnitude_mask",
     "mean_squared_error",
     "narrow",
+    "prune",
     "quantize",
     "silence",
+    "sparsified",
+    "sparsity_report",
     "to_brian2",
 ]
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.errors import CheckpointError
+from evsim.errors import CheckpointError, NetworkError
+from evsim.network import Network
 from evsim.parameter import Parameter
+from evsim.sparsity import stored_structure, with_structure
 
 #: Root attribute by which a checkpoint is known, and its version.
 FORMAT = "evsim_checkpoint_version"
@@ -28,12 +30,16 @@ class Checkpoint:
         Values by parameter name, those of the best epoch so far, and `Optimizer.state`.
     progress : dict
         Epoch, history and the like, as JSON can hold it.
+    structure : dict of str to ndarray
+        Of projections with sparse weights, as `evsim.sparsity.stored_structure` gives it; files of earlier
+        versions have none.
     """
 
     parameters: dict[str, NDArray]
     best: dict[str, NDArray] = field(default_factory=dict)
     optimizer: dict[str, NDArray] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    structure: dict[str, NDArray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
         """Write to a temporary name, flush to the disk and rename.
@@ -49,7 +55,9 @@ class Checkpoint:
 
         with new_file(path, f"checkpoint '{path}'", overwrite=True, error=CheckpointError) as file:
             file.attrs[FORMAT] = VERSION
-            for part in ("parameters", "best", "optimizer"):
+            for part in ("parameters", "best", "optimizer", "structure"):
+                if part == "structure" and not self.structure:
+                    continue
                 group = file.create_group(part)
                 for name, array in getattr(self, part).items():
                     put(group, name.replace("/", "|"), array)
@@ -74,7 +82,9 @@ class Checkpoint:
             if version != VERSION:
                 raise reader.fail(f"has version {version}", f"this evsim reads version {VERSION}")
             parts = {}
-            for part in ("parameters", "best", "optimizer"):
+            for part in ("parameters", "best", "optimizer", "structure"):
+                if part == "structure" and part not in reader.file:
+                    continue
                 group = reader.group(reader.file, part)
                 parts[part] = {name.replace("|", "/"): reader.array(group, name, "fiu") for name in group}
             return cls(**parts, progress=reader.json(reader.file, "progress"))
@@ -92,6 +102,46 @@ class Checkpoint:
         values = self.check(parameters, best)
         for name, parameter in parameters.items():
             parameter.assign(values[name])
+
+    def in_form(self, network: Network) -> Network:
+        """A network whose projections are sparse where those of the checkpoint are; values are restored too.
+
+        For going on with a pruned network: a protocol builds it dense, and trains what this returns.
+
+        Parameters
+        ----------
+        network : Network
+            With the settings of the run that wrote the checkpoint; it stays as it is.
+
+        Returns
+        -------
+        Network
+            A copy, with the checkpoint's parameters.
+
+        Raises
+        ------
+        CheckpointError, ParameterError
+            It does not fit.
+        """
+        try:
+            twin = with_structure(network, self.structure)
+        except NetworkError as error:
+            raise CheckpointError("checkpoint", f"{error.where} {error.problem}", error.remedy) from None
+        self.restore(twin.parameters())
+        return twin
+
+    def check_structure(self, network: Network) -> None:
+        """Raise CheckpointError if sparse weights are for other pairs of units than those of a network."""
+        if not self.structure:
+            return
+        mine = stored_structure(network)
+        for name in sorted(mine.keys() | self.structure.keys()):
+            if name not in mine or not np.array_equal(mine[name], self.structure.get(name)):
+                raise CheckpointError(
+                    "checkpoint",
+                    f"'{name}' of sparse weights differs from that of the network",
+                    "train the network that Checkpoint.in_form(network) returns",
+                )
 
     def check(self, parameters: Mapping[str, Parameter], best: bool = False) -> dict[str, NDArray]:
         """The values that `restore` would write, after making sure that it can; raises what it would."""

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from evsim.cli_brian import crosscheck
 from evsim.cli_export import exports
 from evsim.cli_logs import COMMANDS
+from evsim.cli_prune import prune
 from evsim.errors import EvsimError, ProtocolError
 from evsim.protocol import RunFolder, default_path, load, names
 
@@ -288,7 +289,7 @@ def list_() -> None:
         print(f"{name:20} {(load(name).__doc__ or '').strip().splitlines()[0]}")
 
 
-for command in (*COMMANDS, crosscheck):
+for command in (*COMMANDS, crosscheck, prune):
     app.command()(command)
 
 

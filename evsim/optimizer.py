@@ -5,13 +5,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from evsim.core import kernels
 from evsim.errors import GradientError, ParameterError
 from evsim.parameter import Parameter
+
+#: What names of masks begin with in `Optimizer.state`.
+MASK = "mask/"
+
+
+class Pruning(Protocol):
+    """What takes weights away between steps, such as `evsim.pruning.Pruner`."""
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Called after each step: the place to call `Optimizer.keep`."""
+
+    def finished(self, n_steps: int) -> bool:
+        """Whether nothing more is taken away after so many steps."""
 
 
 class Optimizer(ABC):
@@ -30,6 +44,10 @@ class Optimizer(ABC):
     ----------
     n_steps : int
         Steps taken.
+    masks : dict of str to ndarray of bool
+        By parameter name, in its shape: values stay 0 where it is False.  Set by `keep`.
+    pruning : Pruning or None
+        Called after each step.
     """
 
     #: Names of the arrays kept per parameter.
@@ -49,6 +67,8 @@ class Optimizer(ABC):
                     "train the network it was made from, and narrow that",
                 )
         self.lr, self.clip, self.n_steps = float(lr), clip, 0
+        self.masks: dict[str, NDArray[np.bool_]] = {}
+        self.pruning: Pruning | None = None
         self._kept = {
             slot: {name: np.zeros_like(p.values) for name, p in self.parameters.items()}
             for slot in self.slots
@@ -75,7 +95,8 @@ class Optimizer(ABC):
                     f"has shape {gradient.shape}",
                     f"give {parameter.values.shape}",
                 )
-            given.append(gradient)
+            mask = self.masks.get(name)
+            given.append(gradient if mask is None else np.where(mask, gradient, gradient.dtype.type(0)))
         norm = global_norm(given)
         if not math.isfinite(norm):
             wrong = next((n for n in self.parameters if not np.isfinite(gradients[n]).all()), "all together")
@@ -89,7 +110,58 @@ class Optimizer(ABC):
         for parameter in self.parameters.values():
             if parameter.lower > -np.inf or parameter.upper < np.inf:
                 np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
+        for name, mask in self.masks.items():  # also where someone has written into them since
+            np.copyto(self.parameters[name].values, 0, where=~mask)
+        if self.pruning is not None:
+            self.pruning.update(self)
         return norm
+
+    @property
+    def n_pruned(self) -> int:
+        """How many values the masks hold at 0."""
+        return sum(mask.size - int(np.count_nonzero(mask)) for mask in self.masks.values())
+
+    def keep(self, masks: Mapping[str, ArrayLike]) -> None:
+        """Hold values at 0 where a mask is False, from now on; they and all that is kept of them become 0.
+
+        Their gradients count no more, also not for ``clip``.  A mask takes the place of an earlier one of
+        that parameter.
+
+        Parameters
+        ----------
+        masks : mapping of str to array of bool
+            By name of a parameter that is trained, in its shape; as `evsim.magnitude_mask` makes them.
+
+        Raises
+        ------
+        ParameterError
+            Another name, shape or type, a range without 0; then nothing was changed.
+        """
+        found = {}
+        for name, given in masks.items():
+            where, mask = f"mask of '{name}'", np.array(given)
+            parameter = self.parameters.get(name)
+            if parameter is None:
+                raise ParameterError(
+                    where, "is of no parameter that is trained", f"give some of {list(self.parameters)}"
+                )
+            if mask.dtype != bool or mask.shape != parameter.values.shape:
+                raise ParameterError(
+                    where,
+                    f"has shape {mask.shape} of {mask.dtype}",
+                    f"give {parameter.values.shape} of bool",
+                )
+            if not parameter.lower <= 0 <= parameter.upper:
+                raise ParameterError(
+                    where,
+                    f"0 is outside the range [{parameter.lower:g}, {parameter.upper:g}]",
+                    "mask other parameters",
+                )
+            found[name] = mask
+        self.masks |= found
+        for name, mask in found.items():
+            for array in (self.parameters[name].values, *(kept[name] for kept in self._kept.values())):
+                np.copyto(array, 0, where=~mask)
 
     @abstractmethod
     def _move(self, gradients: list[NDArray]) -> None:
@@ -100,12 +172,15 @@ class Optimizer(ABC):
         arrays = {
             f"{slot}/{name}": array for slot, kept in self._kept.items() for name, array in kept.items()
         }
+        arrays |= {MASK + name: mask.astype(np.uint8) for name, mask in self.masks.items()}
         return arrays | {"n_steps": np.array(self.n_steps), "lr": np.array(self.lr)}
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         """Take over what `state` of an equal optimiser gave."""
-        mine = self.state()
-        if set(state) != set(mine) or any(state[name].shape != mine[name].shape for name in mine):
+        mine = {name: array.shape for name, array in self.state().items() if not name.startswith(MASK)}
+        masked = [name.removeprefix(MASK) for name in state if name.startswith(MASK)]
+        mine |= {MASK + name: p.values.shape for name, p in self.parameters.items() if name in masked}
+        if {name: array.shape for name, array in state.items()} != mine:
             raise ParameterError(
                 "optimizer",
                 "that state is of another optimiser or network",
@@ -115,6 +190,7 @@ class Optimizer(ABC):
         for slot, kept in self._kept.items():
             for name, array in kept.items():
                 array[...] = state[f"{slot}/{name}"]
+        self.masks = {name: state[MASK + name] != 0 for name in masked}
 
 
 class SGD(Optimizer):

@@ -21,6 +21,7 @@ from evsim.optimizer import Optimizer
 from evsim.parameter import Parameter
 from evsim.protocol import Trial
 from evsim.simulation import Simulation
+from evsim.sparsity import stored_structure
 
 #: A loss: (state of the readout, target) -> (mean, gradient).
 Loss = Callable[[NDArray, ArrayLike], tuple[float, NDArray]]
@@ -301,11 +302,12 @@ def fit(
     epochs : int
     validation : callable, optional
         -> trials that are never learned from.  The best epoch is the one with the lowest loss on them;
-        without, the last one.
+        without, the last one.  An epoch in which weights were pruned counts as better than all before it.
     schedule : callable, optional
         Epoch number -> learning rate of that epoch.
     patience : int, optional
-        Stop after so many epochs without a better validation loss.
+        Stop after so many epochs without a better validation loss, but not before the optimiser's
+        `Optimizer.pruning` is finished.
     checkpoint : path, optional
         Written at the start and after every epoch, whole or not at all.
     resume : bool
@@ -325,7 +327,9 @@ def fit(
     elif checkpoint is not None:  # a place that cannot be written to is better found before the first epoch
         _save(trainer, checkpoint, history, best_loss, best)
     for epoch in range(len(history.epochs), epochs):
-        if patience is not None and epoch - history.best_epoch > patience:
+        pruning, n_pruned = trainer.optimizer.pruning, trainer.optimizer.n_pruned
+        settled = pruning is None or pruning.finished(trainer.optimizer.n_steps)
+        if patience is not None and epoch - history.best_epoch > patience and settled:
             history.stopped_early = True
             break
         if schedule is not None:
@@ -335,7 +339,7 @@ def fit(
         history.training = trainer.learn(trials(epoch), on_trial)
         checked = trainer.evaluate(validation()) if validation is not None else None
         score = checked.mean_loss if checked is not None else -float(epoch)
-        if score < best_loss:
+        if score < best_loss or trainer.optimizer.n_pruned > n_pruned:
             best_loss, best, history.best_epoch = score, _copy(parameters), epoch
         entry = {
             "epoch": epoch,
@@ -364,7 +368,8 @@ def _save(
         "training": vars(history.training),
     }
     parameters = _copy(trainer.network.parameters())
-    Checkpoint(parameters, best, trainer.optimizer.state(), progress).save(path)
+    structure = stored_structure(trainer.network)
+    Checkpoint(parameters, best, trainer.optimizer.state(), progress, structure).save(path)
 
 
 def _resume(trainer: Learner, path: str | Path | None, history: History) -> tuple[float, dict[str, NDArray]]:
@@ -382,6 +387,7 @@ def _resume(trainer: Learner, path: str | Path | None, history: History) -> tupl
             f"checkpoint '{path}'", "holds no progress of a training run", "give one that fit() wrote"
         ) from None
     parameters = trainer.network.parameters()
+    state.check_structure(trainer.network)
     state.check(parameters)
     best = state.check(parameters, best=True)
     trainer.optimizer.load(state.optimizer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from evsim.checkpoint import Checkpoint
 from evsim.errors import ProtocolError
 from evsim.events import Events
 from evsim.models.egru import EGRU
@@ -104,6 +105,8 @@ def run(
     check_counts("delayed_copy", trials=trials, epochs=epochs, patience=patience)
     task = DelayedCopy(n_symbols, delay, batch_size, seed=seed)
     network = build(task, units, threshold, seed)
+    if folder.resume:  # it may have been pruned since
+        network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
     trainer = Trainer(network, "answer", Adam(network.parameters(), lr=lr, clip=1.0))
     start = time.perf_counter()
     with epochs_shown(folder, epochs, trials) as (tick, report):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.checkpoint import Checkpoint
 from evsim.data.ngram import WittenBell
 from evsim.data.text import Corpus, load_corpus, windows
 from evsim.eventlog import EventLog
@@ -108,6 +109,8 @@ def run(
     start = time.perf_counter()
     task = LanguageModel(load_corpus(corpus, level), lanes, window)
     network = build(task, units, layers, threshold, seed)
+    if folder.resume:  # it may have been pruned since
+        network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
     trainer = Trainer(
         network,
         "next",

@@ -39,11 +39,12 @@ LEVELS = (
         "evsim.projection",
     ),
     ("evsim.density", "evsim.network", "evsim.journal", "evsim.models.*"),
-    ("evsim.selection",),
+    ("evsim.selection", "evsim.sparsity"),
     (
         "evsim.fixed_point",
         "evsim.narrow_weights",
         "evsim.plan",
+        "evsim.pruning",
         "evsim.continuous_plan",
         "evsim.raster",
         "evsim.comparison",
@@ -66,11 +67,11 @@ LEVELS = (
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.checkpoint"),
     ("evsim.brian.*",),
-    ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.tables"),
+    ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.pruned_checkpoint", "evsim.tables"),
     ("evsim.continuous_training",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
-    ("evsim.cli_logs", "evsim.cli_brian", "evsim.cli_export"),
+    ("evsim.cli_logs", "evsim.cli_brian", "evsim.cli_export", "evsim.cli_prune"),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )
