@@ -156,9 +156,9 @@ def delta_example(
     """A lively random network, ``lines -> hidden_1 -> ... -> output -> answer``, and its stimulus.
 
     Each input line is a random walk drawn back to 0: 0.95 of the last value plus normal noise, of standard
-    deviation 1 in the long run.  ``output`` encodes the last hidden population with threshold 0, so that
-    ``answer`` is a projection of its h.  Hidden populations have activities of 0.1 to 0.3.  The lines reach
-    all of them: a unit that stands still has rounding alone decide what changed.
+    deviation 1 in the long run.  ``output`` encodes the last hidden population to 1e-6, so that ``answer``
+    is a projection of its h.  Hidden populations have activities of 0.1 to 0.3.  The lines reach all of them:
+    where a unit stands still, rounding alone would decide what changed by more than a threshold of 0.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def delta_example(
             network.connect(sender, hidden, weight=_normal(1.5, density))
         network.connect(hidden, hidden, delay=float(delay), weight=_normal(1.0, density))
         senders = [lines, hidden]
-    output = network.add(DeltaEncoder(hidden, name="output"))
+    output = network.add(DeltaEncoder(hidden, name="output", threshold=1e-6))
     network.connect(output, network.add(DeltaReadout(3, name="answer", bias=0.1)))
     walk = _stimulus_generator(seed).normal(size=(n_steps, n_inputs))
     for step in range(1, n_steps):

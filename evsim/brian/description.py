@@ -202,5 +202,5 @@ class Description:
 
 
 def same(values: NDArray) -> Values:
-    """The one value that all have, if they do."""
-    return values[0].item() if values.size and (values == values[0]).all() else values
+    """The one value that all have, if they do; else a copy."""
+    return values[0].item() if values.size and (values == values[0]).all() else values.copy()

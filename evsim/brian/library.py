@@ -59,9 +59,7 @@ def quiet_brian2(target: str) -> Iterator[Any]:
     MissingExtraError
         Brian2, or the compiler that the target needs, is not installed.
     """
-    if target not in TARGETS:
-        known = ", ".join(repr(one) for one in TARGETS)
-        raise NetworkError("Brian2 twin", f"target is {target!r}", f"use one of {known}")
+    check_target(target)
     log = logging.getLogger("brian2")
     # exp(-x) of a gate may be inf: 1/(1 + inf) = 0
     with warnings.catch_warnings(), np.errstate(over="ignore"):
@@ -102,6 +100,13 @@ def _own_device(brian2: Any) -> Iterator[None]:
     finally:
         brian2.Network._globally_running = False  # left set when the program is stopped
         importlib.import_module("brian2.devices.device").reset_device()
+
+
+def check_target(target: str) -> None:
+    """Raise a NetworkError unless there is such a target."""
+    if target not in TARGETS:
+        known = ", ".join(repr(one) for one in TARGETS)
+        raise NetworkError("Brian2 twin", f"target is {target!r}", f"use one of {known}")
 
 
 def compiler() -> str:

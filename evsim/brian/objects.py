@@ -175,7 +175,11 @@ class Objects:
         )
 
     def run(self, target: Target) -> Record:
-        """Run all steps from the start; each call starts afresh, whatever the target.
+        """Run all steps from the start; each call starts afresh.
+
+        Parameters
+        ----------
+        target : {"numpy", "cython"}
 
         Raises
         ------
@@ -184,8 +188,6 @@ class Objects:
         MissingExtraError
             The target needs a compiler, and there is none.
         """
-        if target == "standalone":
-            return _run_standalone(self.description)
         description = self.description
         with quiet_brian2(target) as brian2:
             start = time.perf_counter()
@@ -232,8 +234,16 @@ def _not_compiled(error: Exception) -> Exception:
     return NetworkError("Brian2 twin", f"Cython's build failed: {said}", "use target='numpy'")
 
 
-def _run_standalone(description: Description) -> Record:
-    """Write, compile and run a C++ program, in a folder that is removed."""
+def run_standalone(description: Description) -> Record:
+    """Write, compile and run a C++ program, in a folder that is removed.
+
+    Raises
+    ------
+    NetworkError
+        A Brian2 device that is not its runtime, a program that does not compile or fails.
+    MissingExtraError
+        There is no compiler.
+    """
     start = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="evsim-brian2-", ignore_cleanup_errors=True) as folder,

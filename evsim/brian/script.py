@@ -168,7 +168,9 @@ class _Writer:
     """What of a script is written so far."""
 
     def __init__(self, description: Description, title: str):
-        self.description, self.title = description, title
+        # names of files may hold anything
+        plain = title.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
+        self.description, self.title = description, plain
         self.lines: list[str] = []
         self.arrays: dict[str, NDArray] = {}
         self.texts: dict[str, str] = {}
@@ -316,18 +318,19 @@ class _Writer:
             arguments.append(f"refractory={group.refractory} * dt")
         if group.method is not None and re.search(r"^d\w+/dt", group.equations, re.MULTILINE):
             arguments.append(f'method="{group.method}"')
-        constants = [f'"{key}": {value!r}' for key, value in group.constants.items()]
-        constants += [f'"{key}": {value!r} * ms' for key, value in group.times.items()]
+        constants = [f'"{key}": {float(value)!r}' for key, value in group.constants.items()]
+        constants += [f'"{key}": {float(value)!r} * ms' for key, value in group.times.items()]
         constants += [f'"stimulus": {stimulus}'] if stimulus is not None else []
         arguments += [f"namespace={_dict(constants)}"] if constants else []
         self._call(f"{name} = NeuronGroup", *arguments)
-        written: dict[int, str] = {}
+        written: dict[str, Any] = {}
         for key, values in group.values.items():
-            if id(values) in written:  # it begins as another variable does
-                self.lines.append(f'{name}.{key} = "{written[id(values)]}"')
+            equal = [other for other, array in written.items() if np.array_equal(array, values)]
+            if equal:  # it begins as another variable does
+                self.lines.append(f'{name}.{key} = "{equal[0]}"')
             elif not (np.ndim(values) == 0 and values == 0):  # where Brian2 begins
                 self._assign(f"{name}.{key}", values)
-                written |= {id(values): key} if np.ndim(values) else {}
+                written |= {key: values} if np.ndim(values) else {}
         if group.lastspike is not None:
             self._assign(f"{name}.lastspike", group.lastspike, " * dt")
         for key, (other, variable) in group.linked.items():

@@ -14,8 +14,8 @@ from evsim.brian import clocked, continuous
 from evsim.brian.clocked import describe_steps
 from evsim.brian.continuous import InitialStates, Method, describe_continuous, sample_times
 from evsim.brian.description import Description, Group
-from evsim.brian.library import Target, quiet_brian2
-from evsim.brian.objects import Objects, Record
+from evsim.brian.library import Target, check_target, quiet_brian2
+from evsim.brian.objects import Objects, Record, run_standalone
 from evsim.continuous_comparison import TimedRun
 from evsim.errors import NetworkError
 from evsim.events import Events
@@ -73,11 +73,44 @@ class Twin:
     def __init__(self, description: Description):
         self.description = description
         self.n_steps, self.dt = description.n_steps, description.dt
-        with quiet_brian2("numpy") as brian2:
-            self._objects = Objects(brian2, description)
-        self.clock, self.net = self._objects.clock, self._objects.net
-        self.groups, self.synapses = self._objects.groups, self._objects.synapses
-        self.spikes, self.traces = self._objects.spikes, self._objects.traces
+        with quiet_brian2("numpy"):  # which says what is missing
+            self._objects: Objects | None = None
+
+    @property
+    def _live(self) -> Objects:
+        """Made when they are first asked for: a standalone run has objects of its own."""
+        if self._objects is None:
+            with quiet_brian2("numpy") as brian2:
+                self._objects = Objects(brian2, self.description)
+        return self._objects
+
+    @property
+    def clock(self) -> Any:
+        return self._live.clock
+
+    @property
+    def net(self) -> Any:
+        return self._live.net
+
+    @property
+    def groups(self) -> dict[str, Any]:
+        return self._live.groups
+
+    @property
+    def synapses(self) -> dict[str, Any]:
+        return self._live.synapses
+
+    @property
+    def spikes(self) -> dict[str, Any]:
+        return self._live.spikes
+
+    @property
+    def traces(self) -> dict[str, Any]:
+        return self._live.traces
+
+    def _run(self, target: Target) -> Record:
+        check_target(target)
+        return run_standalone(self.description) if target == "standalone" else self._live.run(target)
 
 
 class BrianTwin(Twin):
@@ -99,7 +132,7 @@ class BrianTwin(Twin):
         MissingExtraError
             There is no compiler.
         """
-        record = self._objects.run(target)
+        record = self._run(target)
         return BrianRun(
             events={name: self._events(name, record) for name in record.steps},
             states={name: trace.T.copy() for name, trace in record.traces.items()},
@@ -150,7 +183,7 @@ class ContinuousTwin(Twin):
         MissingExtraError
             There is no compiler.
         """
-        record = self._last = self._objects.run(target)
+        record = self._last = self._run(target)
         if (needed := self.slots_needed()) > self.slots:
             problem = f"some unit has {needed} events on their way at one time, there are {self.slots} slots"
             raise NetworkError("Brian2 twin", problem, f"give slots={needed}")

@@ -161,6 +161,13 @@ def test_names_are_names_of_python_and_differ(tmp_path):
     written(script, tmp_path)
 
 
+def test_a_title_may_hold_anything(tmp_path):
+    net, stimulus = egru_example(n_units=2, n_inputs=2, n_steps=3)
+    script = brian2_script(net, stimulus, title='A "net" in C:\\own.py \u2026')
+    assert compile(script.text, "script", "exec").co_consts[0].startswith("A 'net' in C:/own.py ?, for")
+    written(script, tmp_path)
+
+
 def test_equal_numbers_are_one_and_zeros_none():
     net = Network(dt=None, dtype="float64")
     net.add(EGRU(300, "hidden", threshold=0.25, bias=0.5))

@@ -126,6 +126,16 @@ def test_standalone_runs_one_after_the_other(compiler):
         alike(twin.run(), twin.run("standalone"))
 
 
+@pytest.mark.peer
+def test_what_becomes_of_the_network_later_does_not_count(brian2):
+    net, stimulus = egru_example(n_units=3, n_inputs=2, n_steps=30)
+    before = to_brian2(net, stimulus).run()
+    twin = to_brian2(net, stimulus)
+    for parameter in net.parameters().values():
+        parameter.values[...] *= 0.5
+    alike(before, twin.run())
+
+
 # -- what goes wrong ---------------------------------------------------------------------------------------
 
 
