@@ -19,7 +19,7 @@ crosses the threshold, up to dt late, and Brian2's event times tend to the exact
   long as no unit has more events on their way than there are slots, which is checked after the run.
 - The gate r of a target is read when an event arrives.  Of events that arrive in one step, those of one
   source come before those of the next.  Those of one projection see the same r where Brian2 runs them by
-  NumPy, and one the r that the one before has left where they are compiled: a difference that vanishes with dt.
+  NumPy; where they are compiled, each sees what the one before has left.  The difference vanishes with dt.
 - An event that is caused at the instant of another (of a `DeltaLSTM`, by its output gate) is a step late.
 """
 
