@@ -9,7 +9,7 @@ density of weights and one number of layers:
   +- 0.1.  A unit that all but touches its threshold sends or not, or much earlier or later, for the smallest
   of reasons.  So the order is that of the median over all events, which such units do not move, that of the
   mean is told beside it; and if at the finest step an event is still without its partner, the step is halved
-  again, up to three times, until all have theirs.
+  again, up to five times, until all have theirs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOLERANCE = 1e-12
 #: Largest distance of the order from 1, in continuous time.
 ORDER_TOLERANCE = 0.1
 #: How often the finest step is halved again for an event without partner.
-MORE_HALVINGS = 3
+MORE_HALVINGS = 5
 #: Unit types in steps: title, model of `crosscheck_model`, and its options.
 CLOCKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("EGRU, form evnn", "egru", {"form": "evnn"}),
