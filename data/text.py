@@ -101,6 +101,18 @@ class Corpus:
             return "".join(tokens)
         return " ".join("\n" if token == EOS else token for token in tokens)
 
+    def by_frequency(self) -> Corpus:
+        """The same corpus with its vocabulary in order of frequency in the training part, ties as before.
+
+        Then the id of a token is its rank: 0 is the most frequent one.
+        """
+        count = np.bincount(self.train, minlength=self.n_tokens)
+        order = np.argsort(-count, kind="stable")
+        rank = np.empty(self.n_tokens, np.int32)
+        rank[order] = np.arange(self.n_tokens, dtype=np.int32)
+        vocabulary = tuple(self.vocabulary[i] for i in order.tolist())
+        return Corpus(self.name, self.level, vocabulary, rank[self.train], rank[self.valid], rank[self.test])
+
     def __repr__(self) -> str:
         return (
             f"Corpus('{self.name}', level='{self.level}', n_tokens={self.n_tokens}, "

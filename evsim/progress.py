@@ -11,7 +11,11 @@ from evsim.protocol import RunFolder
 
 @contextmanager
 def epochs_shown(
-    folder: RunFolder, epochs: int, trials: int, describe: Callable[[dict[str, Any]], str] | None = None
+    folder: RunFolder,
+    epochs: int,
+    trials: int,
+    describe: Callable[[dict[str, Any]], str] | None = None,
+    now: Callable[[], str] | None = None,
 ) -> Iterator[tuple[Callable[[], None], Callable[[dict[str, Any]], None]]]:
     """A bar with rate and time left: gives ``on_trial`` and ``on_epoch`` for `evsim.training.fit`.
 
@@ -23,6 +27,8 @@ def epochs_shown(
     describe : callable, optional
         Entry of the history -> what the bar says after that epoch; by default losses and accuracy.  Where the
         output is no terminal, the same goes to a line of its own.
+    now : callable, optional
+        -> what the bar says after a trial.
     """
     from rich.progress import (
         BarColumn,
@@ -53,7 +59,10 @@ def epochs_shown(
             if not console.is_terminal:
                 console.print(line)
 
-        yield lambda: bar.advance(task), on_epoch
+        def on_trial() -> None:
+            bar.update(task, advance=1, description=None if now is None or bar.disable else now())
+
+        yield on_trial, on_epoch
 
 
 def _losses(entry: dict[str, Any]) -> str:

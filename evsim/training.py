@@ -79,6 +79,10 @@ class Tally:
         chosen = list(names)
         return sum(self.events[n] for n in chosen) / max(sum(self.unit_steps[n] for n in chosen), 1)
 
+    def activities(self) -> dict[str, float]:
+        """Events per unit and step of each population that sends."""
+        return {name: self.activity([name]) for name in self.events}
+
     def backward_activity(self) -> float:
         """Backward-active units per unit and step: beta."""
         units = sum(self.unit_steps[name] for name in self.backward_active)
@@ -107,7 +111,8 @@ class History:
     Attributes
     ----------
     epochs : list of dict
-        One per epoch: ``epoch``, ``loss``, ``validation`` (loss or None), ``accuracy``, ``seconds``.
+        One per epoch: ``epoch``, ``loss``, ``validation`` (loss or None), ``accuracy``, ``lr``, ``activity`` (of each
+        population that sends), ``backward_activity``, ``seconds``.
     best_epoch : int
         The epoch whose parameters the network holds now.
     stopped_early : bool
@@ -124,8 +129,11 @@ class History:
 class Learner(Protocol):
     """What `fit` trains: `Trainer`, and `evsim.continuous_training.ContinuousTrainer`."""
 
-    network: Network
+    network: Network | None
     optimizer: Optimizer
+
+    def parameters(self) -> dict[str, Parameter]:
+        """All that a checkpoint holds, by name."""
 
     def reset(self) -> None:
         """Forget the states in which the last trial ended."""
@@ -193,6 +201,10 @@ class Trainer:
                 raise ParameterError(
                     "trainer", f"{name} is {cost}, and the network has no {kind}", "leave it at 0"
                 )
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the network."""
+        return self.network.parameters()
 
     def reset(self) -> None:
         """Forget the states in which the last trial ended."""
@@ -320,7 +332,7 @@ def fit(
     CheckpointError
         Nothing to resume from, or a checkpoint of another network.
     """
-    parameters, history = trainer.network.parameters(), History()
+    parameters, history = trainer.parameters(), History()
     best_loss, best = np.inf, _copy(parameters)
     if resume:
         best_loss, best = _resume(trainer, checkpoint, history)
@@ -347,6 +359,8 @@ def fit(
             "validation": None if checked is None else checked.mean_loss,
             "accuracy": (checked or history.training).accuracy,
             "lr": trainer.optimizer.lr,
+            "activity": (checked or history.training).activities(),
+            "backward_activity": history.training.backward_activity(),
             "seconds": time.perf_counter() - start,
         }
         history.epochs.append(entry)
@@ -367,8 +381,8 @@ def _save(
         "best_loss": None if best_loss == np.inf else best_loss,  # JSON has no infinity
         "training": vars(history.training),
     }
-    parameters = _copy(trainer.network.parameters())
-    structure = stored_structure(trainer.network)
+    parameters = _copy(trainer.parameters())
+    structure = {} if trainer.network is None else stored_structure(trainer.network)
     Checkpoint(parameters, best, trainer.optimizer.state(), progress, structure).save(path)
 
 
@@ -386,8 +400,9 @@ def _resume(trainer: Learner, path: str | Path | None, history: History) -> tupl
         raise CheckpointError(
             f"checkpoint '{path}'", "holds no progress of a training run", "give one that fit() wrote"
         ) from None
-    parameters = trainer.network.parameters()
-    state.check_structure(trainer.network)
+    parameters = trainer.parameters()
+    if trainer.network is not None:
+        state.check_structure(trainer.network)
     state.check(parameters)
     best = state.check(parameters, best=True)
     trainer.optimizer.load(state.optimizer)

@@ -1,286 +1,327 @@
-"""Predict the next character or word of a text with event-based recurrent layers."""
+"""Word-level language models: event-based layers, pruned or not, and their dense twins, by one recipe."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evsim.checkpoint import Checkpoint
-from evsim.data.ngram import WittenBell
-from evsim.data.text import Corpus, load_corpus, windows
-from evsim.eventlog import EventLog
+from evsim.data.text import Corpus, load_corpus
+from evsim.dense_stack import DenseStack
+from evsim.errors import ProtocolError
+from evsim.event_stack import EventStack, build_stack
 from evsim.events import Events
-from evsim.models.egru import EGRU
-from evsim.models.readout import LinearReadout
-from evsim.models.source import EventSource
-from evsim.narrow_weights import FORMATS, narrow
+from evsim.generation import generate
 from evsim.network import Network
 from evsim.optimizer import Adam
-from evsim.population import Population
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts
-from evsim.training import Tally, Trainer, fit
+from evsim.protocol import RunFolder, check_counts
+from evsim.pruning import CubicSchedule, Pruner
+from evsim.sparsity import sparsified
+from evsim.tied_embedding import TiedEmbedding
+from evsim.training import Checkpoint, History, Tally, fit
+from evsim.word_recipe import Recipe, Window, reading_windows, training_windows
+from evsim.word_report import report
+from evsim.word_training import Stack, WordTrainer, perplexity
 
 if TYPE_CHECKING:
     from evsim.brian.subject import Subject
 
-#: Lanes and steps in which the validation text is read, and steps of the stretch that is logged.
-CHECK_LANES, CHECK_STEPS, LOGGED_STEPS = 8, 256, 400
-
-
-class LanguageModel(Protocol):
-    """The training text in parallel streams, cut into windows; states are carried from window to window.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    lanes : int
-        Streams learned from at once.
-    window : int
-        Steps of truncated backpropagation.
-    """
-
-    def __init__(self, corpus: Corpus, lanes: int = 32, window: int = 64):
-        self.corpus, self.lanes, self.window = corpus, lanes, window
-        self.n_inputs = self.n_outputs = corpus.n_tokens
-
-    def trials(self, stream: int) -> Iterator[Trial]:
-        """One pass over the training text (the same in every stream)."""
-        return _trials(self.corpus.train, self.lanes, self.window)
-
-    def check(self, part: Literal["valid", "test"] = "valid") -> Iterator[Trial]:
-        """One pass over text that is not learned from."""
-        ids = getattr(self.corpus, part)
-        lanes = max(1, min(CHECK_LANES, (ids.size - 1) // 64))
-        return _trials(ids, lanes, CHECK_STEPS)
-
-    def __len__(self) -> int:
-        return -(-((self.corpus.train.size - 1) // self.lanes) // self.window)
-
-
-def _trials(ids: NDArray[np.int32], lanes: int, window: int) -> Iterator[Trial]:
-    for index, (inputs, targets) in enumerate(windows(ids, lanes, window)):
-        yield Trial(inputs, targets, carry=index > 0)
+#: Lanes and steps in which the validation text is read; the test text is read in one lane.
+CHECK_LANES, CHECK_STEPS = 8, 128
+#: Shares of a vocabulary, in order of frequency, at which clusters of the softmax begin, from so many words on.
+CUTS, LARGE_VOCABULARY = (0.06, 0.18, 0.42), 5000
+#: Patterns of the weights that are pruned: all that lead to recurrent layers.
+PRUNED = "*->layer*"
 
 
 def run(
     folder: RunFolder,
     corpus: Annotated[
         Path | None,
-        "text file, or folder with train, valid and test files; without it, Python's own help texts",
+        "folder with train, valid and test files, or a text file; without it, Python's own help texts",
     ] = None,
-    level: Annotated[Literal["char", "word"], "what a token is"] = "char",
-    units: Annotated[int, "EGRU units per layer"] = 256,
-    layers: Annotated[int, "EGRU layers"] = 1,
-    threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.3,
-    activity_cost: Annotated[
-        float, "nats added to the loss times the mean activity: more makes the network more silent"
-    ] = 1.0,
+    units: Annotated[int, "units per layer, but for the last"] = 400,
+    embedding: Annotated[int, "length of a word's vector, and units of the last layer"] = 400,
+    layers: Annotated[int, "recurrent layers"] = 2,
+    epochs: Annotated[int, "passes over the training text"] = 18,
+    prune: Annotated[
+        str, "shares of recurrent and input weights to take away, one after the other; none: do not"
+    ] = "0.8,0.9,0.95",
+    tune: Annotated[int, "epochs of pruning and fine-tuning for each of these"] = 4,
+    twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
+    threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.05,
+    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 0.0,
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
     eps: Annotated[float, "inverse half-width of that triangle: more makes the backward pass sparser"] = 3.6,
-    lr: Annotated[float, "learning rate of Adam, falling to 5 % along a cosine"] = 1e-2,
-    epochs: Annotated[int, "passes over the training text at most"] = 20,
-    patience: Annotated[int, "stop after this many epochs without improvement"] = 4,
-    lanes: Annotated[int, "streams of text learned from at once"] = 64,
-    window: Annotated[int, "steps of truncated backpropagation"] = 64,
-    seed: Annotated[int, "seed of the weights"] = 0,
+    lr: Annotated[float, "largest learning rate of AdamW"] = Recipe.lr,
+    tune_lr: Annotated[float, "the same in fine-tuning"] = Recipe.lr / 2,
+    weight_decay: Annotated[float, "decay of weights; makes units more silent, too"] = Recipe.weight_decay,
+    dropout_words: Annotated[float, "share of words without a vector in a window"] = Recipe.dropout_words,
+    dropout_embedding: Annotated[float, "share of the vectors' entries dropped"] = Recipe.dropout_embedding,
+    dropout_layers: Annotated[float, "share dropped between layers"] = Recipe.dropout_layers,
+    dropout_output: Annotated[float, "share dropped before the softmax"] = Recipe.dropout_output,
+    dropconnect: Annotated[float, "share of recurrent weights dropped"] = Recipe.dropconnect,
+    lanes: Annotated[int, "streams of text learned from at once"] = Recipe.lanes,
+    window: Annotated[int, "steps of truncated backpropagation, on average"] = Recipe.window,
+    generate: Annotated[int, "words to write after training, from the sparsest network"] = 0,
+    prompt: Annotated[str, "what they are to follow"] = "<eos>",
+    temperature: Annotated[float, "of their choice: below 1 is more sure"] = 1.0,
+    speed: Annotated[
+        bool, "measure the time of a word in one lane, beside PyTorch if there are twins"
+    ] = True,
+    seed: Annotated[int, "seed of weights, masks and windows"] = 0,
 ) -> dict[str, Any]:
-    """Train an EGRU language model and compare it with n-grams.
+    """Train event-based language models, prune them, and compare them with dense ones.
 
-    Bits per token on text that was not learned from are compared with those of n-grams, and the operations
-    (MACs) that the events ask for with those of a dense network of the same size.  The trained network is
-    also tested with weights of 16 and 8 bits.
+    An EGRU network is trained, then pruned in stages; a dense GRU or LSTM of the same size is trained by the same
+    recipe: the same windows, masks and optimiser.  All are tested on text that was not learned from, reading
+    in one lane, and compared in perplexity, operations, energy and time.  A run that was stopped goes on with
+    --resume where its last epoch ended, and one that is done can write text: --resume FOLDER --generate 200.
     """
-    check_counts(
-        "language_model",
-        units=units,
-        layers=layers,
-        epochs=epochs,
-        patience=patience,
+    counts = {"units": units, "embedding": embedding, "layers": layers, "tune": tune}
+    check_counts("language_model", **counts)
+    if generate < 0 or not temperature > 0:
+        raise ProtocolError("language_model", f"generate {generate}, temperature {temperature}", "give more")
+    shares, kinds = _shares(prune), _kinds(twins)
+    recipe = Recipe(
         lanes=lanes,
         window=window,
-    )
-    start = time.perf_counter()
-    task = LanguageModel(load_corpus(corpus, level), lanes, window)
-    network = build(task, units, layers, threshold, seed)
-    if folder.resume:  # it may have been pruned since
-        network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
-    trainer = Trainer(
-        network,
-        "next",
-        Adam(network.parameters(), lr=lr, clip=1.0),
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        dropout_words=dropout_words,
+        dropout_embedding=dropout_embedding,
+        dropout_layers=dropout_layers,
+        dropout_output=dropout_output,
+        dropconnect=dropconnect,
         activity_cost=activity_cost,
-        gamma=gamma,
-        eps=eps,
+        seed=seed,
     )
-    folder.console.print(f"{_describe(task.corpus)}\n{network!r}", soft_wrap=True)
-    with epochs_shown(folder, epochs, len(task), _say) as (tick, report):
-        history = fit(
-            trainer,
-            task.trials,
-            epochs=epochs,
-            validation=task.check,
-            schedule=lambda epoch: lr * max(0.05, (1 + math.cos(math.pi * epoch / epochs)) / 2),
-            patience=patience,
-            checkpoint=folder / "checkpoint.h5",
-            resume=folder.resume,
-            on_trial=tick,
-            on_epoch=report,
-        )
-    trained = time.perf_counter() - start
-    checked = trainer.evaluate(task.check())
-    log = _log(trainer, task, folder)
+    text = load_corpus(corpus, "word").by_frequency()
+    folder.console.print(_describe(text), soft_wrap=True)
+    sizes = [units] * (layers - 1) + [embedding]
+    experiment = _Experiment(folder, text, sizes, embedding, seed)
+    results = []
+    network = build_stack(embedding, sizes, threshold, seed=seed)
+    options = {"activity_cost": activity_cost, "gamma": gamma, "eps": eps}
+    words = experiment.embedding()
+    stack = EventStack(network, **options)
+    results.append(experiment.train("EGRU", words, stack, recipe))
+    before = 0.0
+    for number, share in enumerate(shares, 1):
+        tuning = replace(recipe, epochs=tune, lr=tune_lr, warm_up=0.1, seed=seed + number)
+        results.append(experiment.prune(words, stack, tuning, before, share))
+        before = share
+    for kind in kinds:
+        dense = DenseStack(kind, sizes, embedding, seed)
+        results.append(experiment.train(kind.upper(), experiment.embedding(), dense, recipe))
+    small = EventStack(sparsified(network), **options)
     summary = {
-        "bits_per_token": checked.mean_loss / math.log(2),
-        "perplexity": math.exp(
-            min(checked.mean_loss, 700.0)
-        ),  # a diverged network's has no floating-point number
-        "narrow_bits": {kind: _narrow_bits(trainer, task, kind) for kind in FORMATS},
-        "ngram_bits": _ngrams(task.corpus),
-        "alpha": checked.activity(_layers(network)),
-        "beta": history.training.backward_activity() if history.training.targets else None,
-        "work_per_token": work(network, history.training if history.training.targets else checked),
-        "training": history.training.summary(),
-        "validation": checked.summary(),
-        "best_epoch": history.best_epoch,
-        "epochs": history.epochs,
-        "seconds_of_training": trained,
-        "provenance": log.provenance,
+        "corpus": repr(text),
+        "recipe": asdict(recipe),
+        "sizes": sizes,
+        "results": results,
+        "seconds_per_word": experiment.speed(small.network, words, kinds) if speed else None,
     }
-    if task.corpus.test.size:
-        summary["test_bits_per_token"] = trainer.evaluate(task.check("test")).mean_loss / math.log(2)
     folder.write_json("summary.json", summary)
-    _print(folder, task, summary)
+    report(folder, summary)
+    experiment.log(small, words)
+    if generate:
+        write(folder, words, small, text, generate, prompt, temperature, seed)
     return summary
 
 
-def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: int) -> Network:
-    """tokens -> EGRU layers, each recurrent -> next."""
-    network = Network(dt=1.0, seed=seed)
-    below: Population = network.add(EventSource(task.n_inputs, "tokens"))
-    for number in range(1, layers + 1):
-        # A gate's bias below 0 for the candidate starts the units off silent; they learn when to speak.
-        layer = network.add(
-            EGRU(units, f"layer{number}", threshold=threshold, bias=np.repeat([0.0, 0.0, -0.3], units))
-        )
-        # One token is one event of size 1, so its row is the whole drive: entries of size 1, not smaller.
-        network.connect(below, layer, weight=_unit_rows if number == 1 else _large_rows)
-        network.connect(layer, layer, weight="orthogonal")
-        below = layer
-    network.connect(below, network.add(LinearReadout(task.n_outputs, "next")), weight="glorot")
-    return network
+class _Experiment:
+    """What all models of a run have in common."""
+
+    def __init__(self, folder: RunFolder, text: Corpus, sizes: list[int], n_units: int, seed: int):
+        self.folder, self.text, self.sizes, self.seed = folder, text, sizes, seed
+        self.n_units = n_units
+
+    def embedding(self) -> TiedEmbedding:
+        """A new one; equal ones for all models."""
+        return TiedEmbedding(self.text.n_tokens, self.n_units, cuts(self.text.n_tokens), seed=self.seed)
+
+    def train(self, name: str, words: TiedEmbedding, stack: Stack, recipe: Recipe) -> dict[str, Any]:
+        """Train a model from the start, or go on; its result."""
+        trainer = WordTrainer(words, stack, recipe, _adam(words, stack, recipe))
+        file = "checkpoint.h5" if name == "EGRU" else f"{name.lower()}.h5"
+        return self._result(name, trainer, self._fit(name, trainer, file), 0.0)
+
+    def prune(
+        self, words: TiedEmbedding, stack: EventStack, recipe: Recipe, before: float, share: float
+    ) -> dict[str, Any]:
+        """Prune a model gradually in the first half of some epochs, fine-tune it in the second; its result."""
+        name, optimizer = f"EGRU, {share:.0%} pruned", _adam(words, stack, recipe)
+        last = max(self._n_windows(recipe) * recipe.epochs // 2, 2)
+        schedule = CubicSchedule(1, last, share, initial=before, every=max(last // 40, 1))
+        Pruner(stack.network, schedule, PRUNED).attach(optimizer)
+        trainer = WordTrainer(words, stack, recipe, optimizer)
+        return self._result(name, trainer, self._fit(name, trainer, f"pruned_{100 * share:g}.h5"), share)
+
+    def _n_windows(self, recipe: Recipe) -> int:
+        return sum(1 for _ in training_windows(self.text.train, recipe, 0))
+
+    def _fit(self, name: str, trainer: WordTrainer, file: str) -> History:
+        recipe, path = trainer.recipe, self.folder / file
+
+        def now() -> str:
+            return f"{name}, {_say(trainer.running)}"
+
+        def after(entry: dict[str, Any]) -> str:
+            line = f"{name}: perplexity {np.exp(entry['validation']):.1f} on held-out text, {_say(trainer.running)}"
+            return f"{line}, {entry['seconds']:.0f} s"
+
+        n_windows = self._n_windows(recipe)
+        with epochs_shown(self.folder, recipe.epochs, n_windows, after, now) as (tick, told):
+            return fit(
+                trainer,
+                lambda epoch: training_windows(self.text.train, recipe, epoch),
+                epochs=recipe.epochs,
+                validation=lambda: self.check(self.text.valid, CHECK_LANES),
+                checkpoint=path,
+                resume=self.folder.resume and path.exists(),
+                on_trial=tick,
+                on_epoch=told,
+            )
+
+    @staticmethod
+    def check(words: NDArray[np.int32], lanes: int) -> Any:
+        """Text that is not learned from."""
+        return reading_windows(words, max(1, min(lanes, (words.size - 1) // CHECK_STEPS)), CHECK_STEPS)
+
+    def _result(self, name: str, trainer: WordTrainer, history: History, share: float) -> dict[str, Any]:
+        """Perplexities, activity and operations of a trained model; of a pruned one without its zeros."""
+        words, stack = trainer.embedding, trainer.stack
+        if share and isinstance(stack, EventStack):
+            stack = EventStack(sparsified(stack.network))
+        reader = WordTrainer(words, stack, trainer.recipe, trainer.optimizer)
+        valid = reader.evaluate(self.check(self.text.valid, 1))
+        test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
+        layers = stack.layers if isinstance(stack, EventStack) else []
+        return {
+            "name": name,
+            "weight_sparsity": share,
+            "valid_perplexity": perplexity(valid),
+            "test_perplexity": perplexity(test),
+            "activity": {layer: test.activity([layer]) for layer in layers},
+            "alpha": test.activity(layers) if layers else 1.0,
+            "operations": accounts(stack, test),
+            "parameters": {
+                "embedding": sum(p.values.size for p in words.parameters().values()),
+                "layers": sum(p.values.size for p in stack.parameters().values()),
+            },
+            "best_epoch": history.best_epoch,
+            "epochs": history.epochs,
+            "training": history.training.summary(),
+            "reading": test.summary(),
+        }
+
+    def speed(self, network: Network, words: TiedEmbedding, kinds: list[str]) -> dict[str, Any]:
+        """Seconds per word of the recurrent layers in one lane, beside those of dense twins."""
+        from evsim.token_speed import measure
+
+        text = self.text.valid[:SPOKEN]
+        return measure(network, words.look_up(text)[:, None], self.sizes, kinds=kinds)
+
+    def log(self, stack: EventStack, words: TiedEmbedding) -> None:
+        """Log and draw the network reading the start of the held-out text."""
+        stack.states()
+        log = stack.simulation.run({"words": words.look_up(self.text.valid[:LOGGED])[:, None]})
+        log.provenance |= {"protocol": "language_model", "settings": self.folder.settings}
+        log.save(self.folder / "events.h5", overwrite=True)
+        log.figure().savefig(self.folder / "raster.png", dpi=150)
 
 
-def subject(seed: int = 0, units: int = 256) -> Subject:
-    """200 tokens of text through an untrained network, for `evsim crosscheck language_model`."""
+#: Words that the network is logged reading, and that its time is measured with.
+LOGGED, SPOKEN = 200, 200
+
+
+def cuts(n_words: int) -> tuple[int, ...]:
+    """Where clusters of the softmax begin; none for a small vocabulary."""
+    return tuple(int(share * n_words) for share in CUTS) if n_words >= LARGE_VOCABULARY else ()
+
+
+def write(
+    folder: RunFolder,
+    words: TiedEmbedding,
+    stack: EventStack,
+    text: Corpus,
+    number: int,
+    prompt: str,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Print text as it is made, with the activity and the time of each line."""
+    start = text.encode(prompt)
+    folder.console.print(f"\nafter '{prompt}':", soft_wrap=True)
+    for line in generate_lines(words, stack, start, number, temperature, seed):
+        said = text.decode(line.words).replace("\n", " ")
+        about = f"alpha {line.activity:.3f}, {line.microseconds:.0f} us a word"
+        folder.console.print(f"{said:<84} {about}", soft_wrap=True)
+
+
+def subject(seed: int = 0, units: int = 64) -> Subject:
+    """100 words through an untrained network, for `evsim crosscheck language_model`."""
     from evsim.brian.subject import Subject
 
-    task = LanguageModel(load_corpus(None, "char"), lanes=1, window=200)
-    tokens = np.asarray(next(task.trials(0)).stimulus)
-    given = Events.from_tokens(tokens, task.n_inputs, np.float64)
-    about = "The first 200 characters of the training text, before training."
-    return Subject("language_model", build(task, units, 1, 0.3, seed), {"tokens": given}, 200.0, about=about)
+    text = load_corpus(None, "word").by_frequency()
+    words = TiedEmbedding(text.n_tokens, units, seed=seed)
+    # As drawn, vectors are so short that next to nothing would happen.
+    x = 10 * words.look_up(text.train[:100]).astype(np.float64)[:, None]
+    network = build_stack(units, [units, units], seed=seed, dtype=np.float64)
+    about = "The first 100 words of the training text, before training."
+    return Subject("language_model", network, {"words": Events.from_dense(x, np.float64)}, 100.0, about=about)
 
 
-def _unit_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
-    return rng.normal(0.0, 1.0, shape)
-
-
-def _large_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
-    # A quarter of a layer sends events of about 0.4, so the next one is driven by 0.8; with less it starts,
-    # and stays, silent.
-    return rng.normal(0.0, 4 / np.sqrt(shape[0]), shape)
-
-
-def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:
-    """MACs per token of each pass, by event and dense.
-
-    The token input is a look-up of one row in either, so it counts the same in both, and needs no gradient.
-    """
-    looked_up = [name for name, p in network.projections.items() if p.source.kernel == "source"]
-    passes = {}
-    for kind, macs in tally.macs.items():
-        dense = sum(macs[name] if name in looked_up else tally.dense_macs[name] for name in macs)
-        passes[kind] = {"event": sum(macs.values()) / tally.lane_steps, "dense": dense / tally.lane_steps}
-    return passes
-
-
-def _layers(network: Network) -> list[str]:
-    return [name for name, p in network.populations.items() if isinstance(p, EGRU)]
-
-
-def _say(entry: dict[str, Any]) -> str:
-    return f"{entry['validation'] / math.log(2):.3f} bits per token on held-out text"
-
-
-def _ngrams(corpus: Corpus) -> dict[str, float]:
-    orders = (3, 5)
-    return {
-        str(n): WittenBell(n, corpus.n_tokens).fit(corpus.train).bits_per_token(corpus.valid) for n in orders
-    }
-
-
-def _narrow_bits(trainer: Trainer, task: LanguageModel, kind: str) -> float:
-    """Bits per token on the held-out text with narrow weights."""
-    return trainer.evaluate(task.check(), narrow(trainer.network, kind)).mean_loss / math.log(2)
-
-
-def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder) -> EventLog:
-    """Log and draw the network reading the start of the held-out text."""
-    stretch = next(_trials(task.corpus.valid, 1, LOGGED_STEPS))
-    trainer.simulation.reset()
-    log = trainer.simulation.run(stretch.stimulus)
-    log.provenance |= {"protocol": "language_model", "settings": folder.settings}
-    log.save(folder / "events.h5", overwrite=True)
-    log.figure().savefig(folder / "raster.png", dpi=150)
-    return log
-
-
-def _describe(corpus: Corpus) -> str:
-    sizes = f"{corpus.train.size:,} to learn from, {corpus.valid.size:,} held out"
-    test = f", {corpus.test.size:,} for the test" * bool(corpus.test.size)
-    return f"{corpus.name}: {_unit(corpus)}s: {sizes}{test}; {corpus.n_tokens:,} different ones"
-
-
-def _unit(corpus: Corpus) -> str:
-    return "character" if corpus.level == "char" else "word"
-
-
-def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> None:
-    from evsim.tables import plain_table
-
-    unit = _unit(task.corpus)
-    table = plain_table("", "evsim", "to compare with", words=("", "to compare with"))
-    grams = ", ".join(f"{n}-gram {bits:.3f}" for n, bits in summary["ngram_bits"].items())
-    table.add_row(f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", grams)
-    for kind, bits in summary["narrow_bits"].items():
-        table.add_row(f"  with {kind} weights", f"{bits:.3f}", f"in float32 {summary['bits_per_token']:.3f}")
-    if "test_bits_per_token" in summary:
-        table.add_row(f"bits per {unit}, test text", f"{summary['test_bits_per_token']:.3f}", "")
-    table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 when dense")
-    if summary["beta"] is not None:
-        table.add_row("backward activity beta", f"{summary['beta']:.3f}", "1 when dense")
-    for kind, name in (("forward", "forward"), ("state", "dL/dy"), ("weight", "dL/dW")):
-        if kind in summary["work_per_token"]:
-            macs = summary["work_per_token"][kind]
-            ratio = macs["dense"] / max(macs["event"], 1e-9)
-            dense = f"dense {macs['dense']:,.0f}, {ratio:.1f} x as many"
-            table.add_row(f"MACs per {unit}, {name}", f"{macs['event']:,.0f}", dense)
-    for name, tally in (("training", summary["training"]), ("reading", summary["validation"])):
-        seconds = sum(tally["seconds"].values())
-        if seconds:
-            rate = f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second"
-            table.add_row(
-                f"events per second, {name}", f"{sum(tally['events'].values()) / seconds:,.0f}", rate
-            )
-    folder.console.print(f"\nEGRU on {task.corpus.name}, {task.corpus.level} level")
-    folder.console.print(table)
-    folder.console.print(
-        f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5", soft_wrap=True
+def _adam(words: TiedEmbedding, stack: Stack, recipe: Recipe) -> Adam:
+    return Adam(
+        words.parameters() | stack.parameters(),
+        recipe.lr,
+        recipe.betas,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
     )
+
+
+def _shares(given: str) -> list[float]:
+    """What to prune, in increasing order."""
+    try:
+        shares = [] if given.strip() in ("", "none") else [float(part) for part in given.split(",")]
+    except ValueError:
+        shares = [-1.0]
+    if any(not 0 < share < 1 for share in shares) or shares != sorted(set(shares)):
+        raise ProtocolError(
+            "language_model",
+            f"prune is '{given}'",
+            "give increasing shares below 1, such as 0.8,0.9, or none",
+        )
+    return shares
+
+
+def _kinds(given: str) -> list[str]:
+    kinds = [] if given.strip() in ("", "none") else [part.strip() for part in given.split(",")]
+    if any(kind not in ("gru", "lstm") for kind in kinds) or len(set(kinds)) < len(kinds):
+        raise ProtocolError("language_model", f"twins is '{given}'", "give gru, lstm, gru,lstm or none")
+    return kinds
+
+
+def _describe(text: Corpus) -> str:
+    sizes = f"{text.train.size:,} to learn from, {text.valid.size:,} held out"
+    test = f", {text.test.size:,} for the test" * bool(text.test.size)
+    return f"{text.name}: words: {sizes}{test}; {text.n_tokens:,} different ones"
+
+
+def _say(tally: Tally) -> str:
+    """Of the present pass: perplexity with dropout, activity, speed."""
+    seconds = max(sum(tally.seconds.values()), 1e-9)
+    said = f"{perplexity(tally):.1f} in training, {tally.lane_steps / seconds:,.0f} words/s"
+    layers = [name for name in tally.events if name != "words"]
+    if layers:
+        said += f", alpha {tally.activity(layers):.3f}, beta {tally.backward_activity():.3f}"
+    return said

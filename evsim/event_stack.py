@@ -1,0 +1,251 @@
+"""Layers of EGRU on each other: the event-based body of a word-level language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from evsim.adjoint import Adjoint
+from evsim.errors import NetworkError, StimulusError
+from evsim.eventlog import EventLog
+from evsim.models.egru import EGRU
+from evsim.models.source import EventSource
+from evsim.network import Network
+from evsim.parameter import Parameter
+from evsim.population import Initial
+from evsim.projection import Projection
+from evsim.simulation import Simulation
+from evsim.training import Tally, add
+from evsim.word_recipe import Masks
+
+
+def build_stack(
+    n_inputs: int,
+    sizes: Sequence[int],
+    threshold: Initial = 0.05,
+    bias: float = -0.1,
+    train_threshold: bool = True,
+    seed: int = 0,
+    dtype: DTypeLike = np.float32,
+) -> Network:
+    """words -> layer1 -> layer2 ..., each layer recurrent.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Units of the embedding.
+    sizes : sequence of int
+        Units of each layer.
+    threshold : number, or function of (generator, shape)
+        Of all units, at the start.
+    bias : float
+        Of the candidate state at the start; below 0, units are silent at first.
+    train_threshold : bool
+    seed : int
+    dtype : float type
+    """
+    network = Network(dt=1.0, seed=seed, dtype=dtype)
+    below: Any = network.add(EventSource(n_inputs, "words"))
+    for number, n in enumerate(sizes, 1):
+        start = np.repeat([0.0, 0.0, bias], n)
+        layer = network.add(
+            EGRU(n, f"layer{number}", threshold=threshold, bias=start, train_threshold=train_threshold)
+        )
+        network.connect(below, layer, weight="glorot")
+        network.connect(layer, layer, weight="orthogonal")
+        below = layer
+    return network
+
+
+class EventStack:
+    """A network as the body of a language model: embedded words in, the event values of the last layer out.
+
+    Parameters
+    ----------
+    network : Network
+        As `build_stack` makes it; projections may be sparse.
+    activity_cost : float
+        Adds so much times the mean activity of all units to the loss.
+    threads : int, optional
+    **pseudo_derivative
+        Options of `Adjoint`.
+
+    Attributes
+    ----------
+    network : Network
+    layers : list of str
+        Names of the layers, first one first.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        activity_cost: float = 0.0,
+        threads: int | None = None,
+        **pseudo_derivative: Any,
+    ):
+        self.network, self.activity_cost = network, activity_cost
+        self._simulation = Simulation(network, threads)
+        plan = self._simulation.plan
+        if [p.name for p in plan.sources] != ["words"]:
+            names = [p.name for p in plan.sources]
+            raise NetworkError("stack", f"the network has sources {names}", "give it one, 'words'")
+        self._adjoint = Adjoint(plan, threads=threads, **pseudo_derivative)
+        self._units = [p for p in plan.populations if isinstance(p, EGRU)]
+        self.layers = [p.name for p in self._units]
+        self.n_inputs, self.n_units = plan.sources[0].n_units, self._units[-1].n_units
+        pairs = zip(["words", *self.layers], self.layers, strict=False)
+        self._upward = [self._between(below, above) for below, above in pairs]
+        self._recurrent = [self._between(name, name) for name in self.layers]
+        self._log: EventLog | None = None
+        self._masks: Masks | None = None
+        self._gradients: Any = None
+
+    def _between(self, source: str, target: str) -> Projection:
+        found = [
+            p for p in self.network.projections.values() if (p.source.name, p.target.name) == (source, target)
+        ]
+        if len(found) != 1:
+            problem = f"{len(found)} projections lead from '{source}' to '{target}'"
+            raise NetworkError("stack", problem, "build it with build_stack")
+        return found[0]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Units of each layer."""
+        return [p.n_units for p in self._units]
+
+    @property
+    def recurrent_shapes(self) -> list[tuple[int, int]]:
+        """Of each layer's recurrent weights, all of them."""
+        return [p.shape for p in self._recurrent]
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the network."""
+        return self.network.parameters()
+
+    @property
+    def simulation(self) -> Simulation:
+        """What runs the network, with its present states."""
+        return self._simulation
+
+    @property
+    def n_events(self) -> int:
+        """Events of all layers in the last run."""
+        assert self._log is not None
+        return sum(self._log[name].n_events for name in self.layers)
+
+    # -- states --------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Begin at rest."""
+        self._simulation.reset()
+
+    def states(self) -> Simulation:
+        """What `restore` goes on from; this stack begins at rest from now on."""
+        kept = self._simulation
+        self._simulation = Simulation(kept.plan, kept.threads)
+        return kept
+
+    def restore(self, states: Simulation) -> None:
+        """Go on from where `states` was called."""
+        self._simulation = states
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    def read(self, x: NDArray, carry: bool) -> NDArray:
+        """Event values of the last layer, shape (n_steps, n_lanes, n_units), with nothing dropped.
+
+        Parameters
+        ----------
+        x : float array, shape (n_steps, n_lanes, n_inputs)
+        carry : bool
+            Go on from the states in which the last window ended.
+        """
+        self._log = self._simulation.run({"words": x}, carry=carry, tape=False)
+        return self._sent()
+
+    def forward(self, x: NDArray, masks: Masks, carry: bool) -> NDArray:
+        """As `read`, with dropout, and what `backward` needs is kept."""
+        layers = zip(self._upward[1:], masks.layers, strict=True)
+        gains = {p.name: mask for p, mask in layers if mask is not None}
+        self._masks = masks
+        with self._dropped(masks):
+            self._log = self._simulation.run({"words": x}, carry=carry, **({"gains": gains} if gains else {}))
+        return self._sent()
+
+    def backward(self, dy: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
+        """Gradients of the last `forward`.
+
+        Parameters
+        ----------
+        dy : float array, shape (n_steps, n_lanes, n_units)
+            Of the loss at the event values of the last layer.
+
+        Returns
+        -------
+        dx : ndarray, shape (n_steps, n_lanes, n_inputs)
+        gradients : dict of str to ndarray
+            By parameter name.
+        """
+        if self._log is None or self._masks is None:
+            raise StimulusError("stack", "backward without forward", "run forward first")
+        losses: dict[str, NDArray] = {f"{self.layers[-1]}.y": dy}
+        if self.activity_cost:
+            share = self.activity_cost / (self._log.n_steps * self._log.n_lanes * sum(self.sizes))
+            shape = self._log.n_steps, self._log.n_lanes
+            losses |= {f"{p.name}.o": np.full((*shape, p.n_units), share, dy.dtype) for p in self._units}
+        with self._dropped(self._masks):
+            self._gradients = self._adjoint.replay(self._log, losses, inputs=True)
+        gradients = dict(self._gradients)
+        for projection, mask in self._dropping(self._masks):
+            gradients[projection.weight.name] = gradients[projection.weight.name] * mask
+        return self._gradients.inputs["words"], gradients
+
+    def count(self, tally: Tally, backward: bool = False) -> None:
+        """Add events and MACs of the last `read` or `forward`, or those of the last `backward`."""
+        if backward:
+            add(tally.backward_active, self._gradients.counters["backward_active"])
+            for kind in ("state", "weight"):
+                add(tally.macs.setdefault(kind, {}), self._gradients.counters[f"macs_{kind}"])
+            return
+        assert self._log is not None
+        counters = self._log.counters
+        tally.lane_steps += counters["lane_steps"]
+        add(tally.events, counters["events"])
+        units = {name: self._log[name].n_units * counters["lane_steps"] for name in counters["events"]}
+        add(tally.unit_steps, units)
+        add(tally.macs.setdefault("forward", {}), counters["macs"])
+        add(tally.dense_macs, counters["dense_macs"])
+
+    def _sent(self) -> NDArray:
+        assert self._log is not None
+        events = self._log[self.layers[-1]].events
+        assert events is not None
+        return events.to_dense()
+
+    def _dropping(self, masks: Masks) -> Iterator[tuple[Projection, NDArray]]:
+        """Recurrent projections with factors of their stored weights."""
+        for projection, mask in zip(self._recurrent, masks.recurrent, strict=True):
+            if mask is not None:
+                stored = mask
+                if projection.indptr is not None and projection.indices is not None:
+                    rows = np.repeat(np.arange(projection.shape[0]), np.diff(projection.indptr))
+                    stored = mask[rows, projection.indices]
+                yield projection, stored
+
+    @contextmanager
+    def _dropped(self, masks: Masks) -> Iterator[None]:
+        """Recurrent weights are those of this window: dropconnect."""
+        kept: Mapping[Projection, NDArray] = {p: p.weight.values.copy() for p, _ in self._dropping(masks)}
+        for projection, mask in self._dropping(masks):
+            projection.weight.values *= mask
+        try:
+            yield
+        finally:
+            for projection, values in kept.items():
+                projection.weight.values[...] = values
