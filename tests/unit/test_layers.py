@@ -56,7 +56,7 @@ LEVELS = (
         "evsim.examples",
     ),
     ("evsim.continuous_log", "evsim.continuous_run"),
-    ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
+    ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights", "evsim.dense_stack"),
     ("evsim.file_population", "evsim.log_columns", "evsim.log_gradients"),
     ("evsim.growing_log",),
     ("evsim.log_writer",),
