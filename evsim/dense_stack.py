@@ -28,6 +28,7 @@ from evsim.errors import GradientError, MissingExtraError, NetworkError, Paramet
 from evsim.parameter import Parameter
 from evsim.projection import INITIALISERS
 from evsim.threads import usable_threads
+from evsim.training import Tally
 
 #: Kinds of layers, with the number of their gates and the names of their states.
 Kind = Literal["gru", "lstm"]
@@ -70,6 +71,9 @@ class DenseStack:
         Another kind, sizes that are no positive integers.
     """
 
+    #: A network of ours has parameters in a checkpoint's form; there is none in here.
+    network = None
+
     def __init__(
         self,
         kind: Kind,
@@ -100,6 +104,7 @@ class DenseStack:
             self._tensors.append([self._make(k, part, inputs, units, seed) for part in ARRAYS])
         self._carried: dict[str, Any] = {}
         self._window: tuple[Any, Any] | None = None
+        self._lane_steps = 0
 
     def __repr__(self) -> str:
         return f"DenseStack({self.kind!r}, {self.sizes}, n_inputs={self.n_inputs}, threads={self.threads})"
@@ -127,6 +132,16 @@ class DenseStack:
         ``weight_ih_l0`` and so on of torch, a row for each gate and unit that receives.
         """
         return dict(self._parameters)
+
+    @property
+    def recurrent_shapes(self) -> list[tuple[int, int]]:
+        """Of masks of each layer's recurrent weights: a row for each unit that sends."""
+        return [(units, N_GATES[self.kind] * units) for units in self.sizes]
+
+    def count(self, tally: Tally, backward: bool = False) -> None:
+        """Add the lane-steps of the last window; a dense network has no events to count."""
+        if not backward:
+            tally.lane_steps += self._lane_steps
 
     def macs_per_token(self) -> int:
         """Multiply-accumulates of all weight matrices for one step of one lane, forward."""
@@ -276,6 +291,7 @@ class DenseStack:
     ) -> tuple[Any, dict[str, Any]]:
         """All layers over a window; what the last one sends and the states of all, cut off."""
         carried: dict[str, Any] = {}
+        self._lane_steps = x.shape[0] * x.shape[1]
         value = x
         for k, (wi, wh, bi, bh) in enumerate(self._tensors):
             names = [f"layer{k + 1}.{name}" for name in STATES[self.kind]]

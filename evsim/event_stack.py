@@ -143,16 +143,14 @@ class EventStack:
 
     def reset(self) -> None:
         """Begin at rest."""
-        self._simulation.reset()
+        self._simulation = Simulation(self._simulation.plan, self._simulation.threads)
 
     def states(self) -> Simulation:
-        """What `restore` goes on from; this stack begins at rest from now on."""
-        kept = self._simulation
-        self._simulation = Simulation(kept.plan, kept.threads)
-        return kept
+        """The states in which the last window ended, for `restore`."""
+        return self._simulation
 
     def restore(self, states: Simulation) -> None:
-        """Go on from where `states` was called."""
+        """Go on from there; states that were restored are to be used once."""
         self._simulation = states
 
     # -- running -------------------------------------------------------------------------------------------

@@ -1,26 +1,27 @@
-"""Word vectors that are looked up on the way in and multiplied on the way out, with an exact softmax by clusters.
+"""Word vectors for the way in and the way out, with an exact softmax by clusters of frequency.
 
 The same matrix E (n_words, n_units) embeds a word and scores it (Press & Wolf 2017; Inan, Khosravi & Socher
 2017)::
 
     x = E[word]                         score_w(h) = E[w] . h + b[w]
 
-A softmax over all words costs ``n_words`` scores for each word of text.  Words are numbered by frequency, most
-frequent first, and cut into a head and clusters; a cluster has a vector g and a number a of its own::
+A softmax over all words costs ``n_words`` scores for each word of text.  Words are numbered by frequency,
+most frequent first, and cut into a head and clusters; a cluster has a vector g and a number a of its own::
 
     P(w | h) = softmax over head words and clusters, [E_head h + b_head, G h + a]_w          w in the head
     P(w | h) = P(cluster of w | h) softmax over its words [E_cluster h + b_cluster]_w        else
 
-It is normalised over all words, so it is a probability like any other and perplexities are exact; it is another
-model than one softmax over all words.  Scores of a cluster are computed only where its words come up: with the
-cuts (2000, 6000, 14000) of a vocabulary of 33,278, for 3,900 words on average instead of all.  (The clusters are
-those of Grave, Joulin, Cisse, Grangier & Jegou, "Efficient softmax approximation for GPUs", ICML 2017; the
-vectors of rare words keep their full length here, so that they can be tied.)
+It is normalised over all words, so it is a probability like any other and perplexities are exact; it is
+another model than one softmax over all words.  Scores of a cluster are computed only where its words come
+up: with the cuts (2000, 6000, 14000) of a vocabulary of 33,278, for 3,900 words on average instead of all.
+(The clusters are those of Grave, Joulin, Cisse, Grangier & Jegou, "Efficient softmax approximation for
+GPUs", ICML 2017; the vectors of rare words keep their full length here, so that they can be tied.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,6 @@ from evsim.parameter import Parameter
 
 #: Embeddings are drawn from a uniform distribution of this half-width.
 RANGE = 0.1
-#: Scores that are in memory at one time where all of them are asked for.
-MOST_SCORES = 2**25
 
 
 class Part(NamedTuple):
@@ -77,7 +76,7 @@ class TiedEmbedding:
         seed: int = 0,
     ):
         borders = [0, *cuts, n_words]
-        if any(low >= high for low, high in zip(borders, borders[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(borders)):
             raise ParameterError(
                 "embedding", f"cuts {tuple(cuts)} of {n_words} words", "give increasing numbers below that"
             )
@@ -241,7 +240,7 @@ class TiedEmbedding:
     def _parts(self, words: NDArray) -> list[Part]:
         """The head for all words, then each cluster for its own."""
         wanted = np.asarray(words, np.int64)
-        if wanted.size and not (0 <= wanted.min() and wanted.max() < self.n_words):
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.n_words):
             raise ParameterError(
                 "embedding",
                 f"word {wanted.min() if wanted.min() < 0 else wanted.max()} is outside 0..{self.n_words - 1}",

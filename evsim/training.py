@@ -111,8 +111,8 @@ class History:
     Attributes
     ----------
     epochs : list of dict
-        One per epoch: ``epoch``, ``loss``, ``validation`` (loss or None), ``accuracy``, ``lr``, ``activity`` (of each
-        population that sends), ``backward_activity``, ``seconds``.
+        One per epoch: ``epoch``, ``loss``, ``validation`` (loss or None), ``accuracy``, ``lr``,
+        ``activity`` (of each population that sends), ``backward_activity``, ``seconds``.
     best_epoch : int
         The epoch whose parameters the network holds now.
     stopped_early : bool

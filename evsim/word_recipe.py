@@ -1,9 +1,9 @@
 """How a word-level language model is trained: one recipe for event-based layers and for their dense twins.
 
 It is that of regularised LSTM language models (Merity, Keskar & Socher, "Regularizing and optimizing LSTM
-language models", ICLR 2018), which the EGRU papers follow.  All that is random in it (lengths of windows, masks)
-depends on the seed, the epoch and the number of the window only, so a resumed run equals an uninterrupted one,
-and two models trained with one recipe see the same windows and masks.
+language models", ICLR 2018), which the EGRU papers follow.  All that is random in it (lengths of windows,
+masks) depends on the seed, the epoch and the number of the window only, so a resumed run equals an
+uninterrupted one, and two models trained with one recipe see the same windows and masks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from evsim.errors import ParameterError
 
-#: A window is half as long with this probability; lengths vary by a standard deviation of so many steps, and are
-#: so many at least.
+#: A window is half as long with this probability; lengths vary by a standard deviation of so many steps,
+#: and are so many at least.
 HALVED, SPREAD, SHORTEST = 0.05, 5.0, 5
 
 
@@ -32,7 +32,8 @@ class Recipe:
     lanes : int
         Streams of text learned from at once.
     window : int
-        Steps of truncated backpropagation; single windows differ, and states are carried from one to the next.
+        Steps of truncated backpropagation; single windows differ, and states are carried from one to the
+        next.
     epochs : int
     lr : float
         Learning rate of AdamW; it falls to ``final_lr`` times that along a cosine over all epochs, and is
@@ -48,9 +49,9 @@ class Recipe:
     dropout_words : float
         Share of the vocabulary whose vectors are 0 for a window (Gal & Ghahramani 2016).
     dropout_embedding, dropout_layers, dropout_output : float
-        Share of units that are 0 for a lane and window: of the vectors looked up, of what goes from one layer to
-        the next, and of what words are predicted from.  Masks are drawn for each lane and stay the same over
-        the steps of a window (variational dropout).
+        Share of units that are 0 for a lane and window: of the vectors looked up, of what goes from one
+        layer to the next, and of what words are predicted from.  Masks are drawn for each lane and stay the
+        same over the steps of a window (variational dropout).
     dropconnect : float
         Share of recurrent weights that are 0 for a window.
     activity_cost : float

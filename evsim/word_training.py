@@ -42,10 +42,10 @@ class Stack(Protocol):
         """Begin at rest."""
 
     def states(self) -> Any:
-        """What `restore` goes on from; the stack begins at rest from now on."""
+        """The states in which the last window ended, for `restore`."""
 
     def restore(self, states: Any) -> None:
-        """Go on from where `states` was called."""
+        """Go on from there."""
 
     def read(self, x: NDArray, carry: bool) -> NDArray:
         """(n_steps, n_lanes, n_inputs) -> (n_steps, n_lanes, n_units), with nothing dropped."""
@@ -143,6 +143,7 @@ class WordTrainer:
         The states of training are left as they are.
         """
         tally, states = Tally(), self.stack.states()
+        self.stack.reset()
         try:
             for window in windows:
                 start = time.perf_counter()

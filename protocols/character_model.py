@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CHECK_LANES, CHECK_STEPS, LOGGED_STEPS = 8, 256, 400
 
 
-class LanguageModel(Protocol):
+class CharacterModel(Protocol):
     """The training text in parallel streams, cut into windows; states are carried from window to window.
 
     Parameters
@@ -98,7 +98,7 @@ def run(
     also tested with weights of 16 and 8 bits.
     """
     check_counts(
-        "language_model",
+        "character_model",
         units=units,
         layers=layers,
         epochs=epochs,
@@ -107,7 +107,7 @@ def run(
         window=window,
     )
     start = time.perf_counter()
-    task = LanguageModel(load_corpus(corpus, level), lanes, window)
+    task = CharacterModel(load_corpus(corpus, level), lanes, window)
     network = build(task, units, layers, threshold, seed)
     if folder.resume:  # it may have been pruned since
         network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
@@ -160,7 +160,7 @@ def run(
     return summary
 
 
-def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: int) -> Network:
+def build(task: CharacterModel, units: int, layers: int, threshold: float, seed: int) -> Network:
     """tokens -> EGRU layers, each recurrent -> next."""
     network = Network(dt=1.0, seed=seed)
     below: Population = network.add(EventSource(task.n_inputs, "tokens"))
@@ -178,14 +178,14 @@ def build(task: LanguageModel, units: int, layers: int, threshold: float, seed: 
 
 
 def subject(seed: int = 0, units: int = 256) -> Subject:
-    """200 tokens of text through an untrained network, for `evsim crosscheck language_model`."""
+    """200 tokens of text through an untrained network, for `evsim crosscheck character_model`."""
     from evsim.brian.subject import Subject
 
-    task = LanguageModel(load_corpus(None, "char"), lanes=1, window=200)
+    task = CharacterModel(load_corpus(None, "char"), lanes=1, window=200)
     tokens = np.asarray(next(task.trials(0)).stimulus)
     given = Events.from_tokens(tokens, task.n_inputs, np.float64)
     about = "The first 200 characters of the training text, before training."
-    return Subject("language_model", build(task, units, 1, 0.3, seed), {"tokens": given}, 200.0, about=about)
+    return Subject("character_model", build(task, units, 1, 0.3, seed), {"tokens": given}, 200.0, about=about)
 
 
 def _unit_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
@@ -226,17 +226,17 @@ def _ngrams(corpus: Corpus) -> dict[str, float]:
     }
 
 
-def _narrow_bits(trainer: Trainer, task: LanguageModel, kind: str) -> float:
+def _narrow_bits(trainer: Trainer, task: CharacterModel, kind: str) -> float:
     """Bits per token on the held-out text with narrow weights."""
     return trainer.evaluate(task.check(), narrow(trainer.network, kind)).mean_loss / math.log(2)
 
 
-def _log(trainer: Trainer, task: LanguageModel, folder: RunFolder) -> EventLog:
+def _log(trainer: Trainer, task: CharacterModel, folder: RunFolder) -> EventLog:
     """Log and draw the network reading the start of the held-out text."""
     stretch = next(_trials(task.corpus.valid, 1, LOGGED_STEPS))
     trainer.simulation.reset()
     log = trainer.simulation.run(stretch.stimulus)
-    log.provenance |= {"protocol": "language_model", "settings": folder.settings}
+    log.provenance |= {"protocol": "character_model", "settings": folder.settings}
     log.save(folder / "events.h5", overwrite=True)
     log.figure().savefig(folder / "raster.png", dpi=150)
     return log
@@ -252,7 +252,7 @@ def _unit(corpus: Corpus) -> str:
     return "character" if corpus.level == "char" else "word"
 
 
-def _print(folder: RunFolder, task: LanguageModel, summary: dict[str, Any]) -> None:
+def _print(folder: RunFolder, task: CharacterModel, summary: dict[str, Any]) -> None:
     from evsim.tables import plain_table
 
     unit = _unit(task.corpus)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,21 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.checkpoint import Checkpoint
+from evsim.composition import Case
 from evsim.data.text import Corpus, load_corpus
 from evsim.dense_stack import DenseStack
 from evsim.errors import ProtocolError
 from evsim.event_stack import EventStack, build_stack
 from evsim.events import Events
-from evsim.generation import generate
+from evsim.generation import generate_lines
 from evsim.network import Network
+from evsim.operations import dense_operations, operations
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
 from evsim.protocol import RunFolder, check_counts
 from evsim.pruning import CubicSchedule, Pruner
 from evsim.sparsity import sparsified
 from evsim.tied_embedding import TiedEmbedding
-from evsim.training import Checkpoint, History, Tally, fit
-from evsim.word_recipe import Recipe, Window, reading_windows, training_windows
+from evsim.training import History, Tally, fit
+from evsim.word_recipe import Recipe, reading_windows, training_windows
 from evsim.word_report import report
 from evsim.word_training import Stack, WordTrainer, perplexity
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 #: Lanes and steps in which the validation text is read; the test text is read in one lane.
 CHECK_LANES, CHECK_STEPS = 8, 128
-#: Shares of a vocabulary, in order of frequency, at which clusters of the softmax begin, from so many words on.
+#: Shares of a vocabulary, in order of frequency, at which clusters of the softmax begin, from so many words
+#: on.
 CUTS, LARGE_VOCABULARY = (0.06, 0.18, 0.42), 5000
 #: Patterns of the weights that are pruned: all that lead to recurrent layers.
 PRUNED = "*->layer*"
@@ -78,10 +81,11 @@ def run(
 ) -> dict[str, Any]:
     """Train event-based language models, prune them, and compare them with dense ones.
 
-    An EGRU network is trained, then pruned in stages; a dense GRU or LSTM of the same size is trained by the same
-    recipe: the same windows, masks and optimiser.  All are tested on text that was not learned from, reading
-    in one lane, and compared in perplexity, operations, energy and time.  A run that was stopped goes on with
-    --resume where its last epoch ended, and one that is done can write text: --resume FOLDER --generate 200.
+    An EGRU network is trained, then pruned in stages; a dense GRU or LSTM of the same size is trained by
+    the same recipe: the same windows, masks and optimiser.  All are tested on text that was not learned
+    from, reading in one lane, and compared in perplexity, operations, energy and time.  A run that was
+    stopped goes on with --resume where its last epoch ended, and one that is done can write text: --resume
+    FOLDER --generate 200.
     """
     counts = {"units": units, "embedding": embedding, "layers": layers, "tune": tune}
     check_counts("language_model", **counts)
@@ -106,11 +110,16 @@ def run(
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
     experiment = _Experiment(folder, text, sizes, embedding, seed)
-    results = []
     network = build_stack(embedding, sizes, threshold, seed=seed)
-    options = {"activity_cost": activity_cost, "gamma": gamma, "eps": eps}
+    options = {"gamma": gamma, "eps": eps, "activity_cost": activity_cost}
     words = experiment.embedding()
     stack = EventStack(network, **options)
+    if generate and folder.resume:
+        file = experiment.take_up(words, network, shares)
+        folder.console.print(f"from {file}")
+        small = EventStack(sparsified(network))
+        return write(folder, words, small, text, generate, prompt, temperature, seed)
+    results = []
     results.append(experiment.train("EGRU", words, stack, recipe))
     before = 0.0
     for number, share in enumerate(shares, 1):
@@ -129,7 +138,7 @@ def run(
         "seconds_per_word": experiment.speed(small.network, words, kinds) if speed else None,
     }
     folder.write_json("summary.json", summary)
-    report(folder, summary)
+    report(folder, summary, experiment.cases)
     experiment.log(small, words)
     if generate:
         write(folder, words, small, text, generate, prompt, temperature, seed)
@@ -142,6 +151,7 @@ class _Experiment:
     def __init__(self, folder: RunFolder, text: Corpus, sizes: list[int], n_units: int, seed: int):
         self.folder, self.text, self.sizes, self.seed = folder, text, sizes, seed
         self.n_units = n_units
+        self.cases: list[Case] = []  # of all models, for the table of operations
 
     def embedding(self) -> TiedEmbedding:
         """A new one; equal ones for all models."""
@@ -150,19 +160,19 @@ class _Experiment:
     def train(self, name: str, words: TiedEmbedding, stack: Stack, recipe: Recipe) -> dict[str, Any]:
         """Train a model from the start, or go on; its result."""
         trainer = WordTrainer(words, stack, recipe, _adam(words, stack, recipe))
-        file = "checkpoint.h5" if name == "EGRU" else f"{name.lower()}.h5"
+        file = _file(0.0) if isinstance(stack, EventStack) else f"{name.lower()}.h5"
         return self._result(name, trainer, self._fit(name, trainer, file), 0.0)
 
     def prune(
         self, words: TiedEmbedding, stack: EventStack, recipe: Recipe, before: float, share: float
     ) -> dict[str, Any]:
-        """Prune a model gradually in the first half of some epochs, fine-tune it in the second; its result."""
+        """Prune a model gradually in the first half of some epochs, fine-tune it in the second."""
         name, optimizer = f"EGRU, {share:.0%} pruned", _adam(words, stack, recipe)
         last = max(self._n_windows(recipe) * recipe.epochs // 2, 2)
         schedule = CubicSchedule(1, last, share, initial=before, every=max(last // 40, 1))
         Pruner(stack.network, schedule, PRUNED).attach(optimizer)
         trainer = WordTrainer(words, stack, recipe, optimizer)
-        return self._result(name, trainer, self._fit(name, trainer, f"pruned_{100 * share:g}.h5"), share)
+        return self._result(name, trainer, self._fit(name, trainer, _file(share)), share)
 
     def _n_windows(self, recipe: Recipe) -> int:
         return sum(1 for _ in training_windows(self.text.train, recipe, 0))
@@ -174,8 +184,8 @@ class _Experiment:
             return f"{name}, {_say(trainer.running)}"
 
         def after(entry: dict[str, Any]) -> str:
-            line = f"{name}: perplexity {np.exp(entry['validation']):.1f} on held-out text, {_say(trainer.running)}"
-            return f"{line}, {entry['seconds']:.0f} s"
+            held_out = f"{name}: perplexity {np.exp(entry['validation']):.1f} on held-out text"
+            return f"{held_out}, {_say(trainer.running)}, {entry['seconds']:.0f} s"
 
         n_windows = self._n_windows(recipe)
         with epochs_shown(self.folder, recipe.epochs, n_windows, after, now) as (tick, told):
@@ -204,6 +214,14 @@ class _Experiment:
         valid = reader.evaluate(self.check(self.text.valid, 1))
         test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
         layers = stack.layers if isinstance(stack, EventStack) else []
+        if isinstance(stack, EventStack):
+            work = operations(stack.network, test)
+            self.cases.append(
+                Case(f"{name}, W1 x tabulated", operations(stack.network, test, "words->*"), None)
+            )
+        else:
+            work = dense_operations([self.n_units, *self.sizes], name)
+        self.cases.append(Case(name, work, perplexity(test)))
         return {
             "name": name,
             "weight_sparsity": share,
@@ -211,7 +229,7 @@ class _Experiment:
             "test_perplexity": perplexity(test),
             "activity": {layer: test.activity([layer]) for layer in layers},
             "alpha": test.activity(layers) if layers else 1.0,
-            "operations": accounts(stack, test),
+            "operations": [row.summary() for row in work],
             "parameters": {
                 "embedding": sum(p.values.size for p in words.parameters().values()),
                 "layers": sum(p.values.size for p in stack.parameters().values()),
@@ -221,6 +239,14 @@ class _Experiment:
             "training": history.training.summary(),
             "reading": test.summary(),
         }
+
+    def take_up(self, words: TiedEmbedding, network: Network, shares: list[float]) -> str:
+        """Put the weights of the last network that was trained in the folder into these; the file's name."""
+        files = [_file(share) for share in reversed(shares)] + [_file(0.0)]
+        file = next((one for one in files if (self.folder / one).exists()), files[-1])
+        found = Checkpoint.open(self.folder / file)
+        found.restore(words.parameters() | network.parameters(), best=True)
+        return file
 
     def speed(self, network: Network, words: TiedEmbedding, kinds: list[str]) -> dict[str, Any]:
         """Seconds per word of the recurrent layers in one lane, beside those of dense twins."""
@@ -256,14 +282,17 @@ def write(
     prompt: str,
     temperature: float,
     seed: int,
-) -> None:
-    """Print text as it is made, with the activity and the time of each line."""
+) -> dict[str, Any]:
+    """Print text as it is made, with the activity and the time of each line; the text."""
     start = text.encode(prompt)
     folder.console.print(f"\nafter '{prompt}':", soft_wrap=True)
+    parts = []
     for line in generate_lines(words, stack, start, number, temperature, seed):
+        parts.append(text.decode(line.words))
         said = text.decode(line.words).replace("\n", " ")
         about = f"alpha {line.activity:.3f}, {line.microseconds:.0f} us a word"
         folder.console.print(f"{said:<84} {about}", soft_wrap=True)
+    return {"prompt": prompt, "text": " ".join(parts)}
 
 
 def subject(seed: int = 0, units: int = 64) -> Subject:
@@ -277,6 +306,11 @@ def subject(seed: int = 0, units: int = 64) -> Subject:
     network = build_stack(units, [units, units], seed=seed, dtype=np.float64)
     about = "The first 100 words of the training text, before training."
     return Subject("language_model", network, {"words": Events.from_dense(x, np.float64)}, 100.0, about=about)
+
+
+def _file(share: float) -> str:
+    """The checkpoint of the network of which so much was pruned."""
+    return f"pruned_{100 * share:g}.h5" if share else "checkpoint.h5"
 
 
 def _adam(words: TiedEmbedding, stack: Stack, recipe: Recipe) -> Adam:
