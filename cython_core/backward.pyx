@@ -740,10 +740,10 @@ cdef class Backward:
         return (sums(replay.macs_state, rows, replay.n_projections),
                 sums(replay.macs_recompute, rows, replay.n_projections))
 
-    def weights(self, dweights, bint fresh, int n_threads):
+    def weights(self, dweights, bint fresh, int n_threads, bint dense=True):
         """Write the gradient of each projection's weights into one of ``dweights``, or add to it.
 
-        Returns the MACs of each.
+        Unless ``dense``, `ProjectionRow.dense` projections are left out.  Returns the MACs of each.
         """
         cdef const ProjectionRow *p
         cdef Replay *replay = &self.replay
@@ -763,6 +763,9 @@ cdef class Backward:
             for j in range(replay.n_projections):
                 p = &replay.projections[j]
                 n = replay.populations[p.source].n
+                rows[j].first_chunk = n_chunks
+                if p.dense and not dense:
+                    continue
                 by_unit, arrival, value = self._by_unit(j)
                 rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
                 chunks = (n + rows[j].chunk - 1) // rows[j].chunk
@@ -775,7 +778,6 @@ cdef class Backward:
                 rows[j].macs = <int64_t *> calloc(chunks, sizeof(int64_t))
                 if rows[j].macs == NULL:
                     raise MemoryError("backward: no memory for the weight rows")
-                rows[j].first_chunk = n_chunks
                 n_chunks += chunks
                 work += rows[j].ptr[n] * p.n_blocks * p.block
             rows[replay.n_projections].first_chunk = n_chunks

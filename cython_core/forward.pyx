@@ -55,6 +55,7 @@ cdef enum:
 # One population's share of a run; addresses are 0 where there is nothing.
 cdef struct Slot:
     void *base              # the biases
+    const void *drive       # real[steps, B, n_in]: biases and dense products from step `first` on, or NULL
     void *state             # real[B, n_state], IN and OUT
     void *tape              # real[T, B, n_tape], OUT
     void *checkpoints       # real[ceil(T / every), B, n_state], OUT: states before every so many steps
@@ -76,6 +77,8 @@ cdef struct Run:
     int n_projections
     int64_t n_lanes
     const int64_t *lengths
+    int64_t first           # steps to run now: first:stop
+    int64_t stop
     int64_t every           # steps from one checkpoint to the next
     int64_t stretch         # steps
     int64_t width           # reals received in one step by the largest component
@@ -148,6 +151,17 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.lists)
 
 
+cdef inline int64_t counted(
+    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end
+) noexcept nogil:
+    """The MACs of events whose products have been made."""
+    cdef int64_t n = 0
+    cdef int64_t i
+    for i in range(n_lists):
+        n += end[i] - begin[i]
+    return n * p.n_blocks * p.block
+
+
 cdef void receive_outside(
     const Run *run, int p, int64_t lane, int64_t start, int64_t count, Scratch *scratch, const Team *team,
     real *received
@@ -160,6 +174,7 @@ cdef void receive_outside(
     cdef const ProjectionRow *projection
     cdef const Queue *queue
     cdef const int64_t *bucket
+    cdef const real *drive = <const real *> run.slot[p].drive
     cdef int64_t n_in = pop.n_in
     cdef int64_t *begin = scratch.lists + team.member * 3 * run.stretch
     cdef int64_t *end = begin + run.stretch
@@ -168,7 +183,11 @@ cdef void receive_outside(
     cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
     cdef int j
     if team.member == 0:
-        if not holds(pop.kind):
+        if drive != NULL:
+            drive += ((start - run.first) * run.n_lanes + lane) * n_in
+            for step in range(count):
+                memcpy(received + step * n_in, drive + step * run.n_lanes * n_in, n_in * sizeof(real))
+        elif not holds(pop.kind):
             for step in range(count):
                 memcpy(received + step * n_in, run.slot[p].base, n_in * sizeof(real))
         elif run.slot[p].outside:
@@ -183,6 +202,10 @@ cdef void receive_outside(
             bucket = queue_peek(queue, start + step - projection.delay)
             begin[step] = bucket[0]
             end[step] = bucket[1]
+        if projection.dense and run.slot[p].drive != NULL:
+            if team.member == 0:
+                run.macs[lane * run.n_projections + j] += counted(projection, count, begin, end)
+            continue
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
             wait(team)      # as below
         last = projection.recurrent
@@ -373,13 +396,14 @@ cdef void run_component(
 cdef void run_lane(
     const Run *run, int64_t lane, Scratch *scratch, const Team *team, real *tag
 ) noexcept nogil:
-    """All steps of one lane.  ``tag`` only carries the float type."""
-    cdef int64_t start = 0
+    """The steps of one lane that are to be run now.  ``tag`` only carries the float type."""
+    cdef int64_t start = run.first
+    cdef int64_t end = min(run.stop, run.lengths[lane])
     cdef int64_t count
     cdef int first
     cdef int stop
-    while start < run.lengths[lane]:
-        count = min(run.stretch, run.lengths[lane] - start)
+    while start < end:
+        count = min(run.stretch, end - start)
         first = 0
         while first < run.n_populations and scratch.good:
             stop = component_end(run, first)
@@ -516,6 +540,14 @@ cdef class Forward:
         slot.state = address(state, self.run.n_lanes * pop.n_state, self.kind)
         slot.tape = address(tape, self.n_steps * self.run.n_lanes * pop.n_tape, self.kind)
 
+    def give_drive(self, int population, drive):
+        """Set what a population starts from in each of the next steps to run, (steps, B, n_in).
+
+        That is its biases and all that `ProjectionRow.dense` projections bring.
+        """
+        self.keep.append(drive)
+        self.run.slot[population].drive = address(drive, drive.size, self.kind)
+
     def give_edits(self, int population, ptr, unit, factor, shift, edited):
         """Set changes of what a population decides to send, as `Edits.table` gives them.
 
@@ -538,10 +570,11 @@ cdef class Forward:
         self.run.slot[population].checkpoints = address(
             checkpoints, count * self.run.n_lanes * self.plan.populations[population].n_state, self.kind)
 
-    def go(self, int n_threads, bint teams):
+    def go(self, int n_threads, bint teams, first=0, stop=None):
         """Run all lanes, one after the other by a ``teams``, or side by side.
 
-        Returns the MACs of each projection.
+        Steps ``first:stop`` only, if they are given; they must follow those that have been run.  Returns the
+        MACs of each projection up to here.
         """
         cdef int64_t lane
         cdef int failed = 0
@@ -550,6 +583,8 @@ cdef class Forward:
         cdef int64_t n_lanes = run.n_lanes
         cdef float narrow = 0
         cdef double wide = 0
+        run.first = first
+        run.stop = self.n_steps if stop is None else min(stop, self.n_steps)
         if teams:
             with nogil:
                 for lane in range(n_lanes):

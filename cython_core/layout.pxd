@@ -68,6 +68,7 @@ cdef struct ProjectionRow:
     int32_t offset[MAX_BLOCKS]  # accumulator where each block begins
     int32_t wide        # of CSR: whether columns are int32, not uint16
     int32_t narrow      # bits of a dense weight: 16 of bfloat16, 8 of int8; 0: they are real
+    int32_t dense       # 1 if its products can be made ahead of the loop over time
     uint64_t weight     # real[rows, n_blocks * block], the stored values of CSR, or strips (narrow_rows.h)
     uint64_t block_ptr  # int64[rows * n_blocks + 1] of CSR: where each block of each row begins
     uint64_t column     # uint16 or int32[nnz] of CSR: the accumulator of each stored value

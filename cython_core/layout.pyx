@@ -39,7 +39,7 @@ POPULATION = np.dtype(
 )
 PROJECTION = np.dtype(
     [(name, "i4") for name in ("source", "target", "delay", "recurrent", "n_blocks", "block")]
-    + [("offset", "i4", MAX_BLOCKS), ("wide", "i4"), ("narrow", "i4")]
+    + [("offset", "i4", MAX_BLOCKS), ("wide", "i4"), ("narrow", "i4"), ("dense", "i4")]
     + [(name, "u8") for name in ("weight", "block_ptr", "column", "scale")],
     align=True,
 )

@@ -12,6 +12,7 @@ from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_plan import ContinuousPlan
 from evsim.core.backward import Backward
 from evsim.core.forward import Forward
+from evsim.dense_products import DenseProducts
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
@@ -173,7 +174,9 @@ class Adjoint:
             for rank in range(len(self.plan.populations)):
                 work.give(core, rank)
             macs = core.go(self.threads, self._teams and record.n_lanes < self.threads)
-            work.collect(macs, core.weights(work.dweights, work.fresh, self.threads), inputs)
+            ahead = work.dense_weights()
+            of_rows = core.weights(work.dweights, work.fresh, self.threads, not ahead)
+            work.collect(macs, [ahead.get(j, n) for j, n in enumerate(of_rows)], inputs)
         gradients = Gradients(work.parameters(), work.inputs, counters=work.counters())
         if events:
             gradients.events = {name: {"value": found} for name, found in work.event_gradients()}
@@ -187,19 +190,22 @@ class Adjoint:
         core = Forward(self.plan.table, piece.lengths, piece.n_steps)
         bases: list[NDArray | None] = self.plan.bases()
         tapes: list[NDArray | None] = []
+        dense = DenseProducts(self.plan, piece.lengths, piece.n_steps)
         for rank, kernel in enumerate(self.plan.kernels):
             tape, given, history = None, kernel in SOURCES, self.plan.history[rank]
             events = work.log.events(rank, piece)
             if events is not None:
                 known = events if given else events.window(0, history)
                 core.give_events(rank, history, known.ptr, known.unit, known.value, given)
+                dense.give_events(rank, known)
             if not given:
                 if TAPES[kernel]:
                     shape = piece.n_steps, len(piece.lengths), len(TAPES[kernel]), -1
                     tape = np.zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
                 core.give_arrays(rank, bases[rank], work.log.states(rank, piece), tape)
             tapes.append(tape)
-        work.count("macs_rerun", core.go(self.threads, self._teams and len(piece.lengths) < self.threads))
+        teams = self._teams and len(piece.lengths) < self.threads
+        work.count("macs_rerun", dense.go(core, bases, self.threads, teams))
         for rank, population in enumerate(self.plan.populations):
             events, history = work.log.events(rank, piece), self.plan.history[rank]
             if events is not None and population.kernel not in SOURCES:
@@ -312,6 +318,14 @@ class _Work:
         room = np.zeros(end - first, self.plan.dtype)
         core.give_sent(rank, room)
         self.dsent[rank].append(room[: stop - first])
+
+    def dense_weights(self) -> dict[int, int]:
+        """The weight gradients that matrix products give, of a piece; MACs by index of the projection."""
+        dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps)
+        for rank, events in enumerate(self.events):
+            dense.give_events(rank, events)
+        n_open = self.piece.stop - self.piece.start
+        return dense.add_gradients(self.D, n_open, self.dweights, self.fresh)
 
     def count(self, name: str, macs: list[int]) -> None:
         """Add to the MACs of each projection."""

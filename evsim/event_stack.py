@@ -49,7 +49,7 @@ def build_stack(
     dtype : float type
     """
     network = Network(dt=1.0, seed=seed, dtype=dtype)
-    below: Any = network.add(EventSource(n_inputs, "words"))
+    below: Any = network.add(EventSource(n_inputs, "words", dense=True))
     for number, n in enumerate(sizes, 1):
         start = np.repeat([0.0, 0.0, bias], n)
         layer = network.add(

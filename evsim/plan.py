@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evsim.core.layout import FIXED, KINDS, POPULATION, PROJECTION, PlanTable
 from evsim.errors import NetworkError
-from evsim.models import LIF
+from evsim.models import LIF, EventSource
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
@@ -87,6 +87,9 @@ class Plan:
         Every parameter array by name, and the structure of sparse weights; live, not to be replaced.
     sizes : list of (int, int)
         Accumulators and carried reals of one lane of each population.
+    dense : list of int
+        Projections, by index, whose products can be made ahead of the loop over time; see
+        `evsim.dense_products`.
     history : list of int
         Longest outgoing delay of each population, in steps.
     heavy : bool
@@ -132,6 +135,7 @@ class Plan:
             self._fill_population(rank, population)
         for index, projection in enumerate(self.projections):
             self._fill_projection(index, projection)
+        self.dense = np.nonzero(self.projection_rows["dense"])[0].tolist()
         self.sizes = [(int(row["n_in"]), int(row["n_state"])) for row in self.population_rows]
         self.table = PlanTable(
             self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays
@@ -162,8 +166,10 @@ class Plan:
                         if p.delay_steps == 0
                         else f"{p.delay_steps} step{'s' * (p.delay_steps > 1)} ago"
                     )
+                    ahead = ", made ahead for many steps" if self.projections.index(p) in self.dense else ""
                     lines.append(
-                        f"    receive events of '{p.source.name}' of {when} on port '{p.port}' ({p.name})"
+                        f"    receive events of '{p.source.name}' of {when} on port '{p.port}' "
+                        f"({p.name}{ahead})"
                     )
             sends = ", send and log changes" if held else ", threshold, send and log events, reset"
             lines.append("    advance" + (sends if population.emits else ", log"))
@@ -236,6 +242,13 @@ class Plan:
         row["source"], row["target"] = self.rank[projection.source.name], self.rank[projection.target.name]
         row["delay"], row["recurrent"] = projection.delay_steps, projection.port == "recurrent"
         row["n_blocks"], row["block"] = projection.n_blocks, n
+        row["dense"] = (
+            isinstance(projection.source, EventSource)
+            and projection.source.dense
+            and not projection.is_sparse
+            and projection.narrow is None
+            and projection.target.takes != "changes"  # those keep their accumulators
+        )
         row["offset"][: len(places)] = [place * n for place in places]
         if projection.narrow is None:
             row["weight"] = self._address(projection.weight.values)

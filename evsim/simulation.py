@@ -14,6 +14,7 @@ from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
 from evsim.core.dense import first_beyond
 from evsim.core.forward import Forward
+from evsim.dense_products import DenseProducts
 from evsim.edits import Edits
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
@@ -343,6 +344,7 @@ class Simulation:
         self.plan.refresh()
         core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
+        dense = DenseProducts(self.plan, lengths, n_steps)
         for rank, population in enumerate(self.plan.populations):
             stimulus, carried = given.get(population.name), self._in_flight[rank]
             if carried is not None:
@@ -350,6 +352,7 @@ class Simulation:
                 core.give_events(
                     rank, carried.n_steps, events.ptr, events.unit, events.value, events is not carried
                 )
+                dense.give_events(rank, events)
             if not isinstance(stimulus, Events):
                 core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
                 if stimulus is not None:
@@ -360,7 +363,7 @@ class Simulation:
                 if checkpoint is not None and checkpoints is not None:
                     core.give_checkpoints(rank, checkpoint, checkpoints)
         try:
-            macs = core.go(self.threads, self._teams and len(lengths) < self.threads)
+            macs = dense.go(core, bases, self.threads, self._teams and len(lengths) < self.threads)
         except MemoryError:
             self.reset()  # some lanes went further than others
             raise

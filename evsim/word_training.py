@@ -173,7 +173,7 @@ class WordTrainer:
 
 
 def _both(words: NDArray | None, units: NDArray | None, text: NDArray) -> NDArray | None:
-    """The factors of the vectors of a text, (n_steps, n_lanes, n_units or 1): dropped words, dropped units."""
+    """Factors of the vectors of a text, (n_steps, n_lanes, n_units or 1): dropped words, dropped units."""
     if words is None:
         return None if units is None else units[None]
     by_word = words[text][..., None]

@@ -17,6 +17,7 @@ from evsim.events import Events
 from evsim.examples import egru_example
 from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
 from evsim.network import Network
+from evsim.simulation import Simulation
 
 # -- evsim against Brian2 ----------------------------------------------------------------------------------
 
@@ -41,6 +42,17 @@ def test_fifty_units_five_hundred_steps(brian2, form, delay, density):
     assert found.ok(1e-12), str(found)
     for name in ("hidden_1", "hidden_2"):
         assert 0.05 < found.events[name].activity < 0.3
+
+
+@pytest.mark.peer
+def test_a_dense_source(brian2, monkeypatch):
+    """Brian2 is given its events, evsim makes matrix products of them."""
+    monkeypatch.setattr("evsim.dense_products.FEWEST_LANES", 1)
+    network, stimulus = egru_example(12, 7, 60, seed=1)
+    network["cue"].dense = True
+    assert Simulation(network).plan.dense
+    found = crosscheck(network, stimulus, 60)
+    assert found.ok(1e-12), str(found)
 
 
 def tangle(dt):
