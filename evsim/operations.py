@@ -8,8 +8,8 @@ few: units that are silent, and weights that were pruned.  Were they independent
 The dense network, by which all is measured, has a weight in every place and reads all of them in every step.
 Three passes are counted, as by Subramoney et al. (arXiv 2206.06178): forward; the gradient dL/dy at what
 units sent, for which the rows of backward-active units are read; and the gradient at the weights, of which
-the rows of units that sent are written.  What is done once for each unit is not counted here; see
-`evsim.energy`.
+the rows of units that sent are written.  The gradient at a stimulus is not among them.  What is done once
+for each unit is not counted here; see `evsim.energy`.
 """
 
 from __future__ import annotations
