@@ -230,10 +230,11 @@ def dense_twin(operations: Iterable[Operations], unit: str = "GRU") -> list[Oper
     """
     rows = []
     for row in operations:
-        work = dict.fromkeys(("macs", "by_activity", "by_weights", "predicted"), row.dense_macs)
         kind = unit if row.unit == "EGRU" else row.unit
         facts: dict[str, Any] = {"nonzeros": row.places, "sparse": False, "activity": 1.0, "unit": kind}
-        rows.append(replace(row, **work, **facts, correlation=None))
+        for name in ("macs", "by_activity", "by_weights", "predicted"):
+            facts[name] = row.dense_macs
+        rows.append(replace(row, **facts, correlation=None))
     return rows
 
 
