@@ -31,6 +31,7 @@ def build_stack(
     train_threshold: bool = True,
     seed: int = 0,
     dtype: DTypeLike = np.float32,
+    up: float = 4.0,
 ) -> Network:
     """words -> layer1 -> layer2 ..., each layer recurrent.
 
@@ -55,7 +56,7 @@ def build_stack(
         layer = network.add(
             EGRU(n, f"layer{number}", threshold=threshold, bias=start, train_threshold=train_threshold)
         )
-        network.connect(below, layer, weight="glorot")
+        network.connect(below, layer, weight="glorot" if number == 1 else (lambda rng, shape: rng.normal(0, up/shape[0]**.5, shape)))
         network.connect(layer, layer, weight="orthogonal")
         below = layer
     return network

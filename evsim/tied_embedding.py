@@ -3,7 +3,9 @@
 The same matrix E (n_words, n_units) embeds a word and scores it (Press & Wolf 2017; Inan, Khosravi & Socher
 2017)::
 
-    x = E[word]                         score_w(h) = E[w] . h + b[w]
+    x = sqrt(n_units) E[word]           score_w(h) = E[w] . h + b[w]
+
+with the factor of Vaswani et al. (2017): scores ask for short vectors, layers for inputs of size 1.
 
 A softmax over all words costs ``n_words`` scores for each word of text.  Words are numbered by frequency,
 most frequent first, and cut into a head and clusters; a cluster has a vector g and a number a of its own::
@@ -121,8 +123,10 @@ class TiedEmbedding:
         return {p.name: p for p in self._parameters.values()}
 
     def look_up(self, words: NDArray) -> NDArray:
-        """Vectors of words, shape (..., n_units), a copy."""
-        return self.weight.values[words]
+        """Inputs that stand for words, shape (..., n_units): their vectors times sqrt(n_units), a copy."""
+        vectors = self.weight.values[words]
+        vectors *= self.weight.values.dtype.type(self.n_units**0.5)
+        return vectors
 
     # -- the softmax ---------------------------------------------------------------------------------------
 
@@ -173,7 +177,7 @@ class TiedEmbedding:
         return total, dhidden, {f"embedding.{name}": gradient for name, gradient in gradients.items()}
 
     def add_looked_up(self, gradients: Mapping[str, NDArray], words: NDArray, dx: NDArray) -> None:
-        """Add to the gradient of the weights what comes through the vectors that were looked up.
+        """Add to the gradient of the weights what comes through the inputs that were looked up.
 
         Parameters
         ----------
@@ -181,13 +185,14 @@ class TiedEmbedding:
             As `loss` gave them; changed in place.
         words : array of int, shape (...)
         dx : float array, shape (..., n_units)
-            Gradient at each vector.
+            Gradient at what was looked up.
         """
         flat, vectors = words.ravel(), dx.reshape(-1, self.n_units)
         order = np.argsort(flat, kind="stable")
         ordered = flat[order]
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-        gradients["embedding.weight"][ordered[starts]] += np.add.reduceat(vectors[order], starts, axis=0)
+        sums = np.add.reduceat(vectors[order], starts, axis=0)
+        gradients["embedding.weight"][ordered[starts]] += sums * sums.dtype.type(self.n_units**0.5)
 
     def nats(self, hidden: NDArray, words: NDArray) -> NDArray[np.float64]:
         """-log P of each word given its hidden state, shape (n,)."""
