@@ -79,6 +79,7 @@ cdef struct Replay:
     double gamma
     double eps
     Slot *slot
+    const void **gain           # by projection: real[B, units of its source], or NULL
     void **by_event             # per recurrent projection of the paper's form: real[events]
     int64_t *macs_state         # int64[members of a team, B, n_projections], OUT
     int64_t *macs_recompute     # the same
@@ -107,11 +108,35 @@ cdef struct Scratch:
     void *dr            # zero before and after
     int32_t *unit
     char *mark          # zero before and after
+    int32_t *let        # units whose events a projection's gains let through,
+    int32_t *let_place  # where they stand in the list they are taken from,
+    void *let_sum       # and what comes back to each
+
+
+cdef int64_t gather_let(
+    const ProjectionRow *p, const real *gain, int64_t n, const int32_t *unit, const real *D, real *dy,
+    Scratch *scratch
+) noexcept nogil:
+    """`gather` times the gains of the lane; rows of gain 0 are not read."""
+    cdef real *total = <real *> scratch.let_sum
+    cdef int64_t n_let = 0
+    cdef int64_t macs
+    cdef int64_t i
+    for i in range(n):
+        if gain[unit[i]] != 0:
+            scratch.let[n_let] = unit[i]
+            scratch.let_place[n_let] = <int32_t> i
+            total[n_let] = 0
+            n_let += 1
+    macs = gather(p, 0, p.n_blocks, n_let, scratch.let, D, total)
+    for i in range(n_let):
+        dy[scratch.let_place[i]] += gain[scratch.let[i]] * total[i]
+    return macs
 
 
 cdef void event_gradient(
     const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, int64_t n_active,
-    const int32_t *unit, real *dy, char *mark
+    const int32_t *unit, real *dy, Scratch *scratch
 ) noexcept nogil:
     """Add to dL/dy what comes back from the targets, for some units of population p.
 
@@ -121,6 +146,7 @@ cdef void event_gradient(
     cdef const PopulationRow *target
     cdef const ProjectionRow *projection
     cdef const real *D
+    cdef const real *gain
     cdef int64_t arrival
     cdef int64_t first = (team.member * replay.n_lanes + lane) * replay.n_projections
     cdef int64_t *macs = replay.macs_state + first
@@ -133,11 +159,15 @@ cdef void event_gradient(
         target = &replay.populations[projection.target]
         if projection.recurrent and target.kind == EGRU_PAPER:
             gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit,
-                               replay.by_event[j], dy, mark, macs, replay.macs_recompute + first)
+                               replay.by_event[j], dy, scratch.mark, macs, replay.macs_recompute + first)
         else:
             D = <const real *> replay.slot[projection.target].window.D
             D += (arrival * replay.n_lanes + lane) * target.n_in
-            macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
+            if replay.gain[j] == NULL:
+                macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
+            else:
+                gain = <const real *> replay.gain[j] + lane * replay.populations[p].n
+                macs[j] += gather_let[real](projection, gain, n_active, unit, D, dy, scratch)
 
 
 cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:
@@ -178,7 +208,7 @@ cdef void replay_source(
     if low < high:
         memset(devent + low, 0, (high - low) * sizeof(real))
         event_gradient[real](replay, p, step, lane, team, high - low, window.unit + first + low,
-                             devent + low, scratch.mark)
+                             devent + low, scratch)
 
 
 cdef void replay_egru(
@@ -222,7 +252,7 @@ cdef void replay_egru(
         for i in range(low, high):
             compact[i] = loss[unit[i]]
     if low < high:
-        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch.mark)
+        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch)
     wait(team)
     if team.member:
         return
@@ -295,7 +325,7 @@ cdef void replay_lif(
         for i in range(low, high):
             compact[i] = loss[unit[i]]
     if low < high:
-        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch.mark)
+        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch)
     wait(team)
     if team.member:
         return
@@ -347,7 +377,7 @@ cdef void replay_sent(
         loss = <const real *> slot.loss_value + event_row(slot, step, lane)
         for e in range(low, high):
             dd[e] = loss[e]
-    event_gradient[real](replay, p, step, lane, team, high - low, unit + low, dd + low, scratch.mark)
+    event_gradient[real](replay, p, step, lane, team, high - low, unit + low, dd + low, scratch)
     if devent != NULL:
         devent += event_row(slot, step, lane)
         for e in range(low, high):
@@ -429,8 +459,12 @@ cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) 
     scratch.dr = calloc(most, size)
     scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
     scratch.mark = <char *> calloc(most, 1)
+    scratch.let = <int32_t *> malloc(most * sizeof(int32_t))
+    scratch.let_place = <int32_t *> malloc(most * sizeof(int32_t))
+    scratch.let_sum = malloc(most * size)
     return (scratch.slope != NULL and scratch.dy != NULL and scratch.zero != NULL and scratch.c_before != NULL
-            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL)
+            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL and scratch.let != NULL
+            and scratch.let_place != NULL and scratch.let_sum != NULL)
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -441,6 +475,9 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.dr)
     free(scratch.unit)
     free(scratch.mark)
+    free(scratch.let)
+    free(scratch.let_place)
+    free(scratch.let_sum)
 
 
 cdef void replay_lane(
@@ -578,6 +615,13 @@ cdef bint write_rows(
     return good
 
 
+cdef inline bint let(const void *gain, int64_t place, bint double_precision) noexcept nogil:
+    """Whether a gain is not 0."""
+    if double_precision:
+        return (<const double *> gain)[place] != 0
+    return (<const float *> gain)[place] != 0
+
+
 cdef class Backward:
     """One replay of a window.
 
@@ -624,12 +668,14 @@ cdef class Backward:
         self.replay.eps = eps
         self.replay.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.replay.by_event = <void **> calloc(max(plan.n_projections, 1), sizeof(void *))
-        if self.replay.slot == NULL or self.replay.by_event == NULL:
+        self.replay.gain = <const void **> calloc(max(plan.n_projections, 1), sizeof(void *))
+        if self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.gain == NULL:
             raise MemoryError("backward: no memory for the replay")
 
     def __dealloc__(self):
         free(self.replay.slot)
         free(self.replay.by_event)
+        free(self.replay.gain)
 
     cdef void *_real(self, array, Py_ssize_t size) except? NULL:
         self.keep.append(array)
@@ -706,6 +752,11 @@ cdef class Backward:
         cdef const Window *window = &self.replay.slot[self.replay.projections[projection].source].window
         cells = (window.history + self.n_steps) * window.n_lanes
         self.replay.by_event[projection] = self._real(product, max(window.ptr[cells], 1))
+
+    def give_gains(self, int projection, gain):
+        """Set what payloads that go through a projection are multiplied by, (B, units of its source)."""
+        n = self.replay.populations[self.replay.projections[projection].source].n
+        self.replay.gain[projection] = self._real(gain, self.replay.n_lanes * n)
 
     def go(self, int n_threads, bint teams):
         """Walk all lanes back; returns the MACs of each projection for dL/dy, and for recomputed gates."""
@@ -812,6 +863,7 @@ cdef class Backward:
         cdef int64_t e
         cdef int64_t to
         cdef int64_t unit
+        cdef const void *gain = self.replay.gain[projection]
         pointers = np.zeros(n + 2, np.int64)
         cdef int64_t *ptr = <int64_t *> address(pointers, n + 2, c"l")
         # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
@@ -821,7 +873,8 @@ cdef class Backward:
             for lane in range(lanes):
                 if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                        ptr[window.unit[e] + 2] += 1
+                        if gain == NULL or let(gain, lane * n + window.unit[e], self.plan.double_precision):
+                            ptr[window.unit[e] + 2] += 1
         for unit in range(n):
             ptr[unit + 2] += ptr[unit + 1]
         arrivals = np.empty(max(ptr[n + 1], 1), np.int32)
@@ -836,10 +889,16 @@ cdef class Backward:
                 if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
                         unit = window.unit[e]
+                        if gain != NULL and not let(gain, lane * n + unit, double_precision):
+                            continue
                         arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
                         if double_precision:
                             wide[ptr[unit + 1]] = (<const double *> window.value)[e]
                         else:
                             narrow[ptr[unit + 1]] = (<const float *> window.value)[e]
+                        if gain != NULL and double_precision:
+                            wide[ptr[unit + 1]] *= (<const double *> gain)[lane * n + unit]
+                        elif gain != NULL:
+                            narrow[ptr[unit + 1]] *= (<const float *> gain)[lane * n + unit]
                         ptr[unit + 1] += 1
         return pointers, arrivals, values

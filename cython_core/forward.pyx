@@ -83,6 +83,7 @@ cdef struct Run:
     int64_t stretch         # steps
     int64_t width           # reals received in one step by the largest component
     Slot *slot
+    const void **gain       # by projection: real[B, units of its source], or NULL
     int64_t *macs           # int64[B, n_projections], OUT
 
 # Memory of one lane; n is the number of units of the largest population.
@@ -93,6 +94,10 @@ cdef struct Scratch:
     int32_t *senders    # [n]
     char *mark          # [n], zero before and after
     int64_t *lists      # [team, 3, stretch], of each member: begin and end of each step's events, and next
+    int64_t *let        # [stretch + 1]: what gains let through in each step, of one projection at a time:
+    int32_t *let_unit   # [let_room]
+    void *let_value     # real[let_room]
+    int64_t let_room
     bint good           # False if memory ran out
 
 
@@ -137,7 +142,12 @@ cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize
     scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
     scratch.mark = <char *> calloc(n, 1)
     scratch.lists = <int64_t *> malloc(team_size * 3 * run.stretch * sizeof(int64_t))
-    scratch.good = (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
+    scratch.let = <int64_t *> malloc((run.stretch + 1) * sizeof(int64_t))
+    scratch.let_unit = NULL
+    scratch.let_value = NULL
+    scratch.let_room = 0
+    scratch.good = (scratch.let != NULL
+                    and scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
                     and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL)
     return scratch.good
 
@@ -149,17 +159,82 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.senders)
     free(scratch.mark)
     free(scratch.lists)
+    free(scratch.let)
+    free(scratch.let_unit)
+    free(scratch.let_value)
 
 
-cdef inline int64_t counted(
-    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end
+cdef int64_t counted(
+    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end,
+    const int32_t *unit, const real *gain
 ) noexcept nogil:
-    """The MACs of events whose products have been made."""
+    """The MACs of events whose products have been made; ``gain`` is that of the lane, or NULL."""
     cdef int64_t n = 0
     cdef int64_t i
+    cdef int64_t e
+    for i in range(n_lists):
+        if gain == NULL:
+            n += end[i] - begin[i]
+            continue
+        for e in range(begin[i], end[i]):
+            n += gain[unit[e]] != 0
+    return n * p.n_blocks * p.block
+
+
+cdef bint let_through(
+    Scratch *scratch, const real *gain, const Queue *queue,
+    int64_t n_lists, const int64_t *begin, const int64_t *end
+) noexcept nogil:
+    """List the events of a lane as its gains let them through: multiplied, and not at all where they are 0.
+
+    False if memory ran out.
+    """
+    cdef const real *value = <const real *> queue.value
+    cdef real *into
+    cdef int64_t n = 0
+    cdef int64_t i
+    cdef int64_t e
     for i in range(n_lists):
         n += end[i] - begin[i]
-    return n * p.n_blocks * p.block
+    if n > scratch.let_room:
+        n += n // 2
+        free(scratch.let_unit)
+        free(scratch.let_value)
+        scratch.let_unit = <int32_t *> malloc(n * sizeof(int32_t))
+        scratch.let_value = malloc(n * sizeof(real))
+        scratch.let_room = n
+        if scratch.let_unit == NULL or scratch.let_value == NULL:
+            return False
+    into = <real *> scratch.let_value
+    n = 0
+    for i in range(n_lists):
+        scratch.let[i] = n
+        for e in range(begin[i], end[i]):
+            if gain[queue.unit[e]] != 0:
+                scratch.let_unit[n] = queue.unit[e]
+                into[n] = gain[queue.unit[e]] * value[e]
+                n += 1
+    scratch.let[n_lists] = n
+    return True
+
+
+cdef inline const real *gain_of(const Run *run, int j, int64_t lane, const real *tag) noexcept nogil:
+    """The gains of a projection in one lane, or NULL.  ``tag`` only carries the float type."""
+    if run.gain[j] == NULL:
+        return NULL
+    return <const real *> run.gain[j] + lane * run.populations[run.projections[j].source].n
+
+
+cdef bint share_let(
+    Scratch *scratch, const Team *team, const real *gain, const Queue *queue,
+    int64_t n_lists, const int64_t *begin, const int64_t *end
+) noexcept nogil:
+    """`let_through`, by member 0 for its whole team; False for all of them if memory ran out."""
+    wait(team)      # nobody reads what was let through before
+    if team.member == 0 and scratch.good:
+        scratch.good = let_through(scratch, gain, queue, n_lists, begin, end)
+    wait(team)
+    return scratch.good
 
 
 cdef void receive_outside(
@@ -175,6 +250,9 @@ cdef void receive_outside(
     cdef const Queue *queue
     cdef const int64_t *bucket
     cdef const real *drive = <const real *> run.slot[p].drive
+    cdef const real *gain
+    cdef const real *value
+    cdef const int32_t *unit
     cdef int64_t n_in = pop.n_in
     cdef int64_t *begin = scratch.lists + team.member * 3 * run.stretch
     cdef int64_t *end = begin + run.stretch
@@ -198,19 +276,31 @@ cdef void receive_outside(
         if run.populations[projection.source].component == pop.component:
             continue
         queue = &run.slot[projection.source].queue[lane]
+        gain = gain_of[real](run, j, lane, received)
         for step in range(count):
             bucket = queue_peek(queue, start + step - projection.delay)
             begin[step] = bucket[0]
             end[step] = bucket[1]
         if projection.dense and run.slot[p].drive != NULL:
             if team.member == 0:
-                run.macs[lane * run.n_projections + j] += counted(projection, count, begin, end)
+                run.macs[lane * run.n_projections + j] += counted(projection, count, begin, end, queue.unit,
+                                                                  gain)
             continue
+        unit = queue.unit
+        value = <const real *> queue.value
+        if gain != NULL:
+            if not share_let(scratch, team, gain, queue, count, begin, end):
+                return
+            for step in range(count):
+                begin[step] = scratch.let[step]
+                end[step] = scratch.let[step + 1]
+            unit = scratch.let_unit
+            value = <const real *> scratch.let_value
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
             wait(team)      # as below
         last = projection.recurrent
         macs = deliver_many(projection, team, run.populations[projection.source].n, count, begin, end,
-                            queue.unit, <const real *> queue.value, received, n_in, end + run.stretch)
+                            unit, value, received, n_in, end + run.stretch)
         if not shared_out(projection):
             wait(team)
         if team.member == 0:
@@ -248,13 +338,17 @@ cdef inline int32_t advance_delta(
 
 
 cdef void receive_inside(
-    const Run *run, int p, int64_t lane, int64_t step, const Team *team, real *into
+    const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, const Team *team, real *into
 ) noexcept nogil:
     """Add to the accumulators what arrives in this step from the population's own component."""
     cdef const PopulationRow *pop = &run.populations[p]
     cdef const ProjectionRow *projection
     cdef const Queue *queue
     cdef const int64_t *bucket
+    cdef const int32_t *unit
+    cdef const real *value
+    cdef const real *gain
+    cdef int64_t n
     cdef int64_t macs
     cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
     cdef int j
@@ -265,13 +359,22 @@ cdef void receive_inside(
             continue
         queue = &run.slot[projection.source].queue[lane]
         bucket = queue_peek(queue, step - projection.delay)
+        n = bucket[1] - bucket[0]
+        unit = queue.unit + bucket[0]
+        value = <const real *> queue.value + bucket[0]
+        gain = gain_of[real](run, j, lane, into)
+        if gain != NULL:
+            if not share_let(scratch, team, gain, queue, 1, bucket, bucket + 1):
+                return
+            n = scratch.let[1]
+            unit = scratch.let_unit
+            value = <const real *> scratch.let_value
         # The order of projections is kept: where rows are not shared out, and from port to port, whose blocks
         # are shared out differently.
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
             wait(team)
         last = projection.recurrent
-        macs = deliver_share(projection, team, bucket[1] - bucket[0], queue.unit + bucket[0],
-                             <const real *> queue.value + bucket[0], into)
+        macs = deliver_share(projection, team, n, unit, value, into)
         if not shared_out(projection):
             wait(team)
         if team.member == 0:
@@ -383,7 +486,7 @@ cdef void run_component(
         for p in range(first, stop):
             pop = &run.populations[p]
             received = <real *> scratch.received + run.stretch * run.slot[p].received + step * pop.n_in
-            receive_inside(run, p, lane, start + step, team,
+            receive_inside(run, p, lane, start + step, scratch, team,
                            <real *> run.slot[p].state + lane * pop.n_state if holds(pop.kind) else received)
             wait(team)
             if team.member == 0 and scratch.good:
@@ -467,7 +570,8 @@ cdef class Forward:
         self.run.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.run.macs = <int64_t *> calloc(max(self.run.n_lanes * plan.n_projections, 1), sizeof(int64_t))
-        if self.run.slot == NULL or self.run.macs == NULL:
+        self.run.gain = <const void **> calloc(max(plan.n_projections, 1), sizeof(void *))
+        if self.run.slot == NULL or self.run.macs == NULL or self.run.gain == NULL:
             raise MemoryError("forward: no memory for the run")
         lay_out(&self.run, n_steps, self.itemsize)
 
@@ -482,6 +586,7 @@ cdef class Forward:
                     free(self.run.slot[p].queue)
         free(self.run.slot)
         free(self.run.macs)
+        free(self.run.gain)
 
     def give_events(self, int population, int64_t history, ptr, unit, value, bint whole):
         """Set the events of the ``history`` steps before the window and, if ``whole``, of all its steps.
@@ -547,6 +652,12 @@ cdef class Forward:
         """
         self.keep.append(drive)
         self.run.slot[population].drive = address(drive, drive.size, self.kind)
+
+    def give_gains(self, int projection, gain):
+        """Set what payloads that go through a projection are multiplied by, (B, units of its source)."""
+        self.keep.append(gain)
+        n = self.plan.populations[self.plan.projections[projection].source].n
+        self.run.gain[projection] = address(gain, self.run.n_lanes * n, self.kind)
 
     def give_edits(self, int population, ptr, unit, factor, shift, edited):
         """Set changes of what a population decides to send, as `Edits.table` gives them.

@@ -173,6 +173,8 @@ class Adjoint:
             )
             for rank in range(len(self.plan.populations)):
                 work.give(core, rank)
+            for index, gain in record.gains.items():
+                core.give_gains(index, gain)
             macs = core.go(self.threads, self._teams and record.n_lanes < self.threads)
             ahead = work.dense_weights()
             of_rows = core.weights(work.dweights, work.fresh, self.threads, not ahead)
@@ -190,7 +192,9 @@ class Adjoint:
         core = Forward(self.plan.table, piece.lengths, piece.n_steps)
         bases: list[NDArray | None] = self.plan.bases()
         tapes: list[NDArray | None] = []
-        dense = DenseProducts(self.plan, piece.lengths, piece.n_steps)
+        dense = DenseProducts(self.plan, piece.lengths, piece.n_steps, work.log.gains)
+        for index, gain in work.log.gains.items():
+            core.give_gains(index, gain)
         for rank, kernel in enumerate(self.plan.kernels):
             tape, given, history = None, kernel in SOURCES, self.plan.history[rank]
             events = work.log.events(rank, piece)
@@ -321,7 +325,7 @@ class _Work:
 
     def dense_weights(self) -> dict[int, int]:
         """The weight gradients that matrix products give, of a piece; MACs by index of the projection."""
-        dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps)
+        dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
         for rank, events in enumerate(self.events):
             dense.give_events(rank, events)
         n_open = self.piece.stop - self.piece.start
@@ -417,7 +421,7 @@ class _Work:
         return found | {"y": dy}
 
     def _transposed(self, index: int, steps: slice) -> NDArray:
-        """D of a projection's target at some steps of the piece times its weights, transposed."""
+        """D of a projection's target at some steps of the piece times its weights, transposed, and gains."""
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]
@@ -428,7 +432,8 @@ class _Work:
             gate = self._reset_gate(target.name, steps)
             by_block = [_product(block, weight[:, k * n : (k + 1) * n]) for k, block in enumerate(blocks)]
             return by_block[0] + by_block[1] + gate * by_block[2]
-        return _product(np.concatenate(blocks, axis=-1), weight)
+        found = _product(np.concatenate(blocks, axis=-1), weight)
+        return found * self.log.gains[index] if index in self.log.gains else found
 
     def _reset_gate(self, name: str, steps: slice) -> NDArray:
         """r of all units of a population in the paper's form, from the tape's input part and the events."""

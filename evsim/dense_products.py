@@ -19,7 +19,7 @@ backwards the dense values of a piece of the replay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,14 @@ class DenseProducts:
     lengths : ndarray of int64, shape (n_lanes,)
         Steps of each lane.
     n_steps : int
+    gains : mapping of int to ndarray, shape (n_lanes, n_units)
+        By index of the projection: what payloads are multiplied by on their way through it.
     """
 
-    def __init__(self, plan: Plan, lengths: NDArray[np.int64], n_steps: int):
+    def __init__(
+        self, plan: Plan, lengths: NDArray[np.int64], n_steps: int, gains: Mapping[int, NDArray] | None = None
+    ):
+        self.gains = gains or {}
         self.plan, self.lengths, self.n_steps = plan, lengths, n_steps
         self.projections = plan.dense if len(lengths) >= FEWEST_LANES else []
         self.senders = {plan.rank[plan.projections[j].source.name] for j in self.projections}
@@ -98,7 +103,10 @@ class DenseProducts:
             projection = self.plan.projections[j]
             rank = self.plan.rank[projection.source.name]
             first = self.plan.history[rank] - projection.delay_steps
-            x = dense[rank][first : first + n_open].reshape(-1, projection.source.n_units).T
+            x = dense[rank][first : first + n_open]
+            if j in self.gains:
+                x = x * self.gains[j]
+            x = x.reshape(-1, projection.source.n_units).T
             of_target = D[self.plan.rank[projection.target.name]][:n_open]
             of_target = of_target.reshape(-1, of_target.shape[-1])
             for columns, accumulators in runs_of_columns(projection):
@@ -107,7 +115,7 @@ class DenseProducts:
                     np.matmul(x, of_target[:, accumulators], out=into)
                 else:
                     into += x @ of_target[:, accumulators]
-            macs[j] = self._count(rank, first, n_open) * projection.shape[1]
+            macs[j] = self._count(j, rank, first, n_open) * projection.shape[1]
         return macs
 
     def _drive(self, target: int, base: NDArray | None, first: int, stop: int) -> NDArray:
@@ -133,14 +141,19 @@ class DenseProducts:
         projection = self.plan.projections[j]
         rank = self.plan.rank[projection.source.name]
         back = self.plan.history[rank] - projection.delay_steps
-        return self.events[rank].window(first + back, stop + back).to_dense()
+        sent = self.events[rank].window(first + back, stop + back).to_dense()
+        return sent * self.gains[j] if j in self.gains else sent
 
-    def _count(self, rank: int, first: int, n_open: int) -> int:
+    def _count(self, j: int, rank: int, first: int, n_open: int) -> int:
         """Events of steps from ``first`` on that arrive in ``n_open`` steps, before their lane ends."""
         n_lanes = len(self.lengths)
         ptr = self.events[rank].ptr[first * n_lanes : (first + n_open) * n_lanes + 1]
         there = np.arange(n_open)[:, None] < self.lengths
-        return int(np.diff(ptr)[there.ravel()].sum())
+        if j not in self.gains:
+            return int(np.diff(ptr)[there.ravel()].sum())
+        events = self.events[rank].window(first, first + n_open)
+        let_through = self.gains[j][events.lane, events.unit] != 0
+        return int(np.count_nonzero(let_through & there[events.step, events.lane]))
 
 
 def runs_of_columns(projection: Projection) -> list[tuple[slice, slice]]:

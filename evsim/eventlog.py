@@ -201,6 +201,8 @@ class EventLog(Log[PopulationLog]):
         As made by `evsim.provenance.provenance`.
     checkpoint : int or None
         Steps from one checkpoint to the next.
+    gains : dict of str to ndarray, shape (n_lanes, units of the source)
+        What payloads were multiplied by on their way through some projections, by name; not kept in files.
 
     Raises
     ------
@@ -220,6 +222,7 @@ class EventLog(Log[PopulationLog]):
     parameters: dict[str, NDArray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     checkpoint: int | None = None
+    gains: dict[str, NDArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.n_lanes < 1 or self.n_steps < 0 or self.start_step < 0 or not self.dt > 0:

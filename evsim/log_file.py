@@ -253,6 +253,8 @@ class LogFile:
         with self._read.guard():
             assert self.dt is not None
             whole = (first, last) == (0, self.n_steps)
+            # Those of all of the file, also in a part: what has them cannot be replayed.
+            marks = {name: self.counters[name] for name in ("edits", "gains") if name in self.counters}
             return EventLog(
                 {name: member.log_of_steps(first, last) for name, member in self.populations.items()},
                 dt=self.dt,
@@ -260,7 +262,7 @@ class LogFile:
                 n_steps=last - first,
                 n_lanes=self.n_lanes,
                 lengths=np.clip(self.lengths - first, 0, last - first),
-                counters=self.counters if whole else {},
+                counters=self.counters if whole else marks,
                 network=self.network,
                 parameters=self.parameters,
                 provenance=self.provenance,

@@ -13,6 +13,7 @@ from evsim.core.dense import first_beyond
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
+from evsim.gains import gains_by_index
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
 
@@ -58,6 +59,8 @@ class Recorded:
     ----------
     n_steps, n_lanes : int
     lengths : ndarray of int64, shape (n_lanes,)
+    gains : dict of int to ndarray, shape (n_lanes, n_units)
+        By index of the projection; of a file always empty.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Recorded:
         self.plan, self.log = plan, log
         self.n_steps, self.n_lanes, self.lengths = log.n_steps, log.n_lanes, log.lengths
         check_description(plan, log)
+        self.gains = gains_by_index(plan, log.gains, log.n_lanes)
         for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
             check_member(population, kernel, history, log.populations.get(population.name))
         self._events = [self._all_events(log[p.name]) for p in plan.populations]
@@ -133,6 +137,7 @@ class RecordedFile:
         self.plan, self.file = plan, file
         self.n_steps, self.n_lanes, self.lengths = file.n_steps, file.n_lanes, file.lengths
         check_description(plan, file)
+        self.gains: dict[int, NDArray] = {}
         first = file.steps(0, 0)
         for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
             check_member(population, kernel, history, first.populations.get(population.name))
@@ -232,6 +237,13 @@ def check_description(plan: Plan, log: EventLog | LogFile) -> None:
             "log",
             "some of its events were edited on their way, and do not follow from the states",
             "replay a log that was run without edits",
+        )
+    marked = any(log.counters.get("gains", {}).values())
+    if marked and not (isinstance(log, EventLog) and log.gains):
+        raise GradientError(
+            "log",
+            "was run with gains of projections, which files do not keep",
+            "replay the log that Simulation.run returned",
         )
     if log.network is not mine:
         for part in ("dt_ms", "dtype", "populations", "projections", "fixed_point", "narrow"):

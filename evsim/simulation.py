@@ -19,6 +19,7 @@ from evsim.edits import Edits
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events, as_floats
+from evsim.gains import gains_by_index
 from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.plan import SOURCES, STATES, TAPES, Plan
@@ -89,6 +90,7 @@ class Simulation:
         tape: bool = True,
         checkpoint: int | None = None,
         edits: Mapping[str, Edits] | None = None,
+        gains: Mapping[str, ArrayLike] | None = None,
     ) -> EventLog:
         """Run and return the log of what happened.
 
@@ -119,6 +121,13 @@ class Simulation:
             the sender has sent what it sent.  The log holds what arrives; ``counters["edits"]`` the number of
             edited events of each population, fewer than asked for where one does not come about.  Such a log
             cannot be replayed.
+        gains : mapping of projection name to array, shape (n_lanes, units of its source), optional
+            What payloads are multiplied by on their way through some projections, in all steps of this run;
+            other projections of the same sender deliver what was sent, and so does the log.  Where it is 0
+            the event does not go that way: its weights are not read, and not counted.  Events in flight are
+            multiplied as they arrive, by the gains of the run in which they do.  The log remembers them
+            (`EventLog.gains`), and a replay differentiates the run with them; a file does not, and cannot be
+            replayed.  ``counters["gains"]`` is the number of gains that are not 1 of each projection.
 
         Raises
         ------
@@ -127,7 +136,9 @@ class Simulation:
         """
         if checkpoint is not None and not (isinstance(checkpoint, (int, np.integer)) and checkpoint > 0):
             raise StimulusError("run", f"checkpoint {checkpoint!r}", "give a number of steps, at least 1")
-        given, steps, n_steps, changes = self._prepare(stimulus, duration, lengths, carry, edits)
+        given, steps, n_steps, changes, factors = self._prepare(
+            stimulus, duration, lengths, carry, edits, gains
+        )
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
         logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
@@ -136,10 +147,13 @@ class Simulation:
             if checkpoint is not None and self.plan.kernels[rank] not in SOURCES:
                 count = (n_steps + checkpoint - 1) // checkpoint
                 log.checkpoints = np.zeros((count, n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
-        macs = self._forward(logs, given, steps, n_steps, checkpoint, changes)
+        macs = self._forward(logs, given, steps, n_steps, checkpoint, changes, factors)
         counters = self._counters(logs, lane_steps, macs)
         if changes:
             counters["edits"] = {name: sum(change[-1].tolist()) for name, change in changes.items()}
+        by_name = {self.plan.projections[index].name: gain for index, gain in factors.items()}
+        if by_name:
+            counters["gains"] = {name: int(np.count_nonzero(gain != 1)) for name, gain in by_name.items()}
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
             logs,
@@ -153,6 +167,7 @@ class Simulation:
             parameters=self.plan.parameters,
             provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
             checkpoint=checkpoint,
+            gains=by_name,
         )
 
     def step(self, stimulus: Mapping[str, ArrayLike] | ArrayLike) -> dict[str, NDArray]:
@@ -170,7 +185,7 @@ class Simulation:
             Event values of the populations that send, states of the readouts.
         """
         stimulus = {name: _one_step(data) for name, data in self._by_source(stimulus).items()}
-        given, steps, _, _ = self._prepare(stimulus, self.plan.dt, None, True)
+        given, steps, *_ = self._prepare(stimulus, self.plan.dt, None, True)
         logs = self._blank(1, len(steps), True, False, given)
         self._forward(logs, given, steps, 1)
         self.time_step += 1
@@ -188,8 +203,11 @@ class Simulation:
         lengths: ArrayLike | None,
         carry: bool,
         edits: Mapping[str, Edits] | None = None,
-    ) -> tuple[dict[str, Events | NDArray], NDArray[np.int64], int, dict[str, Change]]:
-        """The encoded stimulus, the steps of each lane and of the window, edits; the state is ready to go on.
+        gains: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[dict[str, Events | NDArray], NDArray[np.int64], int, dict[str, Change], dict[int, NDArray]]:
+        """The encoded stimulus, the steps of each lane and of the window, edits, gains by index.
+
+        The state is ready to go on.
 
         Edits of what a source was told to send are in its stimulus already.
         """
@@ -199,6 +217,7 @@ class Simulation:
         # All that can be wrong with the input is found before the present state is touched.
         steps = _lengths(lengths, n_steps, n_lanes)
         changes = self._changes(edits or {}, encoded, n_lanes, n_steps)
+        factors = gains_by_index(self.plan, gains, n_lanes)
         if not carry or not self.n_lanes:
             self._begin(n_lanes)
         elif n_lanes != self.n_lanes:
@@ -207,7 +226,7 @@ class Simulation:
                 f"has {n_lanes} lanes, the carried state has {self.n_lanes}",
                 "reset(), or keep the lanes",
             )
-        return encoded, steps, n_steps, changes
+        return encoded, steps, n_steps, changes, factors
 
     def _changes(
         self, edits: Mapping[str, Edits], given: dict[str, Events | NDArray], n_lanes: int, n_steps: int
@@ -339,12 +358,15 @@ class Simulation:
         n_steps: int,
         checkpoint: int | None = None,
         changes: Mapping[str, Change] | None = None,
+        gains: Mapping[int, NDArray] | None = None,
     ) -> list[int]:
         """Run the core, put what it sent into the logs, and return the MACs of each projection."""
         self.plan.refresh()
         core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
-        dense = DenseProducts(self.plan, lengths, n_steps)
+        dense = DenseProducts(self.plan, lengths, n_steps, gains)
+        for index, gain in (gains or {}).items():
+            core.give_gains(index, gain)
         for rank, population in enumerate(self.plan.populations):
             stimulus, carried = given.get(population.name), self._in_flight[rank]
             if carried is not None:

@@ -56,7 +56,7 @@ LEVELS = (
         "evsim.log_comparison",
         "evsim.examples",
     ),
-    ("evsim.continuous_log", "evsim.continuous_run", "evsim.dense_products"),
+    ("evsim.continuous_log", "evsim.continuous_run", "evsim.dense_products", "evsim.gains"),
     ("evsim.eventlog", "evsim.reference_units", "evsim.torch_weights"),
     ("evsim.file_population", "evsim.log_columns", "evsim.log_gradients"),
     ("evsim.growing_log",),
