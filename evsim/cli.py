@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 from typer.core import TyperGroup
 
+from evsim.cli_bench import benches
 from evsim.cli_brian import crosscheck
 from evsim.cli_export import exports
 from evsim.cli_logs import COMMANDS
@@ -99,6 +100,7 @@ runs = typer.Typer(
 )
 app.add_typer(runs, name="run")
 app.add_typer(exports, name="export")
+app.add_typer(benches, name="bench")
 
 
 @runs.callback(invoke_without_command=True)

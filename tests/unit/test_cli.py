@@ -36,6 +36,7 @@ COMMANDS = [
     "prune",
     "info",
     "export",
+    "bench",
 ]
 
 

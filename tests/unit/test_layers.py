@@ -66,7 +66,7 @@ LEVELS = (
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
-    ("evsim.protocol", "evsim.checkpoint"),
+    ("evsim.protocol", "evsim.checkpoint", "evsim.random_stack", "evsim.token_speed"),
     ("evsim.brian.*",),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.pruned_checkpoint", "evsim.tables"),
     ("evsim.continuous_training", "evsim.operations", "evsim.dense_stack", "evsim.event_stack"),
@@ -74,7 +74,7 @@ LEVELS = (
     ("evsim.word_report",),
     ("evsim.protocols.*",),
     ("evsim.viewer.*",),
-    ("evsim.cli_logs", "evsim.cli_brian", "evsim.cli_export", "evsim.cli_prune"),
+    ("evsim.cli_logs", "evsim.cli_brian", "evsim.cli_bench", "evsim.cli_export", "evsim.cli_prune"),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
 )

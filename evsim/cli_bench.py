@@ -1,0 +1,144 @@
+"""The commands ``evsim bench``: how fast it is on this machine."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import typer
+
+benches = typer.Typer(help="Measure how fast it is here.", rich_markup_mode=None)
+
+
+class Storage(StrEnum):
+    """How the weights of a network are stored in memory."""
+
+    dense = "dense"
+    sparse = "sparse"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+@benches.callback(invoke_without_command=True)
+def _benches(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
+
+
+@benches.command()
+def tokens(
+    units: Annotated[int, typer.Option(help="Units of each layer.", min=1)] = 400,
+    layers: Annotated[int, typer.Option(help="Layers.", min=1)] = 2,
+    activity: Annotated[
+        float, typer.Option(help="Events per unit and token, about.", min=0.001, max=0.5)
+    ] = 0.1,
+    weight_sparsity: Annotated[
+        float, typer.Option(help="Share of weights that are 0, from 0 to below 1.", min=0.0, max=0.999)
+    ] = 0.8,
+    storage: Annotated[
+        list[Storage] | None,
+        typer.Option(
+            help="How weights are stored: with their zeros, without, or in few bits; may be given again.  "
+            "[default: dense, and sparse if there are zeros]",
+            show_default=False,
+        ),
+    ] = None,
+    reads: Annotated[
+        Literal["both", "vectors", "ids"],
+        typer.Option(
+            help="What the first layer reads: the vectors of words, or token ids, by which rows of the "
+            "product of vectors and weights are looked up."
+        ),
+    ] = "both",
+    window: Annotated[int, typer.Option("--tokens", help="Tokens of a window.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="Windows for each contestant.", min=1)] = 20,
+    peer: Annotated[
+        Literal["gru", "lstm", "none"], typer.Option(help="Layers of PyTorch to compare with.")
+    ] = "gru",
+    seed: Annotated[int, typer.Option(help="Seed of weights and text.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all rounds.")] = False,
+) -> None:
+    """Time one token through layers of EGRU, and of PyTorch, at one lane and one thread.
+
+    The layers are random: weights pruned by magnitude, biases such that as many units send as is asked.  They
+    and PyTorch's dense layers of the same sizes, in float32 and with 8 bits (dynamic quantization), run in
+    turn on the same text.  "run" is a window at once, "step" is token by token, as text is generated.  The
+    last columns say how many times as long PyTorch takes, in the same way.
+    """
+    from evsim.random_stack import random_stack
+    from evsim.token_speed import measure
+
+    stack = random_stack(units, layers, activity, weight_sparsity, n_steps=max(2_000, 5 * window), seed=seed)
+    ways = storage or [Storage.dense, *([Storage.sparse] if weight_sparsity else [])]
+    vectors = stack.vectors[stack.text]
+    networks, inputs = {}, {}
+    for what, text in (("vectors", vectors), ("ids", stack.text)):
+        if reads in ("both", what):
+            network = stack.network if what == "vectors" else stack.by_token()
+            for way in dict.fromkeys(ways):
+                name = f"{way.value}, {what}"
+                networks[name], inputs[name] = _stored(network, way), text
+    kinds: tuple[Any, ...] = () if peer == "none" else (peer,)
+    found = measure(
+        networks, inputs, [units] * layers, kinds, peer_inputs=vectors, tokens=window, rounds=rounds
+    )
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    show(found)
+
+
+def _stored(network: Any, way: Storage) -> Any:
+    """A network with its weights in another form."""
+    from evsim.narrow_weights import narrow
+    from evsim.sparsity import sparsified
+
+    if way is Storage.dense:
+        return network
+    if way is not Storage.sparse:
+        return narrow(network, way.value)
+    masks = {
+        p.weight.name: p.weight.values != 0
+        for p in network.projections.values()
+        if p.source.name != "tokens"  # whose rows are read one at a time
+    }
+    return sparsified(network, masks)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what `evsim.token_speed.measure` returned."""
+    from rich.console import Console
+
+    from evsim.tables import plain_table
+
+    forms = list(dict.fromkeys(row["form"] for row in found["times"].values() if row["form"]))
+    columns = [f"x {form}".replace(" ", "\n") for form in forms]
+    table: Any = plain_table("one token", "us", "range", *columns, words=("one token",))
+    for name, row in found["times"].items():
+        ratios = {found["times"][peer]["form"]: r["median"] for peer, r in row["ratios"].items()}
+        shown = [f"{ratios[form]:.1f}" if form in ratios else "" for form in forms]
+        table.add_row(name, f"{row['median']:.1f}", f"{row['lowest']:.1f}-{row['highest']:.1f}", *shown)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    for name, about in found["networks"].items():
+        sent = ", ".join(f"{layer} {share:.3f}" for layer, share in about["activity"].items())
+        kept = ", ".join(f"{p} {row['density']:.0%}" for p, row in about["projections"].items())
+        console.print(f"{name}: activity {sent}; weights not 0: {kept}", soft_wrap=True)
+        console.print(f"  MACs per token: {about['macs_per_token']:,.0f}{_dense(found)}", soft_wrap=True)
+    busy = [name for name, row in found["times"].items() if (row["cores"] or 0) > 1.1]
+    for line in [f"{name}: used more than one core" for name in busy] + found["left_out"]:
+        console.print(line, soft_wrap=True)
+    machine = found["machine"]
+    torch = f"; torch {machine['torch']}, {machine['torch_instruction_set']}" if "torch" in machine else ""
+    console.print(
+        f"{found['rounds']} windows of {found['tokens']} tokens, one lane, one thread; "
+        f"{machine['instruction_set']}{torch}",
+        soft_wrap=True,
+    )
+
+
+def _dense(found: dict[str, Any]) -> str:
+    """What dense layers compute for a token, in words."""
+    return "".join(f"; dense {kind.upper()}: {n:,}" for kind, n in found["dense_macs_per_token"].items())
