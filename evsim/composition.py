@@ -36,7 +36,8 @@ def composition(cases: Iterable[Case]) -> list[dict[str, Any]]:
         ``weight_sparsity``, ``activity``, ``perplexity``, ``macs``, ``dense_macs`` (per token),
         ``factor_activity``, ``factor_weights``, ``product`` of these two, ``product_by_projection`` (the
         factor if they multiplied within each projection), ``factor`` that was measured, and ``deviation`` of
-        ``factor`` from ``product`` in percent.  Factors are None where nothing at all was done.
+        ``factor`` from ``product`` in percent, below 0 where more MACs were done than the product says.
+        Factors are None where nothing at all was done.
     """
     table = []
     for case in cases:

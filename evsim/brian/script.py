@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evsim.brian.clocked import describe_steps
-from evsim.brian.continuous import InitialStates, Method, describe_continuous
+from evsim.brian.continuous import InitialStates, Method
+from evsim.brian.describing import Timing, describe
 from evsim.brian.description import Description, Generator, Group, Monitor, Synapses
-from evsim.brian.twin import count_steps
 from evsim.errors import NetworkError
 from evsim.network import Network
 from evsim.provenance import version
@@ -137,7 +136,8 @@ def brian2_script(
     network, stimulus, duration, n_steps, dt, initial, method, slots
         As of `to_brian2`.
     samples : array, optional
-        In continuous time: if it is not empty, states are recorded at every step.  In steps they always are.
+        In continuous time: if it is not empty, states are recorded at every step.  In steps they always are,
+        and it is to be left out.
     title : str
         Of the network, for the head of the script.
 
@@ -146,21 +146,10 @@ def brian2_script(
     NetworkError, StimulusError
         As of `to_brian2`.
     """
-    given = stimulus or {}
-    if network.continuous:
-        if duration is None or dt is None:
-            missing = "duration" if duration is None else "dt, Brian2's step"
-            raise NetworkError("Brian2 script", "the network is in continuous time", f"give {missing}, in ms")
-        sampled = samples is not None and np.size(samples) > 0
-        options: dict[str, Any] = {"initial": initial, "method": method, "slots": slots, "sampled": sampled}
-        description = describe_continuous(network, given, duration, dt, **options)
-        kind = "in continuous time"
-    else:
-        if initial is not None:
-            problem = "initial states mean something in continuous time only"
-            raise NetworkError("Brian2 script", problem, "leave them out: it starts from rest")
-        description = describe_steps(network, given, count_steps(network, given, duration, n_steps))
-        kind = f"in steps of {network.step:g} ms"
+    timing: Timing = {"duration": duration, "n_steps": n_steps, "dt": dt, "samples": samples}
+    options: dict[str, Any] = {"initial": initial, "method": method, "slots": slots}
+    description = describe("Brian2 script", network, stimulus or {}, timing, **options)
+    kind = "in continuous time" if network.continuous else f"in steps of {network.step:g} ms"
     return _Writer(description, title or f"A network {kind}").script()
 
 

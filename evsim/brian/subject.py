@@ -206,7 +206,7 @@ def _as_subject(
         return Subject(name, made[0], made[1], float(made[2]))
     if not isinstance(made, Network):
         remedy = "give a Network, a Subject, or a function returning one or (network, stimulus, duration)"
-        raise ProtocolError(f"'{name}'", f"is a {type(made).__name__}", remedy)
+        raise ProtocolError(f"'{name}'", f"is of type {type(made).__name__}", remedy)
     if duration is None:
         duration = DURATION if made.continuous else (n_steps or STEPS) * made.step
     sources = [p.name for p in made.populations.values() if isinstance(p, EventSource)]

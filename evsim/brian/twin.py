@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.brian import clocked, continuous
-from evsim.brian.clocked import describe_steps
-from evsim.brian.continuous import InitialStates, Method, describe_continuous, sample_times
+from evsim.brian.continuous import InitialStates, Method, sample_times
+from evsim.brian.describing import Timing, describe
 from evsim.brian.description import Description, Group
 from evsim.brian.library import Target, check_target, quiet_brian2
 from evsim.brian.objects import Objects, Record, run_standalone
@@ -285,48 +284,14 @@ def to_brian2(
     MissingExtraError
         Brian2 is not installed.
     """
-    where, given = "Brian2 twin", stimulus or {}
-    if network.continuous:
-        if n_steps is not None:
-            raise NetworkError(where, f"n_steps is {n_steps!r} in continuous time", "give duration in ms")
-        if duration is None:
-            raise NetworkError(where, "there is no duration", "give it in ms")
-        if dt is None:
-            raise NetworkError(where, "the network is in continuous time", "give dt, Brian2's step in ms")
-        options: dict[str, Any] = {"initial": initial, "method": method, "slots": slots}
-        options["sampled"] = samples is not None and np.size(samples) > 0
-        description = describe_continuous(network, given, duration, dt, **options)
-        times = sample_times(samples, float(duration))
-        return ContinuousTwin(description, float(duration), times, int(slots))
-    for what, value, remedy in (
-        ("samples", samples, "leave it out: states are those after each step"),
-        ("initial", initial, "leave it out: a network in steps starts from rest"),
-        ("dt", None if dt == network.step else dt, f"leave it out: the network has dt = {network.step:g} ms"),
-    ):
-        if value is not None:
-            raise NetworkError(where, f"{what} means something in continuous time only", remedy)
-    return BrianTwin(describe_steps(network, given, count_steps(network, given, duration, n_steps)))
-
-
-def count_steps(
-    network: Network, stimulus: Mapping[str, Any], duration: float | None, n_steps: int | None
-) -> int:
-    """How many steps are asked for, by a number, a duration or the stimulus."""
-    where = "Brian2 twin"
-    if n_steps is not None:
-        if duration is not None:
-            raise NetworkError(where, "there are both duration and n_steps", "give one of them")
-        return n_steps
-    if duration is None:
-        sizes = {e.n_steps if isinstance(e, Events) else len(np.asarray(e)) for e in stimulus.values()}
-        if len(sizes) != 1:
-            raise NetworkError(where, "there is neither duration nor n_steps", "give one of them")
-        return sizes.pop()
-    exact = duration / network.step if isinstance(duration, (int, float, np.number)) else math.nan
-    if not (math.isfinite(exact) and exact > 0 and abs(exact - round(exact)) < 1e-6):
-        problem = f"duration {duration!r} ms is not a multiple of dt = {network.step:g} ms"
-        raise NetworkError(where, problem, "give a whole number of steps")
-    return round(exact)
+    timing: Timing = {"duration": duration, "n_steps": n_steps, "dt": dt, "samples": samples}
+    options: dict[str, Any] = {"initial": initial, "method": method, "slots": slots}
+    description = describe("Brian2 twin", network, stimulus or {}, timing, **options)
+    if not network.continuous:
+        return BrianTwin(description)
+    assert duration is not None  # or there were no description
+    times = sample_times(samples, float(duration))
+    return ContinuousTwin(description, float(duration), times, int(slots))
 
 
 def to_brian2_continuous(

@@ -200,6 +200,12 @@ def test_what_is_refused(tmp_path):
         brian2_script(timed, {}, 3.0)
     with pytest.raises(NetworkError, match="give duration"):
         brian2_script(timed, {}, dt=0.1)
+    with pytest.raises(NetworkError, match="Brian2 script: n_steps is 5 in continuous time"):
+        brian2_script(timed, {}, dt=0.1, n_steps=5)
+    with pytest.raises(NetworkError, match="Brian2 script: dt means something in continuous time only"):
+        brian2_script(net, stimulus, dt=0.1)
+    with pytest.raises(NetworkError, match=r"Brian2 script: .* not a multiple of dt"):
+        brian2_script(net, stimulus, 0.75 * net.step)
 
 
 # -- the command -------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_which_protocols_can_be_compared():
         ("none.py:net", {}, "no such file"),
         ("mine.py", {}, "mine.py:NAME"),
         ("mine.py:nothing", {}, "no 'nothing' in the file.*net"),
-        ("mine.py:number", {}, "is a int"),
+        ("mine.py:number", {}, "is of type int"),
         ("mine.py:net", {"layers": 2}, "takes no 'layers'"),
         ("mine.py:later", {}, "duration is -1.0"),
     ],
