@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,6 +19,7 @@ from evsim.parameter import Parameter
 from evsim.population import Initial
 from evsim.projection import Projection
 from evsim.simulation import Simulation
+from evsim.tied_embedding import TiedEmbedding
 from evsim.training import Tally, add
 from evsim.word_recipe import Masks
 
@@ -56,14 +57,60 @@ def build_stack(
         layer = network.add(
             EGRU(n, f"layer{number}", threshold=threshold, bias=start, train_threshold=train_threshold)
         )
-        network.connect(below, layer, weight="glorot" if number == 1 else (lambda rng, shape: rng.normal(0, up/shape[0]**.5, shape)))
+        network.connect(
+            below,
+            layer,
+            weight="glorot"
+            if number == 1
+            else (lambda rng, shape: rng.normal(0, up / shape[0] ** 0.5, shape)),
+        )
         network.connect(layer, layer, weight="orthogonal")
         below = layer
     return network
 
 
+def tabulated(network: Network, embedding: TiedEmbedding) -> Network:
+    """A network of a stack that takes words instead of their vectors, for inference.
+
+    What the first layer receives of a word is always the same, W E[word]: a row for each word is computed
+    once, and read where the word comes.  Sums are rounded otherwise; all else is equal.
+
+    Parameters
+    ----------
+    network : Network
+        As `build_stack` makes it.
+    embedding : TiedEmbedding
+
+    Returns
+    -------
+    Network
+        With a source ``words`` of ``n_words`` units.  The table takes ``3 n_words n_units`` numbers, of as many
+        units as the first layer has.
+    """
+    first = network.projections["words->layer1"]
+    weight = first.to_scipy() if first.is_sparse else first.weight.values
+    table = np.asarray(embedding.look_up(np.arange(embedding.n_words)) @ weight)
+    other = Network(dt=network.step, seed=network.seed, dtype=network.dtype)
+    places: dict[str, Any] = {"words": other.add(EventSource(embedding.n_words, "words"))}
+    for name, unit in network.populations.items():
+        if isinstance(unit, EGRU):
+            places[name] = other.add(EGRU(unit.n_units, name, form=unit.form))
+            for part, parameter in unit.parameters.items():
+                places[name].parameters[part].assign(parameter.values)
+    for name, p in network.projections.items():
+        stored = p.to_scipy() if p.is_sparse else p.weight.values
+        other.connect(
+            places[p.source.name],
+            places[p.target.name],
+            port=p.port,
+            weight=table if name == "words->layer1" else stored,
+            delay=p.delay_steps * network.step,
+        )
+    return other
+
+
 class EventStack:
-    """A network as the body of a language model: embedded words in, the event values of the last layer out.
+    """A network as the body of a language model: embedded words in, states or events of the last layer out.
 
     Parameters
     ----------
@@ -71,6 +118,9 @@ class EventStack:
         As `build_stack` makes it; projections may be sparse.
     activity_cost : float
         Adds so much times the mean activity of all units to the loss.
+    reads : {"state", "events"}
+        What comes out: the states c of the last layer, or the values of its events, which are those of a
+        few units.  States tell more; below the last layer, and within it, there are events either way.
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
@@ -86,10 +136,13 @@ class EventStack:
         self,
         network: Network,
         activity_cost: float = 0.0,
+        reads: Literal["state", "events"] = "state",
         threads: int | None = None,
         **pseudo_derivative: Any,
     ):
-        self.network, self.activity_cost = network, activity_cost
+        if reads not in ("state", "events"):
+            raise NetworkError("stack", f"reads is {reads!r}", "use 'state' or 'events'")
+        self.network, self.activity_cost, self.reads = network, activity_cost, reads
         self._simulation = Simulation(network, threads)
         plan = self._simulation.plan
         if [p.name for p in plan.sources] != ["words"]:
@@ -157,7 +210,7 @@ class EventStack:
     # -- running -------------------------------------------------------------------------------------------
 
     def read(self, x: NDArray, carry: bool) -> NDArray:
-        """Event values of the last layer, shape (n_steps, n_lanes, n_units), with nothing dropped.
+        """What the last layer holds or sends, shape (n_steps, n_lanes, n_units), with nothing dropped.
 
         Parameters
         ----------
@@ -165,8 +218,8 @@ class EventStack:
         carry : bool
             Go on from the states in which the last window ended.
         """
-        self._log = self._simulation.run({"words": x}, carry=carry, tape=False)
-        return self._sent()
+        self._log = self._simulation.run({"words": x}, carry=carry, tape=self.reads == "state")
+        return self._output()
 
     def forward(self, x: NDArray, masks: Masks, carry: bool) -> NDArray:
         """As `read`, with dropout, and what `backward` needs is kept."""
@@ -174,8 +227,8 @@ class EventStack:
         gains = {p.name: mask for p, mask in layers if mask is not None}
         self._masks = masks
         with self._dropped(masks):
-            self._log = self._simulation.run({"words": x}, carry=carry, **({"gains": gains} if gains else {}))
-        return self._sent()
+            self._log = self._simulation.run({"words": x}, carry=carry, gains=gains)
+        return self._output()
 
     def backward(self, dy: NDArray) -> tuple[NDArray, dict[str, NDArray]]:
         """Gradients of the last `forward`.
@@ -183,7 +236,7 @@ class EventStack:
         Parameters
         ----------
         dy : float array, shape (n_steps, n_lanes, n_units)
-            Of the loss at the event values of the last layer.
+            Of the loss at what `forward` gave.
 
         Returns
         -------
@@ -193,7 +246,8 @@ class EventStack:
         """
         if self._log is None or self._masks is None:
             raise StimulusError("stack", "backward without forward", "run forward first")
-        losses: dict[str, NDArray] = {f"{self.layers[-1]}.y": dy}
+        last = self.layers[-1] if self.reads == "state" else f"{self.layers[-1]}.y"
+        losses: dict[str, NDArray] = {last: dy}
         if self.activity_cost:
             share = self.activity_cost / (self._log.n_steps * self._log.n_lanes * sum(self.sizes))
             shape = self._log.n_steps, self._log.n_lanes
@@ -221,8 +275,10 @@ class EventStack:
         add(tally.macs.setdefault("forward", {}), counters["macs"])
         add(tally.dense_macs, counters["dense_macs"])
 
-    def _sent(self) -> NDArray:
+    def _output(self) -> NDArray:
         assert self._log is not None
+        if self.reads == "state":
+            return self._log[self.layers[-1]].state
         events = self._log[self.layers[-1]].events
         assert events is not None
         return events.to_dense()

@@ -1,0 +1,279 @@
+"""Training of word-level models: the body of event-based layers, the trainer, text that is generated."""
+
+import numpy as np
+import pytest
+
+from evsim.checkpoint import Checkpoint
+from evsim.errors import NetworkError, StimulusError
+from evsim.event_stack import EventStack, build_stack, tabulated
+from evsim.generation import LINE, generate_lines
+from evsim.models import EventSource
+from evsim.network import Network
+from evsim.optimizer import SGD, Adam
+from evsim.pruning import prune
+from evsim.simulation import Simulation
+from evsim.sparsity import sparsified
+from evsim.tied_embedding import TiedEmbedding
+from evsim.training import fit
+from evsim.word_recipe import Masks, Recipe, Window, draw_masks, reading_windows, training_windows
+from evsim.word_training import WordTrainer, perplexity
+
+SIZES, UNITS, WORDS, LANES = [7, 5], 5, 30, 3
+TEXT = np.random.default_rng(8).integers(0, WORDS, 400).astype(np.int32)
+RECIPE = Recipe(
+    lanes=LANES,
+    window=9,
+    epochs=2,
+    lr=1e-2,
+    dropout_words=0.2,
+    dropout_embedding=0.3,
+    dropout_layers=0.25,
+    dropout_output=0.2,
+    dropconnect=0.3,
+)
+
+
+def stack(seed=0, dtype=np.float64, **options):
+    return EventStack(build_stack(UNITS, SIZES, 0.02, seed=seed, dtype=dtype), **options)
+
+
+def trainer(recipe=RECIPE, dtype=np.float32, seed=0, optimizer=Adam, **options):
+    body, words = stack(seed, dtype, **options), TiedEmbedding(WORDS, UNITS, (8, 20), dtype, seed)
+    return WordTrainer(words, body, recipe, optimizer(words.parameters() | body.parameters(), 1e-2))
+
+
+def masks(lanes=LANES, seed=3, dtype=np.float64):
+    text = np.zeros((2, lanes), np.int32)
+    window = Window(text, text, False, 0, seed)
+    shapes = [(7, 21), (5, 15)]
+    return draw_masks(RECIPE, window, WORDS, UNITS, SIZES, shapes, np.dtype(dtype))
+
+
+def inputs(steps=6, lanes=LANES, seed=1):
+    return np.random.default_rng(seed).normal(0, 1, (steps, lanes, UNITS))
+
+
+class TestEventStack:
+    def test_dropout_is_a_network_with_other_weights(self):
+        """Of one lane: what a layer sends times a mask is a mask times the rows of its weights."""
+        body, given, x = stack(), masks(1), inputs(lanes=1)
+        other = build_stack(UNITS, SIZES, 0.02, dtype=np.float64)
+        weights = {name: p.weight.values for name, p in other.projections.items()}
+        weights["layer1->layer2"] *= given.layers[0][0][:, None]
+        weights["layer1->layer1"] *= given.recurrent[0]
+        weights["layer2->layer2"] *= given.recurrent[1]
+        dy = np.random.default_rng(2).normal(0, 1, (6, 1, UNITS))
+        twin = EventStack(other)
+        assert np.array_equal(
+            body.forward(x, given, False), twin.forward(x, Masks(None, None, [None], None, [None] * 2), False)
+        )
+        dx, gradients = body.backward(dy)
+        wanted_dx, wanted = twin.backward(dy)
+        assert dx == pytest.approx(wanted_dx, rel=1e-10, abs=1e-14)
+        factor = {
+            "layer1->layer2.weight": given.layers[0][0][:, None],
+            "layer1->layer1.weight": given.recurrent[0],
+            "layer2->layer2.weight": given.recurrent[1],
+        }
+        for name, gradient in gradients.items():
+            assert gradient == pytest.approx(wanted[name] * factor.get(name, 1), rel=1e-10, abs=1e-14), name
+
+    def test_weights_are_left_as_they_were(self):
+        body = stack()
+        before = {name: p.values.copy() for name, p in body.parameters().items()}
+        body.forward(inputs(), masks(), False)
+        body.backward(np.ones((6, LANES, UNITS)))
+        assert all(np.array_equal(before[name], p.values) for name, p in body.parameters().items())
+
+    def test_pruned_and_stored_without_zeros_it_is_the_same(self):
+        dense = build_stack(UNITS, SIZES, 0.02, dtype=np.float64)
+        prune(dense, 0.6, "*->layer*")
+        one, other = EventStack(dense), EventStack(sparsified(dense))
+        x, given, dy = inputs(), masks(), np.random.default_rng(2).normal(0, 1, (6, LANES, UNITS))
+        assert one.forward(x, given, False) == pytest.approx(other.forward(x, given, False), rel=1e-12)
+        (dx, gradients), (dx_sparse, sparse) = one.backward(dy), other.backward(dy)
+        assert dx == pytest.approx(dx_sparse, rel=1e-10, abs=1e-14)
+        for name, p in other.network.projections.items():
+            kept = dense.projections[name].weight.values != 0
+            assert gradients[f"{name}.weight"][kept] == pytest.approx(
+                sparse[f"{name}.weight"], rel=1e-9, abs=1e-14
+            ), p
+
+    def test_reading_in_windows_is_reading_at_once(self):
+        body, x = stack(), inputs(9)
+        whole = body.read(x, carry=False)
+        body.reset()
+        parts = [body.read(x[:4], carry=False), body.read(x[4:], carry=True)]
+        assert np.concatenate(parts) == pytest.approx(whole, rel=1e-12)
+
+    def test_states_are_kept_for_later(self):
+        body, x = stack(), inputs(9)
+        whole = body.read(x, carry=False)
+        body.reset()
+        body.read(x[:4], carry=False)
+        kept = body.states()
+        body.reset()
+        body.read(3 * x, carry=True)
+        body.restore(kept)
+        assert body.read(x[4:], carry=True) == pytest.approx(whole[4:], rel=1e-12)
+
+    def test_activity_cost_makes_units_silent(self):
+        words = []
+        for cost in (0.0, 20.0):
+            learner = trainer(RECIPE, activity_cost=cost)
+            for epoch in range(3):
+                tally = learner.learn(training_windows(TEXT, RECIPE, epoch))
+            words.append(tally.activity(learner.stack.layers))
+        assert words[1] < 0.7 * words[0]
+
+    def test_another_network(self):
+        network = Network(dt=1.0)
+        network.add(EventSource(5, "cue"))
+        with pytest.raises(NetworkError, match="sources .'cue'."):
+            EventStack(network)
+
+    def test_backward_first(self):
+        with pytest.raises(StimulusError, match="backward without forward"):
+            stack().backward(np.ones((1, 1, 5)))
+
+
+class TestTrainer:
+    def test_gradient_is_that_of_the_whole_model(self):
+        """A step of plain descent of size lr lowers the loss by lr |gradient|^2, in the limit.
+
+        With gamma 0 and no event appearing or vanishing the gradient is exact.
+        """
+        recipe = Recipe(lanes=LANES, window=400, epochs=1, warm_up=0, dropconnect=0.3, seed=5)
+        learner = trainer(recipe, np.float64, optimizer=SGD, gamma=0.0)
+        windows = [Window(TEXT[:24].reshape(8, 3), TEXT[1:25].reshape(8, 3), False)]
+        values = {name: p.values for name, p in learner.parameters().items()}
+        before = {name: v.copy() for name, v in values.items()}
+        losses = []
+        for lr in (0.0, 1e-6):
+            for name, v in values.items():
+                v[...] = before[name]
+            object.__setattr__(recipe, "lr", lr * 400 / 8)
+            first = learner.learn(windows).loss / 24
+            moved = sum(float(((values[n] - before[n]) ** 2).sum()) for n in values)
+            object.__setattr__(recipe, "lr", 0.0)
+            losses.append((first, learner.learn(windows).loss / 24, moved))
+        lowered = losses[1][0] - losses[1][1]
+        assert lowered == pytest.approx(losses[1][2] / 1e-6, rel=1e-4)
+
+    def test_learns_a_text_that_repeats(self):
+        text = np.tile(np.arange(10, dtype=np.int32), 60)
+        recipe = Recipe(
+            lanes=4,
+            window=20,
+            epochs=40,
+            lr=2e-2,
+            dropout_embedding=0.0,
+            dropout_output=0.0,
+            dropout_layers=0.0,
+        )
+        body = EventStack(build_stack(16, [24, 16], 0.02))
+        words = TiedEmbedding(10, 16, (4,))
+        learner = WordTrainer(
+            words, body, recipe, Adam(words.parameters() | body.parameters(), 2e-2, clip=1.0)
+        )
+        fit(learner, lambda epoch: training_windows(text, recipe, epoch), epochs=40)
+        assert perplexity(learner.evaluate(reading_windows(text, 1, 50))) < 1.3
+
+    def test_evaluation_is_the_sum_over_words_and_keeps_states(self):
+        learner = trainer(dtype=np.float64)
+        learner.learn(training_windows(TEXT, RECIPE, 0))
+        x = learner.embedding.look_up(TEXT[:6])[:, None].repeat(LANES, 1)
+        kept = learner.stack.states()
+        tally = learner.evaluate(reading_windows(TEXT, 1, 7))
+        assert learner.stack.states() is kept
+        learner.stack.reset()
+        hidden = learner.stack.read(learner.embedding.look_up(TEXT[:-1])[:, None], carry=False)[:, 0]
+        table = learner.embedding.log_probabilities(hidden)
+        assert tally.mean_loss == pytest.approx(-table[np.arange(399), TEXT[1:]].mean(), rel=1e-10)
+        assert tally.targets == tally.lane_steps == 399
+        assert x.shape == (6, LANES, UNITS)
+
+    def test_a_resumed_run_has_the_same_bits(self, tmp_path):
+        def run(path, **options):
+            learner = trainer(RECIPE)
+            fit(
+                learner,
+                lambda epoch: training_windows(TEXT, RECIPE, epoch),
+                validation=lambda: reading_windows(TEXT[:90], 2, 8),
+                checkpoint=path,
+                **options,
+            )
+            return learner
+
+        run(tmp_path / "whole.h5", epochs=3)
+        run(tmp_path / "parts.h5", epochs=1)
+        run(tmp_path / "parts.h5", epochs=3, resume=True)
+        whole, parts = (Checkpoint.open(tmp_path / name) for name in ("whole.h5", "parts.h5"))
+        for part in ("parameters", "best", "optimizer"):
+            one, other = getattr(whole, part), getattr(parts, part)
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[name], other[name]) for name in one), part
+        assert any(name.startswith("embedding.cluster") for name in whole.parameters)
+
+
+class TestTabulated:
+    def test_rows_of_words_are_what_the_first_layer_receives(self):
+        body, words = stack(), TiedEmbedding(WORDS, UNITS, (8,), np.float64)
+        table = tabulated(body.network, words)
+        read = Simulation(body.network).run({"words": words.look_up(TEXT[:50])[:, None]})
+        looked_up = Simulation(table).run(TEXT[:50])
+        for layer in ("layer1", "layer2"):
+            one, other = read[layer].events, looked_up[layer].events
+            assert np.array_equal(one.ptr, other.ptr)
+            assert np.array_equal(one.unit, other.unit)
+            assert one.value == pytest.approx(other.value, rel=1e-12)
+        assert looked_up.counters["macs"]["words->layer1"] == 50 * 21
+
+    def test_pruned_networks_too(self):
+        network, words = (
+            build_stack(UNITS, SIZES, 0.02, dtype=np.float64),
+            TiedEmbedding(WORDS, UNITS, (8,), np.float64),
+        )
+        prune(network, 0.6, "*->layer*")
+        one, other = tabulated(network, words), tabulated(sparsified(network), words)
+        assert one.projections["words->layer1"].weight.values == pytest.approx(
+            other.projections["words->layer1"].weight.values
+        )
+        assert other.projections["layer1->layer1"].is_sparse
+
+
+class TestGeneration:
+    def lines(self, number, **options):
+        learner = trainer(seed=2)
+        return list(generate_lines(learner.embedding, learner.stack, np.array([1, 2, 3]), number, **options))
+
+    def test_as_many_words_as_asked_in_lines(self):
+        lines = self.lines(2 * LINE + 3)
+        assert [line.words.size for line in lines] == [LINE, LINE, 3]
+        words = np.concatenate([line.words for line in lines])
+        assert ((words >= 0) & (words < WORDS)).all()
+        assert all(0 <= line.activity <= 1 and line.microseconds > 0 for line in lines)
+
+    def test_the_same_for_a_seed(self):
+        one, same, other = (
+            np.concatenate([line.words for line in self.lines(40, seed=seed)]) for seed in (1, 1, 2)
+        )
+        assert np.array_equal(one, same)
+        assert not np.array_equal(one, other)
+
+    def test_cold_it_takes_the_most_likely_word(self):
+        learner = trainer(seed=2)
+        for parameter in learner.embedding.parameters().values():
+            parameter.assign(np.random.default_rng(1).normal(0, 1, parameter.values.shape))
+        (line,) = generate_lines(learner.embedding, learner.stack, np.array([4]), 5, temperature=1e-6)
+        heard = [4]
+        for _ in range(5):
+            learner.stack.reset()
+            y = learner.stack.read(learner.embedding.look_up(np.array(heard))[:, None], carry=False)
+            heard.append(int(learner.embedding.log_probabilities(y[-1]).argmax()))
+        assert line.words.tolist() == heard[1:]
+
+    def test_nothing_to_begin_with(self):
+        learner = trainer()
+        with pytest.raises(StimulusError, match="no word"):
+            list(generate_lines(learner.embedding, learner.stack, np.array([], np.int64), 3))
