@@ -18,6 +18,7 @@ from libc.string cimport memset
 
 from evsim.core.buffers cimport address, sums
 from evsim.core.fanout cimport gather, outer, outer_many
+from evsim.core.gains cimport Heard, gather_heard, heard_free, heard_open, lets_through
 from evsim.core.kernels cimport (
     backward_active,
     delta_gru_vjp,
@@ -108,30 +109,7 @@ cdef struct Scratch:
     void *dr            # zero before and after
     int32_t *unit
     char *mark          # zero before and after
-    int32_t *let        # units whose events a projection's gains let through,
-    int32_t *let_place  # where they stand in the list they are taken from,
-    void *let_sum       # and what comes back to each
-
-
-cdef int64_t gather_let(
-    const ProjectionRow *p, const real *gain, int64_t n, const int32_t *unit, const real *D, real *dy,
-    Scratch *scratch
-) noexcept nogil:
-    """`gather` times the gains of the lane; rows of gain 0 are not read."""
-    cdef real *total = <real *> scratch.let_sum
-    cdef int64_t n_let = 0
-    cdef int64_t macs
-    cdef int64_t i
-    for i in range(n):
-        if gain[unit[i]] != 0:
-            scratch.let[n_let] = unit[i]
-            scratch.let_place[n_let] = <int32_t> i
-            total[n_let] = 0
-            n_let += 1
-    macs = gather(p, 0, p.n_blocks, n_let, scratch.let, D, total)
-    for i in range(n_let):
-        dy[scratch.let_place[i]] += gain[scratch.let[i]] * total[i]
-    return macs
+    Heard heard         # units whose events a projection's gains let through
 
 
 cdef void event_gradient(
@@ -167,7 +145,7 @@ cdef void event_gradient(
                 macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
             else:
                 gain = <const real *> replay.gain[j] + lane * replay.populations[p].n
-                macs[j] += gather_let[real](projection, gain, n_active, unit, D, dy, scratch)
+                macs[j] += gather_heard[real](projection, gain, n_active, unit, D, dy, &scratch.heard)
 
 
 cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:
@@ -459,12 +437,9 @@ cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) 
     scratch.dr = calloc(most, size)
     scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
     scratch.mark = <char *> calloc(most, 1)
-    scratch.let = <int32_t *> malloc(most * sizeof(int32_t))
-    scratch.let_place = <int32_t *> malloc(most * sizeof(int32_t))
-    scratch.let_sum = malloc(most * size)
     return (scratch.slope != NULL and scratch.dy != NULL and scratch.zero != NULL and scratch.c_before != NULL
-            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL and scratch.let != NULL
-            and scratch.let_place != NULL and scratch.let_sum != NULL)
+            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL
+            and heard_open(&scratch.heard, most, size))
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -475,9 +450,7 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.dr)
     free(scratch.unit)
     free(scratch.mark)
-    free(scratch.let)
-    free(scratch.let_place)
-    free(scratch.let_sum)
+    heard_free(&scratch.heard)
 
 
 cdef void replay_lane(
@@ -613,13 +586,6 @@ cdef bint write_rows(
     free(scratch)
     free(mark)
     return good
-
-
-cdef inline bint let(const void *gain, int64_t place, bint double_precision) noexcept nogil:
-    """Whether a gain is not 0."""
-    if double_precision:
-        return (<const double *> gain)[place] != 0
-    return (<const float *> gain)[place] != 0
 
 
 cdef class Backward:
@@ -864,6 +830,7 @@ cdef class Backward:
         cdef int64_t to
         cdef int64_t unit
         cdef const void *gain = self.replay.gain[projection]
+        cdef bint double_precision = self.plan.double_precision
         pointers = np.zeros(n + 2, np.int64)
         cdef int64_t *ptr = <int64_t *> address(pointers, n + 2, c"l")
         # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
@@ -873,7 +840,7 @@ cdef class Backward:
             for lane in range(lanes):
                 if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                        if gain == NULL or let(gain, lane * n + window.unit[e], self.plan.double_precision):
+                        if gain == NULL or lets_through(gain, lane * n + window.unit[e], double_precision):
                             ptr[window.unit[e] + 2] += 1
         for unit in range(n):
             ptr[unit + 2] += ptr[unit + 1]
@@ -882,14 +849,13 @@ cdef class Backward:
         cdef int32_t *arrival = <int32_t *> address(arrivals, arrivals.size, c"i")
         cdef double *wide = <double *> address(values, arrivals.size, self.kind)
         cdef float *narrow = <float *> wide
-        cdef bint double_precision = self.plan.double_precision
         for step in range(steps):
             to = step - window.history + p.delay
             for lane in range(lanes):
                 if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
                     for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
                         unit = window.unit[e]
-                        if gain != NULL and not let(gain, lane * n + unit, double_precision):
+                        if gain != NULL and not lets_through(gain, lane * n + unit, double_precision):
                             continue
                         arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
                         if double_precision:

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 from evsim.core.buffers cimport address, sums
 from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
 from evsim.core.fanout cimport deliver_many, deliver_share, shared_out
+from evsim.core.gains cimport Passed, counted, passed_free, passed_open, share_passed
 from evsim.core.kernels cimport (
     add_rows,
     delta_gru_advance,
@@ -94,10 +95,7 @@ cdef struct Scratch:
     int32_t *senders    # [n]
     char *mark          # [n], zero before and after
     int64_t *lists      # [team, 3, stretch], of each member: begin and end of each step's events, and next
-    int64_t *let        # [stretch + 1]: what gains let through in each step, of one projection at a time:
-    int32_t *let_unit   # [let_room]
-    void *let_value     # real[let_room]
-    int64_t let_room
+    Passed passed       # what gains let through in each step of a stretch, of one projection at a time
     bint good           # False if memory ran out
 
 
@@ -142,11 +140,7 @@ cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize
     scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
     scratch.mark = <char *> calloc(n, 1)
     scratch.lists = <int64_t *> malloc(team_size * 3 * run.stretch * sizeof(int64_t))
-    scratch.let = <int64_t *> malloc((run.stretch + 1) * sizeof(int64_t))
-    scratch.let_unit = NULL
-    scratch.let_value = NULL
-    scratch.let_room = 0
-    scratch.good = (scratch.let != NULL
+    scratch.good = (passed_open(&scratch.passed, run.stretch)
                     and scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
                     and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL)
     return scratch.good
@@ -159,63 +153,7 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.senders)
     free(scratch.mark)
     free(scratch.lists)
-    free(scratch.let)
-    free(scratch.let_unit)
-    free(scratch.let_value)
-
-
-cdef int64_t counted(
-    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end,
-    const int32_t *unit, const real *gain
-) noexcept nogil:
-    """The MACs of events whose products have been made; ``gain`` is that of the lane, or NULL."""
-    cdef int64_t n = 0
-    cdef int64_t i
-    cdef int64_t e
-    for i in range(n_lists):
-        if gain == NULL:
-            n += end[i] - begin[i]
-            continue
-        for e in range(begin[i], end[i]):
-            n += gain[unit[e]] != 0
-    return n * p.n_blocks * p.block
-
-
-cdef bint let_through(
-    Scratch *scratch, const real *gain, const Queue *queue,
-    int64_t n_lists, const int64_t *begin, const int64_t *end
-) noexcept nogil:
-    """List the events of a lane as its gains let them through: multiplied, and not at all where they are 0.
-
-    False if memory ran out.
-    """
-    cdef const real *value = <const real *> queue.value
-    cdef real *into
-    cdef int64_t n = 0
-    cdef int64_t i
-    cdef int64_t e
-    for i in range(n_lists):
-        n += end[i] - begin[i]
-    if n > scratch.let_room:
-        n += n // 2
-        free(scratch.let_unit)
-        free(scratch.let_value)
-        scratch.let_unit = <int32_t *> malloc(n * sizeof(int32_t))
-        scratch.let_value = malloc(n * sizeof(real))
-        scratch.let_room = n
-        if scratch.let_unit == NULL or scratch.let_value == NULL:
-            return False
-    into = <real *> scratch.let_value
-    n = 0
-    for i in range(n_lists):
-        scratch.let[i] = n
-        for e in range(begin[i], end[i]):
-            if gain[queue.unit[e]] != 0:
-                scratch.let_unit[n] = queue.unit[e]
-                into[n] = gain[queue.unit[e]] * value[e]
-                n += 1
-    scratch.let[n_lists] = n
-    return True
+    passed_free(&scratch.passed)
 
 
 cdef inline const real *gain_of(const Run *run, int j, int64_t lane, const real *tag) noexcept nogil:
@@ -223,18 +161,6 @@ cdef inline const real *gain_of(const Run *run, int j, int64_t lane, const real 
     if run.gain[j] == NULL:
         return NULL
     return <const real *> run.gain[j] + lane * run.populations[run.projections[j].source].n
-
-
-cdef bint share_let(
-    Scratch *scratch, const Team *team, const real *gain, const Queue *queue,
-    int64_t n_lists, const int64_t *begin, const int64_t *end
-) noexcept nogil:
-    """`let_through`, by member 0 for its whole team; False for all of them if memory ran out."""
-    wait(team)      # nobody reads what was let through before
-    if team.member == 0 and scratch.good:
-        scratch.good = let_through(scratch, gain, queue, n_lists, begin, end)
-    wait(team)
-    return scratch.good
 
 
 cdef void receive_outside(
@@ -289,13 +215,14 @@ cdef void receive_outside(
         unit = queue.unit
         value = <const real *> queue.value
         if gain != NULL:
-            if not share_let(scratch, team, gain, queue, count, begin, end):
+            share_passed(&scratch.passed, team, gain, queue, count, begin, end, &scratch.good)
+            if not scratch.good:
                 return
             for step in range(count):
-                begin[step] = scratch.let[step]
-                end[step] = scratch.let[step + 1]
-            unit = scratch.let_unit
-            value = <const real *> scratch.let_value
+                begin[step] = scratch.passed.ptr[step]
+                end[step] = scratch.passed.ptr[step + 1]
+            unit = scratch.passed.unit
+            value = <const real *> scratch.passed.value
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
             wait(team)      # as below
         last = projection.recurrent
@@ -364,11 +291,12 @@ cdef void receive_inside(
         value = <const real *> queue.value + bucket[0]
         gain = gain_of[real](run, j, lane, into)
         if gain != NULL:
-            if not share_let(scratch, team, gain, queue, 1, bucket, bucket + 1):
+            share_passed(&scratch.passed, team, gain, queue, 1, bucket, bucket + 1, &scratch.good)
+            if not scratch.good:
                 return
-            n = scratch.let[1]
-            unit = scratch.let_unit
-            value = <const real *> scratch.let_value
+            n = scratch.passed.ptr[1]
+            unit = scratch.passed.unit
+            value = <const real *> scratch.passed.value
         # The order of projections is kept: where rows are not shared out, and from port to port, whose blocks
         # are shared out differently.
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):

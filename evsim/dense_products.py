@@ -6,9 +6,9 @@ targets that start from their biases in every step (EGRU, LIF, leaky readouts)::
     forwards     drive_t = base + sum x_{t - delay} W      what a target starts from in step t
     backwards    dW = sum over steps and lanes of x_{t - delay} D_t
 
-With fewer than `FEWEST_LANES` lanes it is not done at all: then each step would read all weights for a few
-products, where the events of many steps share what is read.  Everything else, sparse or narrow weights, and
-targets that keep their accumulators, takes events as from any source.
+With fewer than `FEWEST_LANES` lanes it is done backwards only: forwards each step would read all weights for
+a few products, where the events of many steps share what is read.  Everything else, sparse or narrow weights,
+and targets that keep their accumulators, takes events as from any source.
 
 Forwards each step is a product by itself.  So what a step receives does not depend on the window it is run
 in, and a run that is taken up from a checkpoint sends the same events, to the last bit.
@@ -31,8 +31,8 @@ from evsim.projection import Projection
 
 #: A stretch of time is so long that the drive of all targets is about so large, or a step.
 DRIVE_BYTES = 16 << 20
-#: With fewer lanes, events are as fast.
-FEWEST_LANES = 8
+#: With fewer lanes, events are faster forwards (benchmarks/dense_sources.py).
+FEWEST_LANES = 16
 
 
 class DenseProducts:
@@ -53,7 +53,7 @@ class DenseProducts:
     ):
         self.gains = gains or {}
         self.plan, self.lengths, self.n_steps = plan, lengths, n_steps
-        self.projections = plan.dense if len(lengths) >= FEWEST_LANES else []
+        self.projections = plan.dense
         self.senders = {plan.rank[plan.projections[j].source.name] for j in self.projections}
         self.events: dict[int, Events] = {}
 
@@ -64,7 +64,7 @@ class DenseProducts:
 
     def go(self, core: Forward, bases: Sequence[NDArray | None], threads: int, teams: bool) -> list[int]:
         """Run the core, which has been given all else; returns the MACs of each projection."""
-        if not self.projections:
+        if not self.projections or len(self.lengths) < FEWEST_LANES:
             return core.go(threads, teams)
         plan, n_lanes, macs = self.plan, len(self.lengths), [0] * len(self.plan.projections)
         targets = sorted({plan.rank[plan.projections[j].target.name] for j in self.projections})

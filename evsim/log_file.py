@@ -254,7 +254,7 @@ class LogFile:
             assert self.dt is not None
             whole = (first, last) == (0, self.n_steps)
             # Those of all of the file, also in a part: what has them cannot be replayed.
-            marks = {name: self.counters[name] for name in ("edits", "gains") if name in self.counters}
+            marks = {name: n for name, n in self.counters.items() if name in ("edits", "gains")}
             return EventLog(
                 {name: member.log_of_steps(first, last) for name, member in self.populations.items()},
                 dt=self.dt,

@@ -14,7 +14,7 @@ site=$work/site
 tests=("$@")
 [ $# -gt 0 ] || tests=(
     tests/properties/test_{event_queue,instruction_sets,simulation,windows}.py
-    tests/gradients/test_{replay,event_gradients,edits}.py
+    tests/gradients/test_{replay,event_gradients,edits,gains,dense_source}.py
     tests/unit/test_{kernels,sparse_rows,narrow_rows,narrow,dense,loss,events,counters,delta,fixed_point}.py
     tests/unit/test_{calibration,optimizer,bad_input}.py
 )

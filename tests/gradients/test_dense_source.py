@@ -235,7 +235,7 @@ def test_what_lies_behind_the_end_of_a_lane_does_not_matter():
 
 
 def test_few_lanes_take_events(monkeypatch):
-    """Then a dense source is the same as any other to the last bit."""
+    """Forwards; then a dense source is the same as any other to the last bit."""
     monkeypatch.undo()
     for n_lanes, same in ((dense_products.FEWEST_LANES - 1, True), (dense_products.FEWEST_LANES, False)):
         x = features(n_lanes, 60, "float32")

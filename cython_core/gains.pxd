@@ -1,0 +1,144 @@
+"""Gains of a projection in one lane, real[units of its source]: factors of the payloads that go through it.
+
+Where a gain is 0, the event does not go that way: its row is read neither forwards nor backwards.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, malloc
+
+from evsim.core.event_queue cimport Queue
+from evsim.core.fanout cimport gather
+from evsim.core.layout cimport ProjectionRow, real
+from evsim.core.team cimport Team, wait
+
+# Events of some steps as they come through.
+cdef struct Passed:
+    int64_t *ptr        # [steps + 1]: those of step i are ptr[i]:ptr[i + 1]
+    int32_t *unit       # [capacity]
+    void *value         # real[capacity]
+    int64_t capacity
+
+# Backwards: units whose events came through, where they stand in the list they are from, what comes back.
+cdef struct Heard:
+    int32_t *unit
+    int32_t *place
+    void *total         # real
+
+
+cdef inline bint passed_open(Passed *passed, int64_t steps) noexcept nogil:
+    """False if memory ran out."""
+    passed.unit = NULL
+    passed.value = NULL
+    passed.capacity = 0
+    passed.ptr = <int64_t *> malloc((steps + 1) * sizeof(int64_t))
+    return passed.ptr != NULL
+
+
+cdef inline void passed_free(Passed *passed) noexcept nogil:
+    free(passed.ptr)
+    free(passed.unit)
+    free(passed.value)
+
+
+cdef inline bint let_through(
+    Passed *passed, const real *gain, const Queue *queue,
+    int64_t n_lists, const int64_t *begin, const int64_t *end
+) noexcept nogil:
+    """List the events of some steps of a lane as they come through; False if memory ran out."""
+    cdef const real *value = <const real *> queue.value
+    cdef real *into
+    cdef int64_t n = 0
+    cdef int64_t i
+    cdef int64_t e
+    for i in range(n_lists):
+        n += end[i] - begin[i]
+    if n > passed.capacity:
+        n += n // 2
+        free(passed.unit)
+        free(passed.value)
+        passed.unit = <int32_t *> malloc(n * sizeof(int32_t))
+        passed.value = malloc(n * sizeof(real))
+        passed.capacity = n
+        if passed.unit == NULL or passed.value == NULL:
+            return False
+    into = <real *> passed.value
+    n = 0
+    for i in range(n_lists):
+        passed.ptr[i] = n
+        for e in range(begin[i], end[i]):
+            if gain[queue.unit[e]] != 0:
+                passed.unit[n] = queue.unit[e]
+                into[n] = gain[queue.unit[e]] * value[e]
+                n += 1
+    passed.ptr[n_lists] = n
+    return True
+
+
+cdef inline void share_passed(
+    Passed *passed, const Team *team, const real *gain, const Queue *queue,
+    int64_t n_lists, const int64_t *begin, const int64_t *end, bint *good
+) noexcept nogil:
+    """`let_through`, by member 0 for its whole team; not ``good`` for all of them if memory ran out."""
+    wait(team)      # nobody reads what was let through before
+    if team.member == 0 and good[0]:
+        good[0] = let_through(passed, gain, queue, n_lists, begin, end)
+    wait(team)
+
+
+cdef inline int64_t counted(
+    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end,
+    const int32_t *unit, const real *gain
+) noexcept nogil:
+    """The MACs of events whose products are made elsewhere; without gains, ``gain`` is NULL."""
+    cdef int64_t n = 0
+    cdef int64_t i
+    cdef int64_t e
+    for i in range(n_lists):
+        if gain == NULL:
+            n += end[i] - begin[i]
+            continue
+        for e in range(begin[i], end[i]):
+            n += gain[unit[e]] != 0
+    return n * p.n_blocks * p.block
+
+
+cdef inline bint heard_open(Heard *heard, int64_t most, Py_ssize_t size) noexcept nogil:
+    """Room for ``most`` units; False if memory ran out."""
+    heard.unit = <int32_t *> malloc(most * sizeof(int32_t))
+    heard.place = <int32_t *> malloc(most * sizeof(int32_t))
+    heard.total = malloc(most * size)
+    return heard.unit != NULL and heard.place != NULL and heard.total != NULL
+
+
+cdef inline void heard_free(Heard *heard) noexcept nogil:
+    free(heard.unit)
+    free(heard.place)
+    free(heard.total)
+
+
+cdef inline int64_t gather_heard(
+    const ProjectionRow *p, const real *gain, int64_t n, const int32_t *unit, const real *D, real *dy,
+    Heard *heard
+) noexcept nogil:
+    """dy += gain times row . D, for some units."""
+    cdef real *total = <real *> heard.total
+    cdef int64_t n_heard = 0
+    cdef int64_t macs
+    cdef int64_t i
+    for i in range(n):
+        if gain[unit[i]] != 0:
+            heard.unit[n_heard] = unit[i]
+            heard.place[n_heard] = <int32_t> i
+            total[n_heard] = 0
+            n_heard += 1
+    macs = gather(p, 0, p.n_blocks, n_heard, heard.unit, D, total)
+    for i in range(n_heard):
+        dy[heard.place[i]] += gain[heard.unit[i]] * total[i]
+    return macs
+
+
+cdef inline bint lets_through(const void *gain, int64_t place, bint double_precision) noexcept nogil:
+    """Whether a gain is not 0."""
+    if double_precision:
+        return (<const double *> gain)[place] != 0
+    return (<const float *> gain)[place] != 0
