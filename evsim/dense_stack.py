@@ -60,7 +60,9 @@ class DenseStack:
         ones (see `evsim.projection`), biases 0, but 1 for the forget gate of an LSTM (Gers et al. 2000).
     threads : int, optional
         Of PyTorch, while this computes; by default as many as this process may use.  Results are equal bit by
-        bit for the same number.
+        bit for the same number.  Where others use the cores too, several threads that wait for each other
+        can be ten times as slow as one, unless OMP_WAIT_POLICY is "passive" in the environment when PyTorch
+        is loaded.
     dtype : {"float32", "float64"}
 
     Raises
