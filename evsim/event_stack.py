@@ -27,12 +27,10 @@ from evsim.word_recipe import Masks
 def build_stack(
     n_inputs: int,
     sizes: Sequence[int],
-    threshold: Initial = 0.05,
-    bias: float = -0.1,
-    train_threshold: bool = True,
+    threshold: Initial = 0.0,
+    train_threshold: bool = False,
     seed: int = 0,
     dtype: DTypeLike = np.float32,
-    up: float = 4.0,
 ) -> Network:
     """words -> layer1 -> layer2 ..., each layer recurrent.
 
@@ -44,8 +42,6 @@ def build_stack(
         Units of each layer.
     threshold : number, or function of (generator, shape)
         Of all units, at the start.
-    bias : float
-        Of the candidate state at the start; below 0, units are silent at first.
     train_threshold : bool
     seed : int
     dtype : float type
@@ -53,20 +49,16 @@ def build_stack(
     network = Network(dt=1.0, seed=seed, dtype=dtype)
     below: Any = network.add(EventSource(n_inputs, "words", dense=True))
     for number, n in enumerate(sizes, 1):
-        start = np.repeat([0.0, 0.0, bias], n)
-        layer = network.add(
-            EGRU(n, f"layer{number}", threshold=threshold, bias=start, train_threshold=train_threshold)
-        )
-        network.connect(
-            below,
-            layer,
-            weight="glorot"
-            if number == 1
-            else (lambda rng, shape: rng.normal(0, up / shape[0] ** 0.5, shape)),
-        )
+        layer = network.add(EGRU(n, f"layer{number}", threshold=threshold, train_threshold=train_threshold))
+        network.connect(below, layer, weight="glorot" if number == 1 else _large)
         network.connect(layer, layer, weight="orthogonal")
         below = layer
     return network
+
+
+def _large(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+    # A third of a layer sends events of about 0.3, so the next one is driven by a little less than 1.
+    return rng.normal(0.0, 4 / np.sqrt(shape[0]), shape)
 
 
 def tabulated(network: Network, embedding: TiedEmbedding) -> Network:

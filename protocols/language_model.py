@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from evsim.composition import Case
 from evsim.data.text import Corpus, load_corpus
 from evsim.dense_stack import DenseStack
 from evsim.errors import ProtocolError
-from evsim.event_stack import EventStack, build_stack
+from evsim.event_stack import EventStack, build_stack, tabulated
 from evsim.events import Events
 from evsim.generation import generate_lines
 from evsim.network import Network
@@ -57,8 +57,12 @@ def run(
     ] = "0.8,0.9,0.95",
     tune: Annotated[int, "epochs of pruning and fine-tuning for each of these"] = 4,
     twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
-    threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.05,
-    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 0.0,
+    threshold: Annotated[float, "event threshold, 0 to 1; at 0 every positive state is an event"] = 0.0,
+    train_threshold: Annotated[bool, "whether thresholds are trained"] = False,
+    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 1.0,
+    reads: Annotated[
+        Literal["state", "events"], "what words are predicted from: states of the last layer, or its events"
+    ] = "state",
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
     eps: Annotated[float, "inverse half-width of that triangle: more makes the backward pass sparser"] = 3.6,
     lr: Annotated[float, "largest learning rate of AdamW"] = Recipe.lr,
@@ -110,14 +114,14 @@ def run(
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
     experiment = _Experiment(folder, text, sizes, embedding, seed)
-    network = build_stack(embedding, sizes, threshold, seed=seed)
-    options = {"gamma": gamma, "eps": eps, "activity_cost": activity_cost}
+    network = build_stack(embedding, sizes, threshold, train_threshold=train_threshold, seed=seed)
+    options: dict[str, Any] = {"gamma": gamma, "eps": eps, "reads": reads}
     words = experiment.embedding()
-    stack = EventStack(network, **options)
+    stack = EventStack(network, activity_cost, **options)
     if generate and folder.resume:
         file = experiment.take_up(words, network, shares)
         folder.console.print(f"from {file}")
-        small = EventStack(sparsified(network))
+        small = EventStack(sparsified(network), **options)
         return write(folder, words, small, text, generate, prompt, temperature, seed)
     results = []
     results.append(experiment.train("EGRU", words, stack, recipe))
@@ -209,7 +213,7 @@ class _Experiment:
         """Perplexities, activity and operations of a trained model; of a pruned one without its zeros."""
         words, stack = trainer.embedding, trainer.stack
         if share and isinstance(stack, EventStack):
-            stack = EventStack(sparsified(stack.network))
+            stack = EventStack(sparsified(stack.network), reads=stack.reads)
         reader = WordTrainer(words, stack, trainer.recipe, trainer.optimizer)
         valid = reader.evaluate(self.check(self.text.valid, 1))
         test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
@@ -253,7 +257,14 @@ class _Experiment:
         from evsim.token_speed import measure
 
         text = self.text.valid[:SPOKEN]
-        return measure(network, words.look_up(text)[:, None], self.sizes, kinds=kinds)
+        x = words.look_up(text)[:, None]
+        return measure(
+            {"words looked up": tabulated(network, words), "vectors": network},
+            {"words looked up": text, "vectors": x},
+            self.sizes,
+            kinds=kinds,
+            peer_inputs=x,
+        )
 
     def log(self, stack: EventStack, words: TiedEmbedding) -> None:
         """Log and draw the network reading the start of the held-out text."""

@@ -117,7 +117,7 @@ def test_gradients_of_what_was_looked_up_are_added(words, lanes, seed):
 class TestBadInput:
     @pytest.mark.parametrize("cuts", [(0,), (12,), (5, 5), (7, 3)])
     def test_cuts(self, cuts):
-        with pytest.raises(ParameterError, match="cuts .* of 12 words"):
+        with pytest.raises(ParameterError, match=r"cuts .* of 12 words"):
             TiedEmbedding(12, 5, cuts)
 
     @pytest.mark.parametrize("word", [-1, 12])
