@@ -76,8 +76,8 @@ def tabulated(network: Network, embedding: TiedEmbedding) -> Network:
     Returns
     -------
     Network
-        With a source ``words`` of ``n_words`` units.  Its rows take ``3 n_words n`` numbers if the first layer
-        has n units.
+        With a source ``words`` of ``n_words`` units.  If the first layer has n units, its rows take
+        ``3 n_words n`` numbers.
     """
     first = network.projections["words->layer1"]
     weight = first.to_scipy() if first.is_sparse else first.weight.values

@@ -83,6 +83,10 @@ class Tally:
         """Events per unit and step of each population that sends."""
         return {name: self.activity([name]) for name in self.events}
 
+    def backward_activities(self) -> dict[str, float]:
+        """Backward-active units per unit and step of each population that has some."""
+        return {name: active / max(self.unit_steps[name], 1) for name, active in self.backward_active.items()}
+
     def backward_activity(self) -> float:
         """Backward-active units per unit and step: beta."""
         units = sum(self.unit_steps[name] for name in self.backward_active)
@@ -360,7 +364,7 @@ def fit(
             "accuracy": (checked or history.training).accuracy,
             "lr": trainer.optimizer.lr,
             "activity": (checked or history.training).activities(),
-            "backward_activity": history.training.backward_activity(),
+            "backward_activity": history.training.backward_activities(),
             "seconds": time.perf_counter() - start,
         }
         history.epochs.append(entry)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CHECK_LANES, CHECK_STEPS = 8, 128
 #: Shares of a vocabulary, in order of frequency, at which clusters of the softmax begin, from so many words
 #: on.
-CUTS, LARGE_VOCABULARY = (0.06, 0.18, 0.42), 5000
+CUTS, LARGE_VOCABULARY = (0.03, 0.12, 0.3, 0.6), 5000
 #: Patterns of the weights that are pruned: all that lead to recurrent layers.
 PRUNED = "*->layer*"
 
@@ -139,7 +139,7 @@ def run(
         "recipe": asdict(recipe),
         "sizes": sizes,
         "results": results,
-        "seconds_per_word": experiment.speed(small.network, words, kinds) if speed else None,
+        "speed": experiment.speed(small.network, words, kinds) if speed else None,
     }
     folder.write_json("summary.json", summary)
     report(folder, summary, experiment.cases)
