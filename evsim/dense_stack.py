@@ -16,6 +16,7 @@ each, so that masks fit in between)::
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,9 +61,7 @@ class DenseStack:
         ones (see `evsim.projection`), biases 0, but 1 for the forget gate of an LSTM (Gers et al. 2000).
     threads : int, optional
         Of PyTorch, while this computes; by default as many as this process may use.  Results are equal bit by
-        bit for the same number.  Where others use the cores too, several threads that wait for each other
-        can be ten times as slow as one, unless OMP_WAIT_POLICY is "passive" in the environment when PyTorch
-        is loaded.
+        bit for the same number.
     dtype : {"float32", "float64"}
 
     Raises
@@ -376,8 +375,23 @@ def _torch() -> Any:
         It cannot be imported.
     """
     try:
-        import torch
+        # Its threads would otherwise spin where they wait for each other, which is ten times as slow as one
+        # thread where anything else uses the cores.  This is read when the library is loaded.
+        with _environment("OMP_WAIT_POLICY", "passive"):
+            import torch
     except ImportError as error:
         remedy = 'pip install "evsim[torch]"'
         raise MissingExtraError("PyTorch", f"cannot be imported ({error})", remedy) from error
     return torch
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment as it is, or has this value for a while."""
+    missing = name not in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if missing:
+            del os.environ[name]

@@ -257,7 +257,7 @@ class _Experiment:
         from evsim.token_speed import measure
 
         text = self.text.valid[:SPOKEN]
-        x = words.look_up(text)[:, None]
+        x = words.look_up(text)
         return measure(
             {"words looked up": tabulated(network, words), "vectors": network},
             {"words looked up": text, "vectors": x},
