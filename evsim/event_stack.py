@@ -76,8 +76,8 @@ def tabulated(network: Network, embedding: TiedEmbedding) -> Network:
     Returns
     -------
     Network
-        With a source ``words`` of ``n_words`` units.  The table takes ``3 n_words n_units`` numbers, of as many
-        units as the first layer has.
+        With a source ``words`` of ``n_words`` units.  The table takes ``3 n_words n_units`` numbers, for as
+        many units as the first layer has.
     """
     first = network.projections["words->layer1"]
     weight = first.to_scipy() if first.is_sparse else first.weight.values

@@ -83,7 +83,7 @@ def run(
     ] = True,
     seed: Annotated[int, "seed of weights, masks and windows"] = 0,
 ) -> dict[str, Any]:
-    """Train event-based language models, prune them, and compare them with dense ones.
+    """Train event-based language models beside their dense twins.
 
     An EGRU network is trained, then pruned in stages; a dense GRU or LSTM of the same size is trained by
     the same recipe: the same windows, masks and optimiser.  All are tested on text that was not learned

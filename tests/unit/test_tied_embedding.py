@@ -1,5 +1,7 @@
 """The tied embedding and its softmax by clusters, against the definition written out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,7 +94,7 @@ class TestSoftmax:
         wanted = 0
         for word in words:
             wanted += borders[1] + len(cuts)
-            wanted += sum(b - a for a, b in zip(borders[1:], borders[2:], strict=False) if a <= word < b)
+            wanted += sum(b - a for a, b in pairwise(borders[1:]) if a <= word < b)
         assert embedding.macs(words) == 5 * wanted
 
 
