@@ -90,7 +90,7 @@ def run(
     window: Annotated[int, "steps of truncated backpropagation"] = 64,
     seed: Annotated[int, "seed of the weights"] = 0,
 ) -> dict[str, Any]:
-    """Train an EGRU model of characters and compare it with n-grams.
+    """Train an EGRU on characters and compare it with n-grams.
 
     Bits per character on text that was not learned from are compared with those of n-grams, the operations
     (MACs) that the events ask for with those of a dense network of the same size.  The trained network is
