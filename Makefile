@@ -25,8 +25,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-demo: $(VENV)/installed-base ## install the simulator and run the language model
-	@$(BIN)/evsim run language_model $(DEMO_ARGS)
+demo: $(VENV)/installed-base ## install the simulator and run the character model
+	@$(BIN)/evsim run character_model $(DEMO_ARGS)
 
 test: $(VENV)/installed-dev ## run the tests that need no other simulator
 	@$(BIN)/python -m pytest $(SHARED_OUT) -m "not peer and not browser" $(PYTEST_ARGS)

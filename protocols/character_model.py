@@ -1,4 +1,4 @@
-"""Predict the next character or word of a text with event-based recurrent layers."""
+"""Predict the next character of a text with event-based recurrent layers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,6 @@ def run(
         Path | None,
         "text file, or folder with train, valid and test files; without it, Python's own help texts",
     ] = None,
-    level: Annotated[Literal["char", "word"], "what a token is"] = "char",
     units: Annotated[int, "EGRU units per layer"] = 256,
     layers: Annotated[int, "EGRU layers"] = 1,
     threshold: Annotated[float, "event threshold at the start, 0 to 1"] = 0.3,
@@ -91,9 +90,9 @@ def run(
     window: Annotated[int, "steps of truncated backpropagation"] = 64,
     seed: Annotated[int, "seed of the weights"] = 0,
 ) -> dict[str, Any]:
-    """Train an EGRU language model and compare it with n-grams.
+    """Train an EGRU on characters and compare it with n-grams.
 
-    Bits per token on text that was not learned from are compared with those of n-grams, and the operations
+    Bits per character on text that was not learned from are compared with those of n-grams, the operations
     (MACs) that the events ask for with those of a dense network of the same size.  The trained network is
     also tested with weights of 16 and 8 bits.
     """
@@ -107,7 +106,7 @@ def run(
         window=window,
     )
     start = time.perf_counter()
-    task = CharacterModel(load_corpus(corpus, level), lanes, window)
+    task = CharacterModel(load_corpus(corpus, "char"), lanes, window)
     network = build(task, units, layers, threshold, seed)
     if folder.resume:  # it may have been pruned since
         network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
@@ -137,7 +136,7 @@ def run(
     checked = trainer.evaluate(task.check())
     log = _log(trainer, task, folder)
     summary = {
-        "bits_per_token": checked.mean_loss / math.log(2),
+        "bits_per_character": checked.mean_loss / math.log(2),
         "perplexity": math.exp(
             min(checked.mean_loss, 700.0)
         ),  # a diverged network's has no floating-point number
@@ -145,7 +144,7 @@ def run(
         "ngram_bits": _ngrams(task.corpus),
         "alpha": checked.activity(_layers(network)),
         "beta": history.training.backward_activity() if history.training.targets else None,
-        "work_per_token": work(network, history.training if history.training.targets else checked),
+        "work_per_character": work(network, history.training if history.training.targets else checked),
         "training": history.training.summary(),
         "validation": checked.summary(),
         "best_epoch": history.best_epoch,
@@ -154,7 +153,7 @@ def run(
         "provenance": log.provenance,
     }
     if task.corpus.test.size:
-        summary["test_bits_per_token"] = trainer.evaluate(task.check("test")).mean_loss / math.log(2)
+        summary["test_bits_per_character"] = trainer.evaluate(task.check("test")).mean_loss / math.log(2)
     folder.write_json("summary.json", summary)
     _print(folder, task, summary)
     return summary
@@ -178,7 +177,7 @@ def build(task: CharacterModel, units: int, layers: int, threshold: float, seed:
 
 
 def subject(seed: int = 0, units: int = 256) -> Subject:
-    """200 tokens of text through an untrained network, for `evsim crosscheck character_model`."""
+    """200 characters of text through an untrained network, for `evsim crosscheck character_model`."""
     from evsim.brian.subject import Subject
 
     task = CharacterModel(load_corpus(None, "char"), lanes=1, window=200)
@@ -199,9 +198,9 @@ def _large_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
 
 
 def work(network: Network, tally: Tally) -> dict[str, dict[str, float]]:
-    """MACs per token of each pass, by event and dense.
+    """MACs per character of each pass, by event and dense.
 
-    The token input is a look-up of one row in either, so it counts the same in both, and needs no gradient.
+    The input is a look-up of one row in either, so it counts the same in both, and needs no gradient.
     """
     looked_up = [name for name, p in network.projections.items() if p.source.kernel == "source"]
     passes = {}
@@ -216,7 +215,7 @@ def _layers(network: Network) -> list[str]:
 
 
 def _say(entry: dict[str, Any]) -> str:
-    return f"{entry['validation'] / math.log(2):.3f} bits per token on held-out text"
+    return f"{entry['validation'] / math.log(2):.3f} bits per character on held-out text"
 
 
 def _ngrams(corpus: Corpus) -> dict[str, float]:
@@ -227,7 +226,7 @@ def _ngrams(corpus: Corpus) -> dict[str, float]:
 
 
 def _narrow_bits(trainer: Trainer, task: CharacterModel, kind: str) -> float:
-    """Bits per token on the held-out text with narrow weights."""
+    """Bits per character on the held-out text with narrow weights."""
     return trainer.evaluate(task.check(), narrow(trainer.network, kind)).mean_loss / math.log(2)
 
 
@@ -245,41 +244,38 @@ def _log(trainer: Trainer, task: CharacterModel, folder: RunFolder) -> EventLog:
 def _describe(corpus: Corpus) -> str:
     sizes = f"{corpus.train.size:,} to learn from, {corpus.valid.size:,} held out"
     test = f", {corpus.test.size:,} for the test" * bool(corpus.test.size)
-    return f"{corpus.name}: {_unit(corpus)}s: {sizes}{test}; {corpus.n_tokens:,} different ones"
-
-
-def _unit(corpus: Corpus) -> str:
-    return "character" if corpus.level == "char" else "word"
+    return f"{corpus.name}: characters: {sizes}{test}; {corpus.n_tokens:,} different ones"
 
 
 def _print(folder: RunFolder, task: CharacterModel, summary: dict[str, Any]) -> None:
     from evsim.tables import plain_table
 
-    unit = _unit(task.corpus)
     table = plain_table("", "evsim", "to compare with", words=("", "to compare with"))
     grams = ", ".join(f"{n}-gram {bits:.3f}" for n, bits in summary["ngram_bits"].items())
-    table.add_row(f"bits per {unit}, held-out text", f"{summary['bits_per_token']:.3f}", grams)
+    table.add_row("bits per character, held-out text", f"{summary['bits_per_character']:.3f}", grams)
     for kind, bits in summary["narrow_bits"].items():
-        table.add_row(f"  with {kind} weights", f"{bits:.3f}", f"in float32 {summary['bits_per_token']:.3f}")
-    if "test_bits_per_token" in summary:
-        table.add_row(f"bits per {unit}, test text", f"{summary['test_bits_per_token']:.3f}", "")
+        table.add_row(
+            f"  with {kind} weights", f"{bits:.3f}", f"in float32 {summary['bits_per_character']:.3f}"
+        )
+    if "test_bits_per_character" in summary:
+        table.add_row("bits per character, test text", f"{summary['test_bits_per_character']:.3f}", "")
     table.add_row("forward activity alpha", f"{summary['alpha']:.3f}", "1 when dense")
     if summary["beta"] is not None:
         table.add_row("backward activity beta", f"{summary['beta']:.3f}", "1 when dense")
     for kind, name in (("forward", "forward"), ("state", "dL/dy"), ("weight", "dL/dW")):
-        if kind in summary["work_per_token"]:
-            macs = summary["work_per_token"][kind]
+        if kind in summary["work_per_character"]:
+            macs = summary["work_per_character"][kind]
             ratio = macs["dense"] / max(macs["event"], 1e-9)
             dense = f"dense {macs['dense']:,.0f}, {ratio:.1f} x as many"
-            table.add_row(f"MACs per {unit}, {name}", f"{macs['event']:,.0f}", dense)
+            table.add_row(f"MACs per character, {name}", f"{macs['event']:,.0f}", dense)
     for name, tally in (("training", summary["training"]), ("reading", summary["validation"])):
         seconds = sum(tally["seconds"].values())
         if seconds:
-            rate = f"{tally['lane_steps'] / seconds:,.0f} {unit}s per second"
+            rate = f"{tally['lane_steps'] / seconds:,.0f} characters per second"
             table.add_row(
                 f"events per second, {name}", f"{sum(tally['events'].values()) / seconds:,.0f}", rate
             )
-    folder.console.print(f"\nEGRU on {task.corpus.name}, {task.corpus.level} level")
+    folder.console.print(f"\nEGRU on {task.corpus.name}, characters")
     folder.console.print(table)
     folder.console.print(
         f"results in {folder.path}: events.h5, raster.png, summary.json, checkpoint.h5", soft_wrap=True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,8 +15,8 @@ from evsim.checkpoint import Checkpoint
 from evsim.composition import Case
 from evsim.data.text import Corpus, load_corpus
 from evsim.dense_stack import DenseStack
-from evsim.errors import ProtocolError
-from evsim.event_stack import EventStack, build_stack, tabulated
+from evsim.errors import MissingExtraError, ProtocolError
+from evsim.event_stack import EventStack, build_stack
 from evsim.events import Events
 from evsim.generation import generate_lines
 from evsim.network import Network
@@ -28,6 +30,7 @@ from evsim.tied_embedding import TiedEmbedding
 from evsim.training import History, Tally, fit
 from evsim.word_recipe import Recipe, reading_windows, training_windows
 from evsim.word_report import report
+from evsim.word_speed import SPOKEN, reading_speed
 from evsim.word_training import Stack, WordTrainer, perplexity
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ def run(
     ] = True,
     seed: Annotated[int, "seed of weights, masks and windows"] = 0,
 ) -> dict[str, Any]:
-    """Train event-based language models, prune them, and compare them with dense ones.
+    """Train event-based language models beside their dense twins.
 
     An EGRU network is trained, then pruned in stages; a dense GRU or LSTM of the same size is trained by
     the same recipe: the same windows, masks and optimiser.  All are tested on text that was not learned
@@ -115,14 +118,20 @@ def run(
     sizes = [units] * (layers - 1) + [embedding]
     experiment = _Experiment(folder, text, sizes, embedding, seed)
     network = build_stack(embedding, sizes, threshold, train_threshold=train_threshold, seed=seed)
+    if generate and not text.encode(prompt).size:
+        raise ProtocolError("language_model", "prompt has no word", "give one or more, such as '<eos>'")
     options: dict[str, Any] = {"gamma": gamma, "eps": eps, "reads": reads}
     words = experiment.embedding()
     stack = EventStack(network, activity_cost, **options)
-    if generate and folder.resume:
+    if generate and experiment.is_done():
         file = experiment.take_up(words, network, shares)
         folder.console.print(f"from {file}")
         small = EventStack(sparsified(network), **options)
         return write(folder, words, small, text, generate, prompt, temperature, seed)
+    if kinds and find_spec("torch") is None:
+        raise MissingExtraError("PyTorch", "is not installed", 'pip install "evsim[torch]", or --twins none')
+    if not folder.resume:
+        experiment.clear()
     results = []
     results.append(experiment.train("EGRU", words, stack, recipe))
     before = 0.0
@@ -137,10 +146,13 @@ def run(
     summary = {
         "corpus": repr(text),
         "recipe": asdict(recipe),
+        "trained_with": experiment.settings(),
         "sizes": sizes,
         "results": results,
-        "speed": experiment.speed(small.network, words, kinds) if speed else None,
+        "speed": None,
     }
+    if speed:
+        summary["speed"] = reading_speed(small.network, words, text.valid[:SPOKEN], kinds)
     folder.write_json("summary.json", summary)
     report(folder, summary, experiment.cases)
     experiment.log(small, words)
@@ -156,6 +168,24 @@ class _Experiment:
         self.folder, self.text, self.sizes, self.seed = folder, text, sizes, seed
         self.n_units = n_units
         self.cases: list[Case] = []  # of all models, for the table of operations
+
+    def settings(self) -> dict[str, Any]:
+        """Options of the run that training depends on."""
+        return {key: value for key, value in self.folder.settings.items() if key not in FREE}
+
+    def is_done(self) -> bool:
+        """Whether a run that is resumed has ended before, with the settings it has now."""
+        try:
+            summary = json.loads((self.folder / "summary.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return self.folder.resume and summary.get("trained_with") == self.settings()
+
+    def clear(self) -> None:
+        """Remove results of another run, from which this one would go on once it is stopped and resumed."""
+        found = ["summary.json", "checkpoint.h5", "gru.h5", "lstm.h5"]
+        for path in [self.folder / name for name in found] + list(self.folder.path.glob("pruned_*.h5")):
+            path.unlink(missing_ok=True)
 
     def embedding(self) -> TiedEmbedding:
         """A new one; equal ones for all models."""
@@ -252,20 +282,6 @@ class _Experiment:
         found.restore(words.parameters() | network.parameters(), best=True)
         return file
 
-    def speed(self, network: Network, words: TiedEmbedding, kinds: list[str]) -> dict[str, Any]:
-        """Seconds per word of the recurrent layers in one lane, beside those of dense twins."""
-        from evsim.token_speed import measure
-
-        text = self.text.valid[:SPOKEN]
-        x = words.look_up(text)
-        return measure(
-            {"words looked up": tabulated(network, words), "vectors": network},
-            {"words looked up": text, "vectors": x},
-            self.sizes,
-            kinds=kinds,
-            peer_inputs=x,
-        )
-
     def log(self, stack: EventStack, words: TiedEmbedding) -> None:
         """Log and draw the network reading the start of the held-out text."""
         stack.states()
@@ -275,8 +291,10 @@ class _Experiment:
         log.figure().savefig(self.folder / "raster.png", dpi=150)
 
 
-#: Words that the network is logged reading, and that its time is measured with.
-LOGGED, SPOKEN = 200, 200
+#: Words that the network is logged reading.
+LOGGED = 200
+#: Options that have no part in training once it has begun.
+FREE = ("generate", "prompt", "temperature", "speed", "seed")
 
 
 def cuts(n_words: int) -> tuple[int, ...]:

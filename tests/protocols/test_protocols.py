@@ -16,7 +16,7 @@ from evsim.eventlog import EventLog
 from evsim.narrow_weights import narrow
 from evsim.optimizer import SGD
 from evsim.protocol import Protocol, RunFolder, Trial, load, names
-from evsim.protocols import DelayedCopy, LanguageModel, delayed_copy, language_model
+from evsim.protocols import CharacterModel, DelayedCopy, character_model, delayed_copy
 from evsim.simulation import Simulation
 from evsim.training import Trainer
 
@@ -210,7 +210,7 @@ class TestDelayedCopyRun:
             delayed_copy.run(RunFolder(tmp_path, quiet=True), **TINY_COPY | {setting: -1})
 
 
-# -- language model --------------------------------------------------------------------------------------
+# -- character model -------------------------------------------------------------------------------------
 
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "log", "but", "no", "fox", "saw"]
@@ -247,30 +247,26 @@ def model_options(**options):
     ]
 
 
-@pytest.fixture(scope="module", params=["char", "word"])
+@pytest.fixture(scope="module", params=[1, 2], ids=["one layer", "two layers"])
 def modelled(request, tmp_path_factory, file):
     folder = tmp_path_factory.mktemp("model") / "run"
-    options = model_options(
-        corpus=file, level=request.param, epochs=2, layers=2 if request.param == "word" else 1
-    )
-    evsim("run", "language_model", *options, "--out", folder, "--quiet")
+    options = model_options(corpus=file, epochs=2, layers=request.param)
+    evsim("run", "character_model", *options, "--out", folder, "--quiet")
     return folder
 
 
 def rebuilt(folder):
     """The task and the network with the parameters that were kept."""
     options = read(folder / "settings.json")["options"]
-    task = LanguageModel(
-        load_corpus(options["corpus"], options["level"]), options["lanes"], options["window"]
-    )
-    network = language_model.build(
+    task = CharacterModel(load_corpus(options["corpus"]), options["lanes"], options["window"])
+    network = character_model.build(
         task, options["units"], options["layers"], options["threshold"], options["seed"]
     )
     Checkpoint.open(folder / "checkpoint.h5").restore(network.parameters(), best=True)
     return task, network
 
 
-def bits_per_token(network, ids):
+def bits_per_character(network, ids):
     """Read a text in up to 8 lanes of 64 tokens or more, each from rest, in one long run."""
     lanes = max(1, min(8, (ids.size - 1) // 64))
     steps = (ids.size - 1) // lanes
@@ -280,10 +276,10 @@ def bits_per_token(network, ids):
     return nll(state, targets).mean() / np.log(2)
 
 
-class TestLanguageModelTrials:
+class TestCharacterModelTrials:
     def test_a_pass_reads_the_text_once(self, file):
         corpus = load_corpus(file)
-        task = LanguageModel(corpus, lanes=3, window=8)
+        task = CharacterModel(corpus, lanes=3, window=8)
         trials = list(task.trials(0))
         assert len(trials) == len(task)
         steps = (corpus.train.size - 1) // 3
@@ -296,12 +292,12 @@ class TestLanguageModelTrials:
         assert {len(trial.stimulus) for trial in trials[:-1]} == {8}
 
     def test_every_stream_is_the_same_pass(self, file):
-        task = LanguageModel(load_corpus(file), lanes=3, window=8)
+        task = CharacterModel(load_corpus(file), lanes=3, window=8)
         for one, other in zip(task.trials(0), task.trials(5), strict=True):
             assert np.array_equal(one.stimulus, other.stimulus)
 
 
-class TestLanguageModelRun:
+class TestCharacterModelRun:
     def test_files(self, modelled):
         assert sorted(path.name for path in modelled.iterdir()) == FILES
         assert (modelled / "raster.png").read_bytes().startswith(PNG)
@@ -309,13 +305,13 @@ class TestLanguageModelRun:
     def test_summary(self, modelled):
         summary = read(modelled / "summary.json")
         task, network = rebuilt(modelled)
-        assert summary["bits_per_token"] == pytest.approx(
-            bits_per_token(network, task.corpus.valid), rel=1e-5
+        assert summary["bits_per_character"] == pytest.approx(
+            bits_per_character(network, task.corpus.valid), rel=1e-5
         )
-        assert summary["perplexity"] == pytest.approx(2 ** summary["bits_per_token"], rel=1e-9)
+        assert summary["perplexity"] == pytest.approx(2 ** summary["bits_per_character"], rel=1e-9)
         assert set(summary["narrow_bits"]) == {"bfloat16", "int8"}
         for kind, found in summary["narrow_bits"].items():
-            expected = bits_per_token(narrow(network, kind), task.corpus.valid)
+            expected = bits_per_character(narrow(network, kind), task.corpus.valid)
             assert found == pytest.approx(expected, rel=1e-5)
         assert set(summary["ngram_bits"]) == {"3", "5"}
         assert 0 < summary["alpha"] < 1
@@ -330,7 +326,7 @@ class TestLanguageModelRun:
     def test_learns_more_than_nothing(self, modelled):
         summary = read(modelled / "summary.json")
         task, _ = rebuilt(modelled)
-        assert summary["bits_per_token"] < np.log2(task.corpus.n_tokens)
+        assert summary["bits_per_character"] < np.log2(task.corpus.n_tokens)
 
     def test_log_opens_equal_and_replays(self, modelled):
         log, (task, network) = EventLog.open(modelled / "events.h5"), rebuilt(modelled)
@@ -349,18 +345,25 @@ class TestLanguageModelRun:
         summary, (task, network) = read(modelled / "summary.json"), rebuilt(modelled)
         ids = task.corpus.test
         assert ids.size > 1
-        assert summary["test_bits_per_token"] == pytest.approx(bits_per_token(network, ids), rel=1e-5)
+        assert summary["test_bits_per_character"] == pytest.approx(bits_per_character(network, ids), rel=1e-5)
 
     def test_resumed_run_equals_one_in_one_go(self, modelled, tmp_path):
         options = read(modelled / "settings.json")["options"] | {"epochs": 1}
         words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value)]
-        evsim("run", "language_model", *words, "--out", tmp_path / "run", "--quiet")
-        evsim("run", "language_model", "--resume", tmp_path / "run", "--epochs", 2, "--quiet")
+        evsim("run", "character_model", *words, "--out", tmp_path / "run", "--quiet")
+        evsim("run", "character_model", "--resume", tmp_path / "run", "--epochs", 2, "--quiet")
         assert read(tmp_path / "run" / "settings.json") == read(modelled / "settings.json")
         assert contents(tmp_path / "run") == contents(modelled)
         assert same_run(EventLog.open(tmp_path / "run" / "events.h5"), EventLog.open(modelled / "events.h5"))
         mine, theirs = read(tmp_path / "run" / "summary.json"), read(modelled / "summary.json")
-        for key in ("bits_per_token", "test_bits_per_token", "alpha", "beta", "work_per_token", "ngram_bits"):
+        for key in (
+            "bits_per_character",
+            "test_bits_per_character",
+            "alpha",
+            "beta",
+            "work_per_character",
+            "ngram_bits",
+        ):
             assert mine[key] == theirs[key]
         for part in ("training", "validation"):
             mine[part].pop("seconds")
@@ -369,10 +372,10 @@ class TestLanguageModelRun:
 
     def test_resuming_a_finished_run_changes_nothing(self, modelled, capsys):
         before = contents(modelled), (modelled / "checkpoint.h5").read_bytes()
-        bits_before = read(modelled / "summary.json")["bits_per_token"]
-        evsim("run", "language_model", "--resume", modelled)
+        bits_before = read(modelled / "summary.json")["bits_per_character"]
+        evsim("run", "character_model", "--resume", modelled)
         assert (contents(modelled), (modelled / "checkpoint.h5").read_bytes()) == before
-        assert read(modelled / "summary.json")["bits_per_token"] == bits_before
+        assert read(modelled / "summary.json")["bits_per_character"] == bits_before
         assert all(
             len(line) <= 80 for line in capsys.readouterr().out.splitlines() if "|" in line or "  " in line
         )
@@ -381,43 +384,44 @@ class TestLanguageModelRun:
 class TestParts:
     def test_three_files(self, tmp_path, parts, capsys):
         folder = RunFolder(tmp_path)
-        summary = language_model.run(folder, corpus=parts, level="word", epochs=1, **TINY_MODEL)
-        corpus = load_corpus(parts, "word")
-        network = language_model.build(LanguageModel(corpus), 9, 1, 0.1, 0)
+        summary = character_model.run(folder, corpus=parts, epochs=1, **TINY_MODEL)
+        corpus = load_corpus(parts)
+        network = character_model.build(CharacterModel(corpus), 9, 1, 0.1, 0)
         Checkpoint.open(tmp_path / "checkpoint.h5").restore(network.parameters(), best=True)
-        assert summary["test_bits_per_token"] == pytest.approx(bits_per_token(network, corpus.test), rel=1e-5)
+        assert summary["test_bits_per_character"] == pytest.approx(
+            bits_per_character(network, corpus.test), rel=1e-5
+        )
         assert "test text" in capsys.readouterr().out
 
     def test_no_test_text(self, tmp_path, parts, monkeypatch, capsys):
-        corpus = load_corpus(parts, "char")
+        corpus = load_corpus(parts)
         short = Corpus("short", "char", corpus.vocabulary, corpus.train, corpus.valid, corpus.test[:0])
-        monkeypatch.setattr(language_model, "load_corpus", lambda path, level: short)
-        summary = language_model.run(RunFolder(tmp_path), epochs=1, **TINY_MODEL)
-        assert "test_bits_per_token" not in summary
+        monkeypatch.setattr(character_model, "load_corpus", lambda path, level: short)
+        summary = character_model.run(RunFolder(tmp_path), epochs=1, **TINY_MODEL)
+        assert "test_bits_per_character" not in summary
         assert "test" not in capsys.readouterr().out.replace(str(tmp_path), "")
 
     def test_a_network_that_diverges_still_ends(self, tmp_path, parts):
-        language_model.run(
+        character_model.run(
             RunFolder(tmp_path, quiet=True), corpus=parts, epochs=1, **TINY_MODEL | {"lr": 1e4}
         )
-        assert read(tmp_path / "summary.json")["bits_per_token"] > 10
+        assert read(tmp_path / "summary.json")["bits_per_character"] > 10
 
     @pytest.mark.parametrize("setting", ["units", "layers", "epochs", "patience", "lanes", "window"])
     def test_settings_that_cannot_work(self, tmp_path, parts, setting):
         with pytest.raises(ProtocolError, match=f"{setting} is 0"):
-            language_model.run(RunFolder(tmp_path, quiet=True), corpus=parts, **TINY_MODEL | {setting: 0})
+            character_model.run(RunFolder(tmp_path, quiet=True), corpus=parts, **TINY_MODEL | {setting: 0})
 
 
-@pytest.mark.parametrize("level", ["char", "word"])
-def test_work_is_what_can_be_counted(parts, level):
+def test_work_is_what_can_be_counted(parts):
     """MACs: a row of weights for every event that arrives, forward and for dL/dW, and for dL/dy of every unit
     that fired or might have."""
     u, gamma, eps = 9, 0.8, 2.0
-    task = LanguageModel(load_corpus(parts, level), lanes=3, window=8)
+    task = CharacterModel(load_corpus(parts), lanes=3, window=8)
     n = task.corpus.n_tokens
-    network = language_model.build(task, u, 1, 0.1, 0)
+    network = character_model.build(task, u, 1, 0.1, 0)
     trainer = Trainer(network, "next", SGD(network.parameters(), lr=0.0), gamma=gamma, eps=eps)
-    passes = language_model.work(network, trainer.learn(task.trials(0)))
+    passes = character_model.work(network, trainer.learn(task.trials(0)))
     threshold = network.parameters()["layer1.threshold"].values
     simulation = Simulation(network)
     tokens = arrived = sent = active = active_inside = 0
@@ -454,6 +458,7 @@ def test_work_is_what_can_be_counted(parts, level):
 
 def test_names():
     assert names() == [
+        "character_model",
         "credit",
         "cuba",
         "delayed_copy",

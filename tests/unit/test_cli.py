@@ -36,6 +36,9 @@ def has_option(page, name, hint, default):
     kinds = [kind for kind in typing.get_args(described) if kind is not type(None)] or [described]
     if typing.get_origin(described) is typing.Literal:
         kind = r"[\[<]" + r"\|".join(kinds) + r"[\]>]"
+    elif kinds == [bool]:
+        kind = f"/ --no-{name.replace('_', '-')}"
+        default = name.replace("_", "-") if default else f"no-{name.replace('_', '-')}"
     else:
         kind = KINDS[kinds[0]]
     shown = re.search(rf"--{name.replace('_', '-')} +({kind}) (.*?)(?= --|$)", flat(page))
@@ -127,7 +130,8 @@ class TestUsage:
             (["run", "delayed_copy", "--units"], ["--units"]),
             (["run", "delayed_copy", "--lr", "fast"], ["--lr", "'fast'"]),
             (["run", "delayed_copy", "stray"], ["stray"]),
-            (["run", "language_model", "--level", "letter"], ["--level", "'letter'", "char", "word"]),
+            (["run", "language_model", "--reads", "letters"], ["--reads", "'letters'", "state", "events"]),
+            (["run", "character_model", "--level", "word"], ["--level", "see evsim run character_model"]),
         ],
     )
     def test_one_line(self, evsim, words, said):
@@ -147,8 +151,9 @@ class TestUsage:
     def test_values_that_cannot_work(self, evsim, words, said):
         refused(evsim("run", "delayed_copy", *words, "--out", "out"), *said)
 
-    def test_a_corpus_that_is_not_there(self, evsim):
-        refused(evsim("run", "language_model", "--corpus", "none.txt", "--out", "out"), "none.txt")
+    @pytest.mark.parametrize("protocol", ["character_model", "language_model"])
+    def test_a_corpus_that_is_not_there(self, evsim, protocol):
+        refused(evsim("run", protocol, "--corpus", "none.txt", "--out", "out"), "none.txt")
 
 
 # -- the program itself ----------------------------------------------------------------------------------

@@ -36,7 +36,15 @@ def test_protocols_run(name):
 
 def test_which_protocols_can_be_compared():
     found = protocols_with_subjects()
-    assert {"credit", "cuba", "delayed_copy", "keyword_spotting", "language_model", "yin_yang"} == set(found)
+    assert set(found) == {
+        "character_model",
+        "credit",
+        "cuba",
+        "delayed_copy",
+        "keyword_spotting",
+        "language_model",
+        "yin_yang",
+    }
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ LEVELS = (
         "evsim.sparsity_figures",
         "evsim.word_training",
         "evsim.generation",
+        "evsim.word_speed",
     ),
     ("evsim.word_report",),
     ("evsim.protocols.*",),
