@@ -136,6 +136,32 @@ def to_events(array):
     return pointers, units, values
 
 
+def from_tokens(tokens, int64_t n_units, values):
+    """One event of value 1 from each token's unit, -1 for none: ptr (n + 1,), unit, value.
+
+    None if an id lies outside of -1..n_units - 1.  ``tokens`` is contiguous int64, shape (n,) or (steps,
+    lanes); ``values`` is the float type of what is made.
+    """
+    cdef int64_t n = tokens.size
+    cdef const int64_t *token = <const int64_t *> address(tokens, n, c"l")
+    cdef int64_t i
+    cdef int64_t row
+    pointers = np.empty(n + 1, np.int64)
+    cdef int64_t *ptr = <int64_t *> address(pointers, n + 1, c"l")
+    ptr[0] = 0
+    for i in range(n):
+        if not -1 <= token[i] < n_units:
+            return None
+        ptr[i + 1] = ptr[i] + (token[i] >= 0)
+    units = np.empty(ptr[n], np.int32)
+    cdef int32_t *unit = <int32_t *> address(units, ptr[n], c"i")
+    for i in range(n):
+        if token[i] >= 0:
+            row = ptr[i]
+            unit[row] = <int32_t> token[i]
+    return pointers, units, np.ones(ptr[n], values)
+
+
 def from_events(shape, ptr, unit, value):
     """A new array of ``shape``, (n_steps, n_lanes, n_units), with zeros where there is no event."""
     n_steps, n_lanes, n_units = shape

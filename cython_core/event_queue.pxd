@@ -7,6 +7,7 @@ away: what the buckets hold in the end is the log.
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memmove
 
 # Bucket of step t: ptr[k] to ptr[k + 1] with k = (history + t) * row.
 cdef struct Queue:
@@ -65,6 +66,18 @@ cdef inline bint queue_room(Queue *queue, int64_t n, Py_ssize_t size) noexcept n
     queue.value = grown
     queue.capacity = wanted
     return True
+
+
+cdef inline void queue_again(Queue *queue, Py_ssize_t size) noexcept nogil:
+    """Keep the last ``history`` buckets of a window that is over, as those before the next one."""
+    cdef int64_t k
+    cdef int64_t first = queue.ptr[queue.now]
+    cdef int64_t count = queue.ptr[queue.now + queue.history] - first
+    memmove(queue.unit, queue.unit + first, count * sizeof(int32_t))
+    memmove(queue.value, <char *> queue.value + first * size, count * size)
+    for k in range(queue.history + 1):
+        queue.ptr[k] = queue.ptr[queue.now + k] - first
+    queue.now = 0
 
 
 cdef inline void queue_free(Queue *queue) noexcept nogil:

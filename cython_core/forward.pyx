@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address, sums
-from evsim.core.event_queue cimport Queue, queue_free, queue_open, queue_peek, queue_push, queue_room
+from evsim.core.event_queue cimport Queue, queue_free, queue_again, queue_open, queue_peek, queue_push, queue_room
 from evsim.core.fanout cimport deliver_many, deliver_share, shared_out
 from evsim.core.gains cimport Passed, counted, passed_free, passed_open, share_passed
 from evsim.core.kernels cimport (
@@ -480,6 +480,7 @@ cdef class Forward:
     cdef Run run
     cdef PlanTable plan
     cdef object keep
+    cdef dict stimulus      # arrays of given events, lines and drives, by population
     cdef int64_t n_steps
     cdef Py_ssize_t itemsize
     cdef char kind
@@ -490,6 +491,7 @@ cdef class Forward:
         self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
         self.kind = c"d" if plan.double_precision else c"f"
         self.keep = [lengths]
+        self.stimulus = {}
         self.run.populations = plan.populations
         self.run.projections = plan.projections
         self.run.n_populations = plan.n_populations
@@ -540,7 +542,7 @@ cdef class Forward:
             raise MemoryError("forward: no memory for the event queues")
         slot.given = whole
         if whole:
-            self.keep += [ptr, unit, value]
+            self.stimulus[population] = ptr, unit, value
         for lane in range(lanes):
             queue = &slot.queue[lane]
             if whole:
@@ -561,7 +563,7 @@ cdef class Forward:
     def give_line(self, int population, line):
         """Set the stimulus (T, B, n) of a source that sends changes; its state is given by `give_arrays`."""
         cdef int64_t cells = self.n_steps * self.run.n_lanes
-        self.keep.append(line)
+        self.stimulus[population] = line
         self.run.slot[population].line = address(line, cells * self.plan.populations[population].n, self.kind)
 
     def give_arrays(self, int population, base, state, tape=None):
@@ -578,7 +580,7 @@ cdef class Forward:
 
         That is its biases and all that `ProjectionRow.dense` projections bring.
         """
-        self.keep.append(drive)
+        self.stimulus[population] = drive
         self.run.slot[population].drive = address(drive, drive.size, self.kind)
 
     def give_gains(self, int projection, gain):
@@ -608,6 +610,27 @@ cdef class Forward:
         self.run.every = every
         self.run.slot[population].checkpoints = address(
             checkpoints, count * self.run.n_lanes * self.plan.populations[population].n_state, self.kind)
+
+    def again(self):
+        """Begin the next window of as many steps, after one of which all lanes were run to the end.
+
+        States go on, events in flight stay so, and arrays that were given are used, and written, again.  New
+        events of the populations to which they were given, and new lines and drives, are to be given.
+        """
+        cdef Slot *slot
+        cdef int64_t lane
+        cdef int p
+        memset(self.run.macs, 0, self.run.n_lanes * self.run.n_projections * sizeof(int64_t))
+        for p in range(self.run.n_populations):
+            slot = &self.run.slot[p]
+            if slot.queue == NULL:
+                continue
+            if slot.given:
+                free(slot.queue)
+                slot.queue = NULL
+                continue
+            for lane in range(self.run.n_lanes):
+                queue_again(&slot.queue[lane], self.itemsize)
 
     def go(self, int n_threads, bint teams, first=0, stop=None):
         """Run all lanes, one after the other by a ``teams``, or side by side.
@@ -642,6 +665,27 @@ cdef class Forward:
         if failed:
             raise MemoryError("forward: no memory for events")
         return sums(run.macs, n_lanes, run.n_projections)
+
+    def sent(self, int population, int64_t step):
+        """What a population sent in a step of the window: (B, n), 0 where there is no event."""
+        cdef Queue *queue = self.run.slot[population].queue
+        cdef int64_t n = self.plan.populations[population].n
+        cdef int64_t lanes = self.run.n_lanes
+        cdef const int64_t *bucket
+        cdef int64_t lane
+        cdef int64_t e
+        values = np.zeros((lanes, n), np.float64 if self.plan.double_precision else np.float32)
+        cdef char *value = <char *> address(values, lanes * n, self.kind)
+        for lane in range(lanes):
+            if step >= self.run.lengths[lane]:
+                continue
+            bucket = queue_peek(&queue[lane], step)
+            for e in range(bucket[0], bucket[1]):
+                if self.plan.double_precision:
+                    (<double *> value)[lane * n + queue[lane].unit[e]] = (<double *> queue[lane].value)[e]
+                else:
+                    (<float *> value)[lane * n + queue[lane].unit[e]] = (<float *> queue[lane].value)[e]
+        return values
 
     def collect(self, int population):
         """What a population sent in the window, by (step, lane, unit): ptr (T * B + 1,), unit, value."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from evsim.core.dense import first_beyond, from_events, to_events
+from evsim.core.dense import first_beyond, from_events, from_tokens, to_events
 from evsim.errors import StimulusError
 
 
@@ -87,20 +87,18 @@ class Events:
                 f"token ids have shape {ids.shape} and dtype {ids.dtype}",
                 "give integers (steps, lanes)",
             )
-        wrong = (ids < -1) | (ids >= n_units)
-        if wrong.any():
+        # An unsigned integer may be larger than an int64 can be.
+        signed = ids.astype(np.int64, order="C", copy=False)
+        found = from_tokens(signed, n_units, dtype)
+        if found is None or (ids.dtype == np.uint64 and (signed < 0).any()):
+            wrong = (ids < -1) | (ids >= n_units)
             step, lane = (int(i[0]) for i in np.nonzero(wrong))
             raise StimulusError(
                 where,
                 f"token id {ids[step, lane]} at step {step}, lane {lane} is outside 0..{n_units - 1}",
                 f"give ids below {n_units}, or -1 for no event",
             )
-        flat = ids.ravel()
-        there = flat >= 0
-        ptr = np.zeros(flat.size + 1, np.int64)
-        np.cumsum(there, out=ptr[1:])
-        unit = flat[there].astype(np.int32)
-        return cls(n_units, ids.shape[1], ids.shape[0], ptr, unit, np.ones(unit.size, dtype))
+        return cls(n_units, ids.shape[1], ids.shape[0], *found)
 
     @classmethod
     def from_list(

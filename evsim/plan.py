@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from evsim.core.biases import Biases
 from evsim.core.layout import FIXED, KINDS, POPULATION, PROJECTION, PlanTable
 from evsim.errors import NetworkError
 from evsim.models import LIF, EventSource
@@ -127,6 +128,7 @@ class Plan:
         self.kernels = [population.kernel for population in self.populations]
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []
+        self._bases, self._biases = self._make_bases()
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self.population_rows = np.zeros(len(self.populations), POPULATION)
         self.projection_rows = np.zeros(len(self.projections), PROJECTION)
@@ -189,20 +191,26 @@ class Plan:
     def bases(self) -> list[NDArray | None]:
         """What each population adds to what it receives: the biases, shape (n_in,), or None.
 
-        Those of LIF units, whose biases do not go into the currents, are zero.
+        Those of LIF units, whose biases do not go into the currents, are zero.  The arrays are the plan's:
+        the next call writes into them.
         """
+        self._biases.add()
+        return self._bases
+
+    def _make_bases(self) -> tuple[list[NDArray | None], Biases]:
+        """What `bases` gives, and what computes it where it is not a parameter as it is."""
         bases: list[NDArray | None] = []
+        sums: list[tuple[NDArray, NDArray, NDArray]] = []
         for kernel, population in zip(self.kernels, self.populations, strict=True):
             n, parameters = population.n_units, population.parameters
             base = parameters["bias"].values if "bias" in parameters else None
             if base is not None and kernel == "egru_evnn":
-                recurrent = parameters["recurrent_bias"].values
-                base = np.concatenate([base, recurrent[2 * n :]])
-                base[: 2 * n] += recurrent[: 2 * n]
+                bias, recurrent, base = base, parameters["recurrent_bias"].values, np.empty(4 * n, self.dtype)
+                sums.append((bias, recurrent, base))
             elif kernel == "lif":
                 base = np.zeros(2 * n, self.dtype)
             bases.append(base)
-        return bases
+        return bases, Biases(sums, self.dtype == np.float64)
 
     def _fill_population(self, rank: int, population: Population) -> None:
         row, kernel, n = self.population_rows[rank], population.kernel, population.n_units

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from evsim.continuous_plan import ContinuousPlan
 from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
-from evsim.core.dense import first_beyond
+from evsim.core.dense import first_beyond, from_tokens
 from evsim.core.forward import Forward
 from evsim.dense_products import DenseProducts
 from evsim.edits import Edits
@@ -70,6 +70,10 @@ class Simulation:
         self.n_lanes = 0
         self._states: list[NDArray] = []
         self._in_flight: list[Events | None] = []
+        # Of the last step, until a run follows: it has what is in flight, but that of given sources.
+        self._core: Forward | None = None
+        self._core_steps = np.ones(0, np.int64)
+        self._core_tapes: list[NDArray | None] = []
 
     @property
     def schedule(self) -> str:
@@ -79,6 +83,7 @@ class Simulation:
     def reset(self) -> None:
         """Forget states and events in flight; the next run starts at time 0 with any number of lanes."""
         self.n_lanes, self.time_step, self._states, self._in_flight = 0, 0, [], []
+        self._core = None
 
     def run(
         self,
@@ -139,6 +144,9 @@ class Simulation:
         given, steps, n_steps, changes, factors = self._prepare(
             stimulus, duration, lengths, carry, edits, gains
         )
+        if self._core is not None:
+            self._land(self._core, self.plan.rank.keys() - given.keys())
+            self._core = None
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
         logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
@@ -147,7 +155,14 @@ class Simulation:
             if checkpoint is not None and self.plan.kernels[rank] not in SOURCES:
                 count = (n_steps + checkpoint - 1) // checkpoint
                 log.checkpoints = np.zeros((count, n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
-        macs = self._forward(logs, given, steps, n_steps, checkpoint, changes, factors)
+        members = list(logs.values())
+        states = None if checkpoint is None else (checkpoint, [log.checkpoints for log in members])
+        core, macs = self._forward(
+            given, steps, n_steps, [log.tape for log in members], states, changes, factors
+        )
+        for rank, log in enumerate(members):
+            if log.events is None and log.carried is not None:
+                log.events = Events(log.n_units, n_lanes, n_steps, *core.collect(rank))
         counters = self._counters(logs, lane_steps, macs)
         if changes:
             counters["edits"] = {name: sum(change[-1].tolist()) for name, change in changes.items()}
@@ -184,15 +199,53 @@ class Simulation:
         dict of str to ndarray, shape (n_lanes, n_units)
             Event values of the populations that send, states of the readouts.
         """
-        stimulus = {name: _one_step(data) for name, data in self._by_source(stimulus).items()}
-        given, steps, *_ = self._prepare(stimulus, self.plan.dt, None, True)
-        logs = self._blank(1, len(steps), True, False, given)
-        self._forward(logs, given, steps, 1)
+        given = self._tokens(stimulus)
+        if given is None:
+            stimulus = {name: _one_step(data) for name, data in self._by_source(stimulus).items()}
+            given, *_ = self._prepare(stimulus, None if stimulus else self.plan.dt, None, True)
+        plan, core = self.plan, self._core
+        if core is None:
+            # No log is made: of readouts the state is recorded, and of the others is read what they sent.
+            self._core_steps = np.ones(self.n_lanes, np.int64)
+            self._core_tapes = [
+                None if p.emits else np.empty((1, self.n_lanes, p.n_units), plan.dtype)
+                for p in plan.populations
+            ]
+            core, _ = self._forward(given, self._core_steps, 1, self._core_tapes)
+            self._core = core
+        else:
+            self._again(core, given)
         self.time_step += 1
         return {
-            name: log.state[0] if log.events is None else log.events.to_dense()[0]
-            for name, log in logs.items()
+            p.name: core.sent(rank, 0) if tape is None else tape[0].copy()
+            for rank, (p, tape) in enumerate(zip(plan.populations, self._core_tapes, strict=True))
         }
+
+    def _tokens(self, stimulus: Any) -> dict[str, Events | NDArray] | None:
+        """Token ids of one step for the only source, encoded; None if it is anything else, or wrong.
+
+        That is what `_prepare` does, for the most frequent kind of step.
+        """
+        source = self.plan.sources[0] if len(self.plan.sources) == 1 else None
+        if source is None or source.sends == "changes" or isinstance(stimulus, (list, tuple, Mapping)):
+            return None
+        ids = np.asarray(stimulus)
+        if ids.dtype.kind != "i" or ids.ndim > 1 or ids.size != self.n_lanes:
+            return None
+        found = from_tokens(np.ascontiguousarray(ids, np.int64), source.n_units, self.plan.dtype)
+        if found is None or not self.n_lanes:
+            return None
+        return {source.name: Events(source.n_units, self.n_lanes, 1, *found)}
+
+    def _again(self, core: Forward, given: dict[str, Events | NDArray]) -> None:
+        """Another step with the core of the last one, which has all but the stimulus."""
+        self.plan.refresh()
+        dense = DenseProducts(self.plan, self._core_steps, 1)
+        core.again()
+        for name, stimulus in given.items():
+            self._give_stimulus(core, dense, self.plan.rank[name], stimulus)
+        self._go(core, dense, self.plan.bases(), self.n_lanes)
+        self._land(core, given)
 
     # -- the pieces of a run, in order ---------------------------------------------------------------------
 
@@ -232,6 +285,8 @@ class Simulation:
         self, edits: Mapping[str, Edits], given: dict[str, Events | NDArray], n_lanes: int, n_steps: int
     ) -> dict[str, Change]:
         """Edits as the core takes them, with room to count; those of given events are made here and now."""
+        if not edits:
+            return {}
         senders = {p.name: p for p in self.plan.populations if p.emits}
         changes = {}
         for name, edit in edits.items():
@@ -269,6 +324,10 @@ class Simulation:
     ) -> tuple[int, int]:
         """Steps and lanes that the stimulus, the duration and the lengths agree on."""
         shapes = {name: _shape(name, data) for name, data in given.items()}
+        if len(shapes) == 1 and duration is None and lengths is None:  # most often
+            n_steps, n_lanes = next(iter(shapes.values()))
+            if n_steps is not None and n_lanes:
+                return n_steps, n_lanes
         steps = {shape[0] for shape in shapes.values() if shape[0] is not None}
         lanes = {shape[1] for shape in shapes.values() if shape[1] is not None}
         if lengths is not None:
@@ -352,15 +411,18 @@ class Simulation:
 
     def _forward(
         self,
-        logs: dict[str, PopulationLog],
         given: dict[str, Events | NDArray],
         lengths: NDArray[np.int64],
         n_steps: int,
-        checkpoint: int | None = None,
+        tapes: Sequence[NDArray | None],
+        checkpoints: tuple[int, Sequence[NDArray | None]] | None = None,
         changes: Mapping[str, Change] | None = None,
         gains: Mapping[int, NDArray] | None = None,
-    ) -> list[int]:
-        """Run the core, put what it sent into the logs, and return the MACs of each projection."""
+    ) -> tuple[Forward, list[int]]:
+        """Go on from the present state; the core, which knows what was sent, and the MACs of each projection.
+
+        ``tapes`` and ``checkpoints``, with the steps from one to the next, are to be written, by population.
+        """
         self.plan.refresh()
         core = Forward(self.plan.table, lengths, n_steps)
         bases = self.plan.bases()
@@ -369,35 +431,50 @@ class Simulation:
             core.give_gains(index, gain)
         for rank, population in enumerate(self.plan.populations):
             stimulus, carried = given.get(population.name), self._in_flight[rank]
-            if carried is not None:
-                events = carried.then(stimulus) if isinstance(stimulus, Events) else carried
-                core.give_events(
-                    rank, carried.n_steps, events.ptr, events.unit, events.value, events is not carried
-                )
-                dense.give_events(rank, events)
+            if stimulus is not None:
+                self._give_stimulus(core, dense, rank, stimulus)
             if not isinstance(stimulus, Events):
-                core.give_arrays(rank, bases[rank], self._states[rank], logs[population.name].tape)
-                if stimulus is not None:
-                    core.give_line(rank, stimulus)
+                if carried is not None:
+                    core.give_events(rank, carried.n_steps, carried.ptr, carried.unit, carried.value, False)
+                core.give_arrays(rank, bases[rank], self._states[rank], tapes[rank])
                 if changes and population.name in changes:
                     core.give_edits(rank, *changes[population.name])
-                checkpoints = logs[population.name].checkpoints
-                if checkpoint is not None and checkpoints is not None:
-                    core.give_checkpoints(rank, checkpoint, checkpoints)
+                if checkpoints is not None and (room := checkpoints[1][rank]) is not None:
+                    core.give_checkpoints(rank, checkpoints[0], room)
+        macs = self._go(core, dense, bases, len(lengths))
+        self._land(core, self.plan.rank)
+        return core, macs
+
+    def _give_stimulus(
+        self, core: Forward, dense: DenseProducts, rank: int, stimulus: Events | NDArray
+    ) -> None:
+        if not isinstance(stimulus, Events):
+            core.give_line(rank, stimulus)
+            return
+        carried = self._in_flight[rank]
+        assert carried is not None
+        events = carried.then(stimulus)
+        core.give_events(rank, carried.n_steps, events.ptr, events.unit, events.value, True)
+        dense.give_events(rank, events)
+
+    def _go(
+        self, core: Forward, dense: DenseProducts, bases: Sequence[NDArray | None], n_lanes: int
+    ) -> list[int]:
         try:
-            macs = dense.go(core, bases, self.threads, self._teams and len(lengths) < self.threads)
+            return dense.go(core, bases, self.threads, self._teams and n_lanes < self.threads)
         except MemoryError:
             self.reset()  # some lanes went further than others
             raise
-        for rank, population in enumerate(self.plan.populations):
-            log, carried = logs[population.name], self._in_flight[rank]
-            if log.events is None and carried is not None:
-                log.events = Events(population.n_units, len(lengths), n_steps, *core.collect(rank))
+
+    def _land(self, core: Forward, names: Iterable[str]) -> None:
+        """Take from the core what some populations sent and is in flight."""
+        for name in names:
+            rank = self.plan.rank[name]
+            carried = self._in_flight[rank]
             if carried is not None and carried.n_steps:
                 self._in_flight[rank] = Events(
-                    population.n_units, len(lengths), carried.n_steps, *core.in_flight(rank)
+                    carried.n_units, carried.n_lanes, carried.n_steps, *core.in_flight(rank)
                 )
-        return macs
 
     def _counters(self, logs: dict[str, PopulationLog], lane_steps: int, macs: list[int]) -> dict[str, Any]:
         return {

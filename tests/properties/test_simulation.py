@@ -19,7 +19,7 @@ from evsim.adjoint import Adjoint
 from evsim.errors import StimulusError
 from evsim.eventlog import EventLog
 from evsim.events import Events
-from evsim.models import EventSource
+from evsim.models import EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
 from oracles.random_networks import Layer, Link, Recipe, bits, facts, long_delays, recipes
@@ -364,6 +364,66 @@ def test_step_by_step(recipe):
             expected = member.state[step] if member.events is None else member.events.to_dense()[step]
             np.testing.assert_array_equal(got, expected)
     assert simulation.time_step == recipe.n_steps
+
+
+@given(recipes(), st.lists(st.booleans(), min_size=2, max_size=8), st.integers(0, 3))
+@settings(max_examples=25)
+def test_steps_and_runs_in_turn(recipe, by_step, changed):
+    """With parameters written in place in between, too; a simulation that only runs is the oracle."""
+    stimulus = recipe.stimulus()
+    nets = recipe.build(), recipe.build()
+    stepping, running = Simulation(nets[0], threads=1), Simulation(nets[1], threads=1)
+    for step in range(min(recipe.n_steps, 3 * len(by_step))):
+        if step % 4 == changed:
+            for net in nets:
+                for name, parameter in net.parameters().items():
+                    if name.endswith(("bias", "weight")) and not parameter.read_only:
+                        parameter.values *= 0.5
+        now = {name: dense[step : step + 1] for name, dense in stimulus.items()}
+        whole = running.run(now, carry=True)
+        if by_step[step % len(by_step)]:
+            wrong = {name: np.full_like(dense[0], np.nan) for name, dense in now.items()}
+            if step and any(dense.size for dense in wrong.values()):
+                with pytest.raises(StimulusError):
+                    stepping.step(wrong)
+            for name, got in stepping.step({name: dense[0] for name, dense in now.items()}).items():
+                member = whole[name]
+                expected = member.state[0] if member.events is None else member.events.to_dense()[0]
+                np.testing.assert_array_equal(got, expected)
+        else:
+            assert facts(stepping.run(now, carry=True)) == facts(whole)
+        assert stepping.time_step == running.time_step == step + 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lanes", [1, 3, 9])
+@pytest.mark.parametrize("dense", [False, True])
+def test_steps_of_tokens(dtype, lanes, dense):
+    net = Network(seed=1, dtype=dtype)
+    net.add(EventSource(20, "words", dense=dense))
+    net.add(EGRU(30, "hidden", threshold=0.05))
+    net.add(LeakyReadout(4, "answer"))
+    net.connect("words", "hidden")
+    net.connect("words", "hidden", delay=2, name="late")
+    net.connect("hidden", "hidden")
+    net.connect("hidden", "answer", delay=3)
+    tokens = np.random.default_rng(0).integers(-1, 20, (12, lanes))
+    log, simulation = Simulation(net, threads=1).run(tokens), Simulation(net, threads=1)
+    kinds = [np.int64, np.int8, np.int32, list]
+    for step, ids in enumerate(tokens):
+        if step:
+            for wrong in (np.full(lanes, 20), np.full(lanes, -2), np.zeros(lanes + 1, int), 2**64):
+                with pytest.raises(StimulusError):
+                    simulation.step(wrong)
+        kind = kinds[step % 4]
+        given = ids.tolist() if kind is list else int(ids[0]) if lanes == 1 else ids.astype(kind)
+        out = simulation.step(given)
+        np.testing.assert_array_equal(out["answer"], log["answer"].state[step])
+        for name in ("words", "hidden"):
+            np.testing.assert_array_equal(out[name], log[name].events.to_dense()[step])
+            out[name][:] = 7  # what is returned is the caller's
+        out["answer"][:] = 7
+    assert log["hidden"].n_events > 20
 
 
 @given(recipes())
