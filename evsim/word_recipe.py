@@ -61,18 +61,18 @@ class Recipe:
 
     lanes: int = 32
     window: int = 70
-    epochs: int = 18
-    lr: float = 2e-3
+    epochs: int = 20
+    lr: float = 3e-3
     final_lr: float = 0.02
     warm_up: float = 0.25
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     clip: float = 0.5
-    dropout_words: float = 0.1
-    dropout_embedding: float = 0.4
-    dropout_layers: float = 0.2
-    dropout_output: float = 0.4
-    dropconnect: float = 0.2
+    dropout_words: float = 0.05
+    dropout_embedding: float = 0.25
+    dropout_layers: float = 0.15
+    dropout_output: float = 0.3
+    dropconnect: float = 0.1
     activity_cost: float = 0.0
     seed: int = 0
 

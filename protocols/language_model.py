@@ -54,7 +54,7 @@ def run(
     units: Annotated[int, "units per layer, but for the last"] = 400,
     embedding: Annotated[int, "length of a word's vector, and units of the last layer"] = 400,
     layers: Annotated[int, "recurrent layers"] = 2,
-    epochs: Annotated[int, "passes over the training text"] = 18,
+    epochs: Annotated[int, "passes over the training text"] = Recipe.epochs,
     prune: Annotated[
         str, "shares of recurrent and input weights to take away, one after the other; none: do not"
     ] = "0.8,0.9,0.95",
@@ -62,7 +62,7 @@ def run(
     twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
     threshold: Annotated[float, "event threshold, 0 to 1; at 0 every positive state is an event"] = 0.0,
     train_threshold: Annotated[bool, "whether thresholds are trained"] = False,
-    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 1.0,
+    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 2.0,
     reads: Annotated[
         Literal["state", "events"], "what words are predicted from: states of the last layer, or its events"
     ] = "state",
@@ -284,7 +284,7 @@ class _Experiment:
 
     def log(self, stack: EventStack, words: TiedEmbedding) -> None:
         """Log and draw the network reading the start of the held-out text."""
-        stack.states()
+        stack.reset()
         log = stack.simulation.run({"words": words.look_up(self.text.valid[:LOGGED])[:, None]})
         log.provenance |= {"protocol": "language_model", "settings": self.folder.settings}
         log.save(self.folder / "events.h5", overwrite=True)

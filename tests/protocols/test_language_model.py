@@ -252,7 +252,7 @@ def test_composition(done):
 
 
 def test_time_of_a_word(done):
-    found = read(done[0] / "summary.json")["seconds_per_word"]
+    found = read(done[0] / "summary.json")["speed"]
     assert {row["network"] for row in found["times"].values()} == {"words looked up", "vectors"}
     assert found["tokens"] == 200
     assert found["networks"]["vectors"]["projections"]["layer1->layer1"]["stored"] == "sparse"
@@ -267,7 +267,7 @@ def test_names_of_files_as_in_wikitext(tmp_path, evsim):
     assert (result.code, result.out, result.err) == (0, "", "")
     summary = read(tmp_path / "run" / "summary.json")
     assert [one["name"] for one in summary["results"]] == ["EGRU"]
-    assert summary["seconds_per_word"] is None
+    assert summary["speed"] is None
     assert not list((tmp_path / "run").glob("pruned*"))
 
 
