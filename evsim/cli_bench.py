@@ -119,7 +119,7 @@ def _trained(
 
     model = open_trained(run, checkpoint)
     chosen = {"both": READS, "vectors": READS[1:], "ids": READS[:1]}[reads]
-    ways = [way.value for way in storage] or ["sparse"]
+    ways: list[Any] = [way.value for way in storage] or ["sparse"]
     text = model.text.valid[: 5 * window]
     found = reading_speed(model.network, model.embedding, text, kinds, ways, chosen, window, rounds)
     return found | {"checkpoint": str(model.file)}
