@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from evsim.errors import ProtocolError
 
 benches = typer.Typer(help="Measure how fast it is here.", rich_markup_mode=None)
 
@@ -29,6 +32,18 @@ def _benches(ctx: typer.Context) -> None:
 
 @benches.command()
 def tokens(
+    ctx: typer.Context,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run folder of language_model, or a checkpoint in it: its network reading held-out text.  "
+            "[default: a random one]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A file in the run folder; by default the network with most zeros.")
+    ] = None,
     units: Annotated[int, typer.Option(help="Units of each layer.", min=1)] = 400,
     layers: Annotated[int, typer.Option(help="Layers.", min=1)] = 2,
     activity: Annotated[
@@ -41,7 +56,7 @@ def tokens(
         list[Storage] | None,
         typer.Option(
             help="How weights are stored: with their zeros, without, or in few bits; may be given again.  "
-            "[default: dense, and sparse if there are zeros]",
+            "[default: dense, and sparse if there are zeros; for a run folder sparse]",
             show_default=False,
         ),
     ] = None,
@@ -62,11 +77,67 @@ def tokens(
 ) -> None:
     """Time one token through layers of EGRU, and of PyTorch, at one lane and one thread.
 
-    The layers are random: weights pruned by magnitude, biases such that as many units send as is asked.  They
-    and PyTorch's dense layers of the same sizes, in float32 and with 8 bits (dynamic quantization), run in
-    turn on the same text.  "run" is a window at once, "step" is token by token, as text is generated.  The
-    last columns say how many times as long PyTorch takes, in the same way.
+    The layers are those of a run folder, or random: weights pruned by magnitude, biases such that as many
+    units send as is asked.  They and PyTorch's dense layers of the same sizes, in float32 and with 8 bits
+    (dynamic quantization), run in turn on the same text.  "run" is a window at once, "step" is token by
+    token, as text is generated.  The last columns say how many times as long PyTorch takes, in the same way.
     """
+    kinds: tuple[Any, ...] = () if peer == "none" else (peer,)
+    if run is None and checkpoint is None:
+        found = _random(units, layers, activity, weight_sparsity, storage, reads, window, rounds, kinds, seed)
+    else:
+        _only_with_random_layers(ctx)
+        if run is None:
+            raise ProtocolError("bench", f"--checkpoint {checkpoint} is in no folder", "give a run folder")
+        found = _trained(run, checkpoint, storage or [], reads, window, rounds, kinds)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    show(found)
+
+
+def _only_with_random_layers(ctx: typer.Context) -> None:
+    """Raise ProtocolError at an option that says nothing about a trained network."""
+    for name in ("units", "layers", "activity", "weight_sparsity", "seed"):
+        if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise ProtocolError("bench", f"{option} is for random layers", "leave it away with a run folder")
+
+
+def _trained(
+    run: Path,
+    checkpoint: str | None,
+    storage: list[Storage],
+    reads: str,
+    window: int,
+    rounds: int,
+    kinds: tuple[Any, ...],
+) -> dict[str, Any]:
+    """The network of a run folder, reading the start of its held-out text."""
+    from evsim.trained_words import open_trained
+    from evsim.word_speed import READS, reading_speed
+
+    model = open_trained(run, checkpoint)
+    chosen = {"both": READS, "vectors": READS[1:], "ids": READS[:1]}[reads]
+    ways: list[Any] = [way.value for way in storage] or ["sparse"]
+    text = model.text.valid[: 5 * window]
+    found = reading_speed(model.network, model.embedding, text, kinds, ways, chosen, window, rounds)
+    return found | {"checkpoint": str(model.file)}
+
+
+def _random(
+    units: int,
+    layers: int,
+    activity: float,
+    weight_sparsity: float,
+    storage: list[Storage] | None,
+    reads: str,
+    window: int,
+    rounds: int,
+    kinds: tuple[Any, ...],
+    seed: int,
+) -> dict[str, Any]:
+    """Random layers reading random text."""
     from evsim.random_stack import random_stack
     from evsim.token_speed import measure
 
@@ -80,14 +151,9 @@ def tokens(
             for way in dict.fromkeys(ways):
                 name = f"{way.value}, {what}"
                 networks[name], inputs[name] = _stored(network, way), text
-    kinds: tuple[Any, ...] = () if peer == "none" else (peer,)
-    found = measure(
+    return measure(
         networks, inputs, [units] * layers, kinds, peer_inputs=vectors, tokens=window, rounds=rounds
     )
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
-    show(found)
 
 
 def _stored(network: Any, way: Storage) -> Any:
@@ -122,6 +188,8 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(name, f"{row['median']:.1f}", f"{row['lowest']:.1f}-{row['highest']:.1f}", *shown)
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if "checkpoint" in found:
+        console.print(f"from {found['checkpoint']}", soft_wrap=True)
     for name, about in found["networks"].items():
         sent = ", ".join(f"{layer} {share:.3f}" for layer, share in about["activity"].items())
         kept = ", ".join(f"{p} {row['density']:.0%}" for p, row in about["projections"].items())

@@ -1,6 +1,5 @@
 """The word-level language model: what a run leaves, perplexity by hand, stopped runs, text, bad options."""
 
-import json
 import re
 import signal
 import subprocess
@@ -16,60 +15,25 @@ from evsim.checkpoint import Checkpoint
 from evsim.data.text import load_corpus
 from evsim.eventlog import EventLog
 from oracles.command_line import Result, refused
+from oracles.word_runs import (
+    UNITS,
+    VECTOR,
+    contents,
+    read,
+    sentences,
+    without_seconds,
+    words_of,
+    write_corpus,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
-UNITS, VECTOR = 14, 12
-#: A run without twins, long enough for two epochs of each stage.
-TINY = {
-    "units": UNITS,
-    "embedding": VECTOR,
-    "epochs": 2,
-    "tune": 2,
-    "prune": "0.6,0.8",
-    "twins": "none",
-    "lanes": 4,
-    "window": 20,
-    "lr": 0.02,
-    "tune-lr": 0.01,
-}
 STAGES = {"checkpoint.h5": 0.0, "pruned_60.h5": 0.6, "pruned_80.h5": 0.8}
 LINE = r"(.+\S) +alpha (\d\.\d{3}), (\d+) us a word"
-
-
-def sentences(seed, n_words):
-    """Sentences of a small grammar, so that there is something to be learned."""
-    rng = np.random.default_rng(seed)
-    nouns, verbs, places = (
-        ["cat", "dog", "fox", "owl"],
-        ["sat", "ran", "saw", "slept"],
-        ["mat", "log", "hill"],
-    )
-    words, lines = 0, []
-    while words < n_words:
-        line = f"the {rng.choice(nouns)} {rng.choice(verbs)} on a {rng.choice(places)}"
-        if rng.random() < 0.4:
-            line += f" and the {rng.choice(nouns)} {rng.choice(verbs)} too"
-        lines.append(f" {line} \n")
-        words += len(line.split()) + 1
-    return "".join(lines)
-
-
-def write_corpus(folder, pattern):
-    for seed, (part, n_words) in enumerate({"train": 2500, "valid": 400, "test": 500}.items()):
-        (folder / pattern.format(part)).write_text(sentences(seed, n_words))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("ptb"), "ptb.{}.txt")
-
-
-def words_of(corpus, **changes):
-    options = TINY | {"corpus": corpus} | changes
-    pairs = [(f"--{key}", str(value)) for key, value in options.items() if not isinstance(value, bool)]
-    flags = [f"--{'' if value else 'no-'}{key}" for key, value in options.items() if isinstance(value, bool)]
-    return ["run", "language_model", *(word for pair in pairs for word in pair), *flags]
 
 
 @pytest.fixture
@@ -92,25 +56,6 @@ def no_pictures(monkeypatch):
             path.touch()
 
     monkeypatch.setattr(EventLog, "figure", lambda log: NoPicture())
-
-
-def read(path):
-    return json.loads(path.read_text())
-
-
-def without_seconds(item):
-    """What does not depend on how fast a machine is."""
-    if isinstance(item, dict):
-        return {key: without_seconds(value) for key, value in item.items() if "seconds" not in key}
-    return [without_seconds(part) for part in item] if isinstance(item, list) else item
-
-
-def contents(path):
-    """All of a checkpoint that does not depend on the time of day, to the bit."""
-    found = Checkpoint.open(path)
-    arrays = [found.parameters, found.best, found.optimizer, found.structure]
-    kept = [{name: (a.dtype, a.shape, a.tobytes()) for name, a in part.items()} for part in arrays]
-    return kept, without_seconds(found.progress)
 
 
 @pytest.fixture(scope="module")

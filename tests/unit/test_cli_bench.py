@@ -116,6 +116,8 @@ def test_table_beside_dense_layers(capsys):
         (("--tokens", "x"), "x"),
         (("--rounds", "0"), "--rounds"),
         (("somewhere",), "somewhere"),
+        (("--checkpoint", "pruned_80.h5"), "give a run folder"),
+        (("somewhere", "--units", "3"), "--units is for random layers"),
     ],
 )
 def test_bad_values_are_one_line(evsim, words, said):

@@ -80,7 +80,7 @@ LEVELS = (
     ),
     ("evsim.word_report",),
     ("evsim.protocols.*",),
-    ("evsim.viewer.*",),
+    ("evsim.viewer.*", "evsim.trained_words"),
     ("evsim.cli_logs", "evsim.cli_brian", "evsim.cli_bench", "evsim.cli_export", "evsim.cli_prune"),
     ("evsim.cli",),
     ("evsim", "evsim.__main__"),
