@@ -1,0 +1,385 @@
+"""One step of one population of one lane, backwards: by kind of its units."""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
+
+from evsim.core.fanout cimport gather
+from evsim.core.gains cimport Heard, gather_heard
+from evsim.core.kernels cimport (
+    backward_active,
+    delta_gru_vjp,
+    delta_lstm_vjp,
+    delta_readout_vjp,
+    egru_evnn_vjp,
+    egru_paper_vjp,
+    lif_active,
+    lif_vjp,
+    pseudo_derivative,
+)
+from evsim.core.layout cimport (
+    DELTA_ENCODER,
+    DELTA_GRU,
+    DELTA_READOUT,
+    DELTA_SOURCE,
+    EGRU_EVNN,
+    EGRU_PAPER,
+    PopulationRow,
+    ProjectionRow,
+    real,
+)
+from evsim.core.paper_form cimport Window, gather_gated, reset_gate_gradient
+from evsim.core.team cimport Team, share, wait
+
+# One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
+cdef struct Slot:
+    Window window           # events from `history` steps before the window, tape and D
+    void *initial           # real[B, n_state]: states before the first step
+    void *loss_state        # real[T, B, n]: loss gradients at the state after reset, event value, event
+    void *loss_value        # of delta units: real[events of the window], for each event it sent
+    void *loss_event
+    void *dline             # real[T, B, n], OUT: gradient at the stimulus of a source that sends changes
+    void *devent            # real[events of the window], OUT: gradient at what each event carries
+    void *carry             # real[B, n_state]: zero at the end of a run; OUT: gradient of the initial state
+    void *dbias             # real[B, n_in], OUT
+    void *dthreshold        # real[B, n], OUT
+    void *dnumbers          # of LIF units: real[B, 5 n], OUT: gradient at the numbers of a step, by unit
+    int64_t *active         # int64[B], OUT: backward-active units, summed over steps
+
+cdef struct Replay:
+    const PopulationRow *populations
+    const ProjectionRow *projections
+    int n_populations
+    int n_projections
+    int64_t n_lanes
+    int64_t n_cells             # steps * lanes
+    int64_t n_open              # steps to replay; of those behind them D is known
+    bint continued              # the tape begins before the window
+    const int64_t *lengths
+    int32_t pseudo_kind
+    double gamma
+    double eps
+    Slot *slot
+    const void **gain           # by projection: real[B, units of its source], or NULL
+    void **by_event             # per recurrent projection of the paper's form: real[events]
+    int64_t *macs_state         # int64[members of a team, B, n_projections], OUT
+    int64_t *macs_recompute     # the same
+
+# Scratch of one member of a team: arrays of the largest population's size.
+cdef struct Scratch:
+    void *slope
+    void *dy            # dense, zero before and after
+    void *compact       # dy on the backward-active units; one for the whole team
+    void *zero          # stays zero
+    void *c_before
+    void *dr            # zero before and after
+    int32_t *unit
+    char *mark          # zero before and after
+    Heard heard         # units whose events a projection's gains let through
+
+
+cdef inline void event_gradient(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, int64_t n_active,
+    const int32_t *unit, real *dy, Scratch *scratch
+) noexcept nogil:
+    """Add to dL/dy what comes back from the targets, for some units of population p.
+
+    That is their rows times D at the steps where events would arrive.  The units are this member's.
+    """
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *target
+    cdef const ProjectionRow *projection
+    cdef const real *D
+    cdef const real *gain
+    cdef int64_t arrival
+    cdef int64_t first = (team.member * replay.n_lanes + lane) * replay.n_projections
+    cdef int64_t *macs = replay.macs_state + first
+    cdef int j
+    for j in range(replay.n_projections):
+        projection = &replay.projections[j]
+        arrival = step + projection.delay
+        if projection.source != p or arrival >= replay.lengths[lane]:
+            continue
+        target = &replay.populations[projection.target]
+        if projection.recurrent and target.kind == EGRU_PAPER:
+            gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit,
+                               replay.by_event[j], dy, scratch.mark, macs, replay.macs_recompute + first)
+        else:
+            D = <const real *> replay.slot[projection.target].window.D
+            D += (arrival * replay.n_lanes + lane) * target.n_in
+            if replay.gain[j] == NULL:
+                macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
+            else:
+                gain = <const real *> replay.gain[j] + lane * replay.populations[p].n
+                macs[j] += gather_heard[real](projection, gain, n_active, unit, D, dy, &scratch.heard)
+
+
+cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:
+    """The first event of a step and lane among those of the window."""
+    cdef const Window *window = &slot.window
+    return (window.ptr[(window.history + step) * window.n_lanes + lane]
+            - window.ptr[window.history * window.n_lanes])
+
+
+cdef inline void keep_sent(
+    const Slot *slot, int64_t step, int64_t lane, int32_t n_active, const int32_t *unit, const real *dy
+) noexcept nogil:
+    """Of dL/dy of backward-active units, keep that of those that fired."""
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * window.n_lanes + lane
+    cdef real *devent = <real *> slot.devent + event_row(slot, step, lane)
+    cdef int64_t first = window.ptr[bucket]
+    cdef int32_t i = 0
+    cdef int64_t e
+    for e in range(window.ptr[bucket + 1] - first):
+        while i < n_active and unit[i] < window.unit[first + e]:    # both lists are in order of unit
+            i += 1
+        if i < n_active and unit[i] == window.unit[first + e]:
+            devent[e] = dy[i]
+
+
+cdef inline void replay_source(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """The gradient at the events of a source: a step of nothing but that."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * replay.n_lanes + lane
+    cdef int64_t first = window.ptr[bucket]
+    cdef int64_t low = share(team, window.ptr[bucket + 1] - first, False)
+    cdef int64_t high = share(team, window.ptr[bucket + 1] - first, True)
+    cdef real *devent = <real *> slot.devent + event_row(slot, step, lane)
+    if low < high:
+        memset(devent + low, 0, (high - low) * sizeof(real))
+        event_gradient[real](replay, p, step, lane, team, high - low, window.unit + first + low,
+                             devent + low, scratch)
+
+
+cdef inline void sent_gradient(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, bint shared,
+    int32_t n_active, real *compact, Scratch *scratch
+) noexcept nogil:
+    """dL/dy of the backward-active units, ``scratch.unit``: of the loss, and what comes back from targets.
+
+    Every member of a team is to call it; unless the units are ``shared`` out, the first one does it all.
+    """
+    cdef Slot *slot = &replay.slot[p]
+    cdef const int32_t *unit = scratch.unit
+    cdef const real *loss
+    cdef int64_t low = share(team, n_active, False) if shared or team.member else 0
+    cdef int64_t high = share(team, n_active, True) if shared else 0 if team.member else n_active
+    cdef int64_t i
+    for i in range(low, high):
+        compact[i] = 0
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + (step * replay.n_lanes + lane) * replay.populations[p].n
+        for i in range(low, high):
+            compact[i] = loss[unit[i]]
+    if low < high:
+        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch)
+    wait(team)
+    if team.member:
+        return
+    slot.active[lane] += n_active
+    if slot.devent != NULL:
+        keep_sent[real](slot, step, lane, n_active, unit, compact)
+
+
+cdef inline void replay_egru(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of an EGRU population, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *a = tape + 4 * n
+    cdef const real *a_before = a - replay.n_lanes * pop.n_tape
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef const real *loss
+    cdef const real *reset
+    cdef const real *d_event = <const real *> scratch.zero
+    cdef const real *c_before = <const real *> scratch.c_before
+    cdef real *before = <real *> scratch.c_before
+    cdef real *slope = <real *> scratch.slope
+    cdef real *dy = <real *> scratch.dy
+    cdef real *compact = <real *> scratch.compact
+    cdef real *dc = <real *> slot.carry + lane * pop.n_state
+    cdef real *D = <real *> slot.window.D + at * pop.n_in
+    cdef real *dbias = <real *> slot.dbias + lane * pop.n_in
+    cdef real *dthreshold = <real *> slot.dthreshold + lane * n
+    cdef int32_t *unit = scratch.unit
+    cdef int32_t n_active
+    cdef int64_t i
+
+    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, a, threshold, slope)
+    n_active = backward_active(n, a, threshold, <const real *> slope, unit)
+    sent_gradient[real](replay, p, step, lane, team, pop.kind == EGRU_EVNN, n_active, compact, scratch)
+    if team.member:
+        return
+    if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
+        reset = dc + n
+        for i in range(n_active):
+            compact[i] -= reset[unit[i]]
+    for i in range(n_active):
+        dy[unit[i]] = compact[i]
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            dc[i] += loss[i]
+    if slot.loss_event != NULL:
+        d_event = <const real *> slot.loss_event + at * n
+    if step == 0 and not replay.continued:
+        c_before = <const real *> slot.initial + lane * pop.n_state
+    elif pop.kind == EGRU_PAPER:
+        c_before = a_before
+    else:
+        for i in range(n):
+            before[i] = a_before[i] - (threshold[i] if a_before[i] > threshold[i] else 0)
+    if pop.kind == EGRU_EVNN:
+        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+                      dc, D, dbias, dthreshold)
+    else:
+        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+                       dc, D, dc + n, dthreshold)
+        reset_gate_gradient(pop, replay.projections, &slot.window, step, lane, D, replay.by_event,
+                            <real *> scratch.dr, replay.macs_state + lane * replay.n_projections)
+        for i in range(3 * n):
+            dbias[i] += D[i]
+    for i in range(n_active):
+        dy[unit[i]] = 0
+
+
+cdef inline void replay_lif(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of LIF units, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *v_before = tape - replay.n_lanes * pop.n_tape
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef const real *loss
+    cdef const real *d_event = <const real *> scratch.zero
+    cdef real *slope = <real *> scratch.slope
+    cdef real *dy = <real *> scratch.dy
+    cdef real *compact = <real *> scratch.compact
+    cdef real *carry = <real *> slot.carry + lane * pop.n_state
+    cdef int32_t *unit = scratch.unit
+    cdef int32_t n_active
+    cdef int64_t i
+
+    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, tape + n, threshold, slope)
+    n_active = lif_active(n, tape, threshold, slope, unit)
+    sent_gradient[real](replay, p, step, lane, team, True, n_active, compact, scratch)
+    if team.member:
+        return
+    for i in range(n_active):
+        dy[unit[i]] = compact[i]
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            carry[i] += loss[i]
+    if slot.loss_event != NULL:
+        d_event = <const real *> slot.loss_event + at * n
+    if step == 0 and not replay.continued:
+        v_before = <const real *> slot.initial + lane * pop.n_state
+    lif_vjp(n, <const double *> pop.numbers, tape, v_before, <const real *> pop.bias, threshold,
+            <const real *> slope, <const real *> dy, d_event, carry,
+            <real *> slot.window.D + at * pop.n_in, <real *> slot.dbias + lane * pop.n_in,
+            <real *> slot.dthreshold + lane * n, <real *> slot.dnumbers + lane * 5 * n)
+    for i in range(n_active):
+        dy[unit[i]] = 0
+
+
+cdef inline void replay_sent(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch,
+    real *dline, real *dsent
+) noexcept nogil:
+    """Sending changes, backwards: sent_t = sent_{t-1} + d, d = line - sent_{t-1}, where an event was sent.
+
+    So dL/dline = dL/dd + dL/dsent_t there, and dL/dsent_{t-1} = -dL/dd; elsewhere nothing happened.
+    Of a source whose stimulus gets no gradient, ``dline`` is NULL.
+    """
+    cdef Slot *slot = &replay.slot[p]
+    cdef const Window *window = &slot.window
+    cdef int64_t bucket = (window.history + step) * replay.n_lanes + lane
+    cdef int64_t first = window.ptr[bucket]
+    cdef int32_t count = <int32_t> (window.ptr[bucket + 1] - first)
+    cdef const int32_t *unit = window.unit + first
+    cdef real *dd = <real *> scratch.compact
+    cdef real *devent = <real *> slot.devent
+    cdef const real *loss
+    cdef int64_t low = share(team, count, False)
+    cdef int64_t high = share(team, count, True)
+    cdef int64_t e
+    for e in range(low, high):
+        dd[e] = 0
+    if slot.loss_value != NULL:
+        loss = <const real *> slot.loss_value + event_row(slot, step, lane)
+        for e in range(low, high):
+            dd[e] = loss[e]
+    event_gradient[real](replay, p, step, lane, team, high - low, unit + low, dd + low, scratch)
+    if devent != NULL:
+        devent += event_row(slot, step, lane)
+        for e in range(low, high):
+            devent[e] = dd[e]
+    wait(team)
+    if team.member:
+        return
+    slot.active[lane] += count
+    if dline == NULL:
+        return
+    for e in range(count):
+        dline[unit[e]] += dd[e] + dsent[unit[e]]
+        dsent[unit[e]] = -dd[e]
+
+
+cdef inline void replay_delta(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of delta units, or of an encoder, backwards."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef int64_t n = pop.n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
+    cdef const real *before = tape - replay.n_lanes * pop.n_tape
+    cdef const real *initial = <const real *> slot.initial + lane * pop.n_state
+    cdef const real *earlier = before + 4 * n if step or replay.continued else initial + 4 * n
+    cdef const real *loss
+    cdef real *carry = <real *> slot.carry + lane * pop.n_state
+    cdef real *D = <real *> slot.window.D + at * pop.n_in
+    cdef real *dh
+    cdef int64_t i
+    if pop.kind == DELTA_SOURCE:
+        dh = NULL if slot.dline == NULL else <real *> slot.dline + at * n
+        if dh != NULL or slot.devent != NULL:
+            replay_sent(replay, p, step, lane, team, scratch, dh, carry)
+        return
+    if pop.kind == DELTA_ENCODER:
+        dh = <real *> replay.slot[pop.watched].carry + pop.watched_at
+        dh += lane * replay.populations[pop.watched].n_state
+        replay_sent(replay, p, step, lane, team, scratch, dh, carry)
+        return
+    if pop.kind == DELTA_READOUT:
+        loss = <const real *> scratch.zero
+        if slot.loss_state != NULL:
+            loss = <const real *> slot.loss_state + at * n
+        if team.member == 0:
+            delta_readout_vjp(n, loss, carry, D)
+        return
+    dh = carry + (4 if pop.kind == DELTA_GRU else 5) * n
+    replay_sent(replay, p, step, lane, team, scratch, dh, dh + n)
+    if team.member:
+        return
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            dh[i] += loss[i]
+    if pop.kind == DELTA_GRU:
+        delta_gru_vjp(n, tape, earlier, dh, carry, D)
+    else:
+        delta_lstm_vjp(n, tape, earlier, carry + 4 * n, dh, carry, D)
