@@ -14,6 +14,7 @@ from evsim.continuous_log import ContinuousLog
 from evsim.errors import ParameterError
 from evsim.network import Network
 from evsim.optimizer import Optimizer
+from evsim.parameter import Parameter
 from evsim.protocol import Trial
 from evsim.simulation import Simulation
 from evsim.training import Tally, add
@@ -77,6 +78,10 @@ class ContinuousTrainer:
         self.network, self.optimizer, self.loss, self.samples = network, optimizer, loss, samples
         self.simulation: Any = Simulation(network, threads)
         self.adjoint: Any = Adjoint(self.simulation.plan, threads=threads, **options)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the network."""
+        return self.network.parameters()
 
     def reset(self) -> None:
         """Nothing: every trial starts from rest."""

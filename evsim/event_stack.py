@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from evsim.adjoint import Adjoint
 from evsim.errors import NetworkError, StimulusError
@@ -30,7 +30,7 @@ def build_stack(
     threshold: Initial = 0.0,
     train_threshold: bool = False,
     seed: int = 0,
-    dtype: DTypeLike = np.float32,
+    dtype: str = "float32",
 ) -> Network:
     """words -> layer1 -> layer2 ..., each layer recurrent.
 
@@ -44,7 +44,7 @@ def build_stack(
         Of all units, at the start.
     train_threshold : bool
     seed : int
-    dtype : float type
+    dtype : {"float32", "float64"}
     """
     network = Network(dt=1.0, seed=seed, dtype=dtype)
     below: Any = network.add(EventSource(n_inputs, "words", dense=True))
@@ -82,11 +82,11 @@ def tabulated(network: Network, embedding: TiedEmbedding) -> Network:
     first = network.projections["words->layer1"]
     weight = first.to_scipy() if first.is_sparse else first.weight.values
     table = np.asarray(embedding.look_up(np.arange(embedding.n_words)) @ weight)
-    other = Network(dt=network.step, seed=network.seed, dtype=network.dtype)
+    other = Network(dt=network.step, seed=network.seed, dtype=network.dtype.name)
     places: dict[str, Any] = {"words": other.add(EventSource(embedding.n_words, "words"))}
     for name, unit in network.populations.items():
         if isinstance(unit, EGRU):
-            places[name] = other.add(EGRU(unit.n_units, name, form=unit.form))
+            places[name] = other.add(EGRU(unit.n_units, name, form=cast(Any, unit.form)))
             for part, parameter in unit.parameters.items():
                 places[name].parameters[part].assign(parameter.values)
     for name, p in network.projections.items():

@@ -131,10 +131,13 @@ class History:
 
 
 class Learner(Protocol):
-    """What `fit` trains: `Trainer`, and `evsim.continuous_training.ContinuousTrainer`."""
+    """What `fit` trains: `Trainer`, `evsim.continuous_training.ContinuousTrainer`, `WordTrainer`."""
 
-    network: Network | None
     optimizer: Optimizer
+
+    @property
+    def network(self) -> Network | None:
+        """Its sparse structure is part of checkpoints; None if what is trained is no network of ours."""
 
     def parameters(self) -> dict[str, Parameter]:
         """All that a checkpoint holds, by name."""
@@ -142,10 +145,10 @@ class Learner(Protocol):
     def reset(self) -> None:
         """Forget the states in which the last trial ended."""
 
-    def learn(self, trials: Iterable[Trial], tick: Callable[[], None] = ...) -> Tally:
+    def learn(self, trials: Iterable[Any], tick: Callable[[], None] = ...) -> Tally:
         """One pass over trials with an optimiser step after each."""
 
-    def evaluate(self, trials: Iterable[Trial]) -> Tally:
+    def evaluate(self, trials: Iterable[Any]) -> Tally:
         """One pass over trials without learning."""
 
 
@@ -296,10 +299,10 @@ class Trainer:
 
 def fit(
     trainer: Learner,
-    trials: Callable[[int], Iterable[Trial]],
+    trials: Callable[[int], Iterable[Any]],
     *,
     epochs: int,
-    validation: Callable[[], Iterable[Trial]] | None = None,
+    validation: Callable[[], Iterable[Any]] | None = None,
     schedule: Callable[[int], float] | None = None,
     patience: int | None = None,
     checkpoint: str | Path | None = None,
@@ -311,7 +314,7 @@ def fit(
 
     Parameters
     ----------
-    trainer : Trainer or ContinuousTrainer
+    trainer : Learner
     trials : callable
         Epoch number -> its trials.  They must depend on nothing but that number for a resumed run to equal an
         uninterrupted one.  State is carried from trial to trial, but not from epoch to epoch.

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from evsim.cli_bench import show
 from evsim.composition import Case, composition, composition_table
 from evsim.energy import HOROWITZ_45NM_FLOAT32, dense_twin, energy, energy_table
 from evsim.protocol import RunFolder
 from evsim.sparsity_figures import activity_figure, composition_figure, perplexity_figure, seconds_figure
+from evsim.speed_table import show
 from evsim.tables import plain_table
 
 

@@ -23,9 +23,17 @@ class Stack(Protocol):
     `evsim.event_stack.EventStack`, and `evsim.dense_stack.DenseStack`, its dense twin.
     """
 
-    network: Network | None
-    n_inputs: int
-    n_units: int
+    @property
+    def network(self) -> Network | None:
+        """The network of event-based layers; None of dense ones."""
+
+    @property
+    def n_inputs(self) -> int:
+        """Length of the vectors that go in."""
+
+    @property
+    def n_units(self) -> int:
+        """Length of the vectors that come out."""
 
     @property
     def sizes(self) -> list[int]:

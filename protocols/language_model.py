@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from evsim.checkpoint import Checkpoint
 from evsim.composition import Case
 from evsim.data.text import Corpus, load_corpus
-from evsim.dense_stack import DenseStack
+from evsim.dense_stack import DenseStack, Kind
 from evsim.errors import MissingExtraError, ProtocolError
 from evsim.event_stack import EventStack, build_stack
 from evsim.events import Events
@@ -247,7 +247,7 @@ class _Experiment:
         reader = WordTrainer(words, stack, trainer.recipe, trainer.optimizer)
         valid = reader.evaluate(self.check(self.text.valid, 1))
         test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
-        layers = stack.layers if isinstance(stack, EventStack) else []
+        layers: list[str] = stack.layers if isinstance(stack, EventStack) else []
         if isinstance(stack, EventStack):
             work = operations(stack.network, test)
             self.cases.append(
@@ -332,7 +332,7 @@ def subject(seed: int = 0, units: int = 64) -> Subject:
     words = TiedEmbedding(text.n_tokens, units, seed=seed)
     # As drawn, vectors are so short that next to nothing would happen.
     x = 10 * words.look_up(text.train[:100]).astype(np.float64)[:, None]
-    network = build_stack(units, [units, units], seed=seed, dtype=np.float64)
+    network = build_stack(units, [units, units], seed=seed, dtype="float64")
     about = "The first 100 words of the training text, before training."
     return Subject("language_model", network, {"words": Events.from_dense(x, np.float64)}, 100.0, about=about)
 
@@ -367,11 +367,11 @@ def _shares(given: str) -> list[float]:
     return shares
 
 
-def _kinds(given: str) -> list[str]:
+def _kinds(given: str) -> list[Kind]:
     kinds = [] if given.strip() in ("", "none") else [part.strip() for part in given.split(",")]
     if any(kind not in ("gru", "lstm") for kind in kinds) or len(set(kinds)) < len(kinds):
         raise ProtocolError("language_model", f"twins is '{given}'", "give gru, lstm, gru,lstm or none")
-    return kinds
+    return [cast(Kind, kind) for kind in kinds]
 
 
 def _describe(text: Corpus) -> str:

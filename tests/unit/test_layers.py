@@ -65,6 +65,7 @@ LEVELS = (
     ("evsim.log_file",),
     ("evsim.recorded",),
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
+    ("evsim.stimulus",),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
     ("evsim.protocol", "evsim.checkpoint", "evsim.random_stack", "evsim.token_speed"),
     ("evsim.brian.*",),
@@ -77,6 +78,7 @@ LEVELS = (
         "evsim.word_training",
         "evsim.generation",
         "evsim.word_speed",
+        "evsim.speed_table",
     ),
     ("evsim.word_report",),
     ("evsim.protocols.*",),

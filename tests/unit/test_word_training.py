@@ -40,7 +40,8 @@ def reads(request):
 
 def stack(seed=0, dtype=np.float64, **options):
     return EventStack(
-        build_stack(UNITS, SIZES, 0.02, train_threshold=True, seed=seed, dtype=dtype), **options
+        build_stack(UNITS, SIZES, 0.02, train_threshold=True, seed=seed, dtype=np.dtype(dtype).name),
+        **options,
     )
 
 
@@ -64,7 +65,7 @@ class TestEventStack:
     def test_dropout_is_a_network_with_other_weights(self, reads):
         """Of one lane: what a layer sends times a mask is a mask times the rows of its weights."""
         body, given, x = stack(reads=reads), masks(1), inputs(lanes=1)
-        other = build_stack(UNITS, SIZES, 0.02, dtype=np.float64)
+        other = build_stack(UNITS, SIZES, 0.02, dtype="float64")
         weights = {name: p.weight.values for name, p in other.projections.items()}
         weights["layer1->layer2"] *= given.layers[0][0][:, None]
         weights["layer1->layer1"] *= given.recurrent[0]
@@ -93,7 +94,7 @@ class TestEventStack:
         assert all(np.array_equal(before[name], p.values) for name, p in body.parameters().items())
 
     def test_pruned_and_stored_without_zeros_it_is_the_same(self):
-        dense = build_stack(UNITS, SIZES, 0.02, dtype=np.float64)
+        dense = build_stack(UNITS, SIZES, 0.02, dtype="float64")
         masks_of = magnitude_mask(dense, 0.6, "*->layer*")
         for name, mask in masks_of.items():
             dense.parameters()[name].values[~mask] = 0
@@ -189,7 +190,7 @@ class TestTrainer:
         assert perplexity(learner.evaluate(reading_windows(text, 1, 50))) < 1.3
 
     def test_evaluation_is_the_sum_over_words_and_keeps_states(self):
-        learner = trainer(dtype=np.float64)
+        learner = trainer(dtype="float64")
         learner.learn(training_windows(TEXT, RECIPE, 0))
         x = learner.embedding.look_up(TEXT[:6])[:, None].repeat(LANES, 1)
         kept = learner.stack.states()
@@ -240,7 +241,7 @@ class TestTabulated:
 
     def test_pruned_networks_too(self):
         network, words = (
-            build_stack(UNITS, SIZES, 0.02, dtype=np.float64),
+            build_stack(UNITS, SIZES, 0.02, dtype="float64"),
             TiedEmbedding(WORDS, UNITS, (8,), np.float64),
         )
         other = tabulated(prune(network, 0.6, "*->layer*"), words)
