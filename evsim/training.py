@@ -80,8 +80,8 @@ class Tally:
         return sum(self.events[n] for n in chosen) / max(sum(self.unit_steps[n] for n in chosen), 1)
 
     def activities(self) -> dict[str, float]:
-        """Events per unit and step of each population that sends."""
-        return {name: self.activity([name]) for name in self.events}
+        """Events per unit and step of each population that sends; nothing in continuous time."""
+        return {name: self.activity([name]) for name in self.unit_steps}
 
     def backward_activities(self) -> dict[str, float]:
         """Backward-active units per unit and step of each population that has some."""

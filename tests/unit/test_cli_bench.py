@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from evsim import cli, cli_bench
-from evsim.cli_bench import show
+from evsim.speed_table import show
 
 SMALL = ("--units", 12, "--tokens", 10, "--rounds", 2)
 
