@@ -25,7 +25,7 @@ def report(folder: RunFolder, summary: dict[str, Any], cases: Sequence[Case]) ->
         With ``results`` of all models, the event-based one without pruning first, and ``speed``, what
         `evsim.token_speed.measure` gave, or None.
     cases : sequence of Case
-        Operations of each model.
+        Operations of each model, the event-based one without pruning first.
     """
     console, rows = folder.console, composition(cases)
     dense = energy(dense_twin(cases[0].operations))
@@ -52,7 +52,7 @@ def report(folder: RunFolder, summary: dict[str, Any], cases: Sequence[Case]) ->
 def _draw(folder: RunFolder, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     drawn = {
         "perplexity.png": perplexity_figure(rows),
-        "activity.png": activity_figure(summary["results"][0]["epochs"]),
+        "activity.png": activity_figure([_of_layers(one) for one in summary["results"][0]["epochs"]]),
         "composition.png": composition_figure(rows),
     }
     if summary["speed"] is not None:
@@ -63,6 +63,12 @@ def _draw(folder: RunFolder, summary: Mapping[str, Any], rows: Sequence[Mapping[
     folder.console.print(
         f"\nin {folder.path}: {', '.join(drawn)}, summary.json, events.h5, raster.png", soft_wrap=True
     )
+
+
+def _of_layers(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch without the activity of the words' vectors, which is always 1."""
+    activity = {name: share for name, share in epoch["activity"].items() if name != "words"}
+    return {**epoch, "activity": activity}
 
 
 def _bar(label: str, time: Mapping[str, Any]) -> dict[str, Any]:

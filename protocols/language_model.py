@@ -250,12 +250,11 @@ class _Experiment:
         layers: list[str] = stack.layers if isinstance(stack, EventStack) else []
         if isinstance(stack, EventStack):
             work = operations(stack.network, test)
-            self.cases.append(
-                Case(f"{name}, W1 x tabulated", operations(stack.network, test, "words->*"), None)
-            )
         else:
             work = dense_operations([self.n_units, *self.sizes], name)
         self.cases.append(Case(name, work, perplexity(test)))
+        if isinstance(stack, EventStack):
+            self.cases.append(Case(f"{name}, looked up", operations(stack.network, test, "words->*")))
         return {
             "name": name,
             "weight_sparsity": share,
