@@ -48,7 +48,7 @@ class StackMasks(Protocol):
 
 
 class DenseStack:
-    """Layers of ``torch.nn.GRU`` or ``torch.nn.LSTM``; the last one's states are what comes out.
+    """Layers of ``torch.nn.GRU`` or ``torch.nn.LSTM``; states of the last one, or of all, come out.
 
     Parameters
     ----------
@@ -63,13 +63,15 @@ class DenseStack:
         Of PyTorch, while this computes; by default as many as this process may use.  Results are equal bit by
         bit for the same number.
     dtype : {"float32", "float64"}
+    all_layers : bool
+        Whether the sum of all layers' states h comes out, instead of those of the last one.
 
     Raises
     ------
     MissingExtraError
         PyTorch is not installed.
     NetworkError
-        Another kind, sizes that are no positive integers.
+        Another kind, sizes that are no positive integers; a sum of states of different sizes.
     """
 
     #: A network of ours has parameters in a checkpoint's form; there is none in here.
@@ -83,6 +85,7 @@ class DenseStack:
         seed: int = 0,
         threads: int | None = None,
         dtype: str = "float32",
+        all_layers: bool = False,
     ):
         if kind not in get_args(Kind):
             raise NetworkError("DenseStack", f"kind is {kind!r}", "use 'gru' or 'lstm'")
@@ -95,9 +98,12 @@ class DenseStack:
             raise NetworkError("DenseStack", "has no layers", "give a size for each, such as [400, 400]")
         if dtype not in ("float32", "float64"):
             raise NetworkError("DenseStack", f"dtype is {dtype!r}", "use 'float32' or 'float64'")
+        if all_layers and len(set(sizes)) > 1:
+            problem = f"states of {list(sizes)} units have no sum"
+            raise NetworkError("DenseStack", problem, "use one size, or all_layers=False")
         self._torch = _torch()
         self.kind, self.sizes, self.n_inputs = kind, [int(n) for n in sizes], int(n_inputs)
-        self.threads, self.dtype = usable_threads(threads), np.dtype(dtype)
+        self.threads, self.dtype, self.all_layers = usable_threads(threads), np.dtype(dtype), bool(all_layers)
         self._function = getattr(self._torch, kind)  # what torch.nn.GRU calls
         self._parameters: dict[str, Parameter] = {}
         self._tensors: list[list[Any]] = []  # of each layer, as in ARRAYS
@@ -200,7 +206,7 @@ class DenseStack:
         Returns
         -------
         ndarray, shape (n_steps, n_lanes, n_units)
-            h of the last layer; a copy.
+            h of the last layer, or the sum of all; a copy.
 
         Raises
         ------
@@ -290,10 +296,10 @@ class DenseStack:
     def _run(
         self, x: Any, carry: bool, between: Mapping[int, Any], recurrent: Mapping[int, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """All layers over a window; what the last one sends and the states of all, cut off."""
+        """All layers over a window; what comes out, and the states of all, cut off."""
         carried: dict[str, Any] = {}
         self._lane_steps = x.shape[0] * x.shape[1]
-        value = x
+        value, out = x, None
         for k, (wi, wh, bi, bh) in enumerate(self._tensors):
             names = [f"layer{k + 1}.{name}" for name in STATES[self.kind]]
             if carry and self._carried:
@@ -307,9 +313,10 @@ class DenseStack:
                 value, hx, [wi, wh, bi, bh], True, 1, 0.0, value.requires_grad, False, False
             )
             carried |= {name: state.detach()[0].clone() for name, state in zip(names, end, strict=True)}
+            out = value + out if self.all_layers and out is not None else value
             if k in between:
                 value = value * between[k]
-        return value, carried
+        return out, carried
 
     def _input(self, x: ArrayLike, carry: bool) -> NDArray:
         """The input of a window, checked."""

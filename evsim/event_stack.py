@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from evsim.simulation import Simulation
 from evsim.tied_embedding import TiedEmbedding
 from evsim.training import Tally, add
 from evsim.word_recipe import Masks
+
+#: What words are predicted from: the sum of all layers' states, states of the last layer, or its events.
+Reads = Literal["states", "state", "events"]
 
 
 def build_stack(
@@ -102,7 +105,7 @@ def tabulated(network: Network, embedding: TiedEmbedding) -> Network:
 
 
 class EventStack:
-    """A network as the body of a language model: embedded words in, states or events of the last layer out.
+    """A network as the body of a language model: embedded words in, states or events out.
 
     Parameters
     ----------
@@ -110,9 +113,10 @@ class EventStack:
         As `build_stack` makes it; projections may be sparse.
     activity_cost : float
         Adds so much times the mean activity of all units to the loss.
-    reads : {"state", "events"}
-        What comes out: the states c of the last layer, or the values of its events, which are those of a
-        few units.  States tell more; below the last layer, and within it, there are events either way.
+    reads : {"states", "state", "events"}
+        What comes out: the sum of the states c of all layers, which have as many units each; those of the
+        last layer; or the values of its events, which are those of a few units.  States tell more; between
+        layers, and within them, there are events either way.
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
@@ -128,12 +132,12 @@ class EventStack:
         self,
         network: Network,
         activity_cost: float = 0.0,
-        reads: Literal["state", "events"] = "state",
+        reads: Reads = "state",
         threads: int | None = None,
         **pseudo_derivative: Any,
     ):
-        if reads not in ("state", "events"):
-            raise NetworkError("stack", f"reads is {reads!r}", "use 'state' or 'events'")
+        if reads not in get_args(Reads):
+            raise NetworkError("stack", f"reads is {reads!r}", f"use one of {get_args(Reads)}")
         self.network, self.activity_cost, self.reads = network, activity_cost, reads
         self._simulation = Simulation(network, threads)
         plan = self._simulation.plan
@@ -143,10 +147,16 @@ class EventStack:
         self._adjoint = Adjoint(plan, threads=threads, **pseudo_derivative)
         self._units = [p for p in plan.populations if isinstance(p, EGRU)]
         self.layers = [p.name for p in self._units]
+        if reads == "states" and len(set(self.sizes)) > 1:
+            raise NetworkError(
+                "stack", f"states of {self.sizes} units have no sum", "use one size, or reads='state'"
+            )
         self.n_inputs, self.n_units = plan.sources[0].n_units, self._units[-1].n_units
         pairs = zip(["words", *self.layers], self.layers, strict=False)
         self._upward = [self._between(below, above) for below, above in pairs]
         self._recurrent = [self._between(name, name) for name in self.layers]
+        # Layers whose states come out.
+        self._read = {"states": self.layers, "state": self.layers[-1:], "events": []}[reads]
         self._log: EventLog | None = None
         self._masks: Masks | None = None
         self._gradients: Any = None
@@ -202,7 +212,7 @@ class EventStack:
     # -- running -------------------------------------------------------------------------------------------
 
     def read(self, x: NDArray, carry: bool) -> NDArray:
-        """What the last layer holds or sends, shape (n_steps, n_lanes, n_units), with nothing dropped.
+        """What layers hold or the last one sends, shape (n_steps, n_lanes, n_units), with nothing dropped.
 
         Parameters
         ----------
@@ -210,7 +220,7 @@ class EventStack:
         carry : bool
             Go on from the states in which the last window ended.
         """
-        self._log = self._simulation.run({"words": x}, carry=carry, tape=self.reads == "state")
+        self._log = self._simulation.run({"words": x}, carry=carry, tape=self.reads != "events")
         return self._output()
 
     def forward(self, x: NDArray, masks: Masks, carry: bool) -> NDArray:
@@ -238,8 +248,7 @@ class EventStack:
         """
         if self._log is None or self._masks is None:
             raise StimulusError("stack", "backward without forward", "run forward first")
-        last = self.layers[-1] if self.reads == "state" else f"{self.layers[-1]}.y"
-        losses: dict[str, NDArray] = {last: dy}
+        losses = {name: dy for name in self._read} if self._read else {f"{self.layers[-1]}.y": dy}
         if self.activity_cost:
             share = self.activity_cost / (self._log.n_steps * self._log.n_lanes * sum(self.sizes))
             shape = self._log.n_steps, self._log.n_lanes
@@ -269,8 +278,9 @@ class EventStack:
 
     def _output(self) -> NDArray:
         assert self._log is not None
-        if self.reads == "state":
-            return self._log[self.layers[-1]].state
+        if self._read:
+            first, *others = (self._log[name].state for name in self._read)
+            return sum(others, first)
         events = self._log[self.layers[-1]].events
         assert events is not None
         return events.to_dense()

@@ -57,7 +57,7 @@ def epochs_shown(
             line = f"epoch {entry['epoch'] + 1}/{epochs}: {say(entry)}"
             bar.update(task, completed=(entry["epoch"] + 1) * trials, description=line)
             if not console.is_terminal:
-                console.print(line)
+                console.print(line, soft_wrap=True)
 
         def on_trial() -> None:
             bar.update(task, advance=1, description=None if now is None or bar.disable else now())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from evsim.errors import ParameterError
 
@@ -16,3 +19,13 @@ def usable_threads(wanted: int | None) -> int:
     if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1:
         raise ParameterError("threads", f"is {wanted!r}", "give a positive integer")
     return int(wanted)
+
+
+@contextmanager
+def blas_threads(number: int) -> Iterator[None]:
+    """Matrix products of NumPy on so many threads.
+
+    More than there are free cores are many times as slow as one, because they wait for each other.
+    """
+    with threadpool_limits(number, user_api="blas"):
+        yield

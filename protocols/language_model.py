@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from evsim.composition import Case
 from evsim.data.text import Corpus, load_corpus
 from evsim.dense_stack import DenseStack, Kind
 from evsim.errors import MissingExtraError, ProtocolError
-from evsim.event_stack import EventStack, build_stack
+from evsim.event_stack import EventStack, Reads, build_stack
 from evsim.events import Events
 from evsim.generation import generate_lines
 from evsim.network import Network
@@ -25,7 +25,9 @@ from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
 from evsim.protocol import RunFolder, check_counts
 from evsim.pruning import CubicSchedule, Pruner
+from evsim.second_process import SecondProcess
 from evsim.sparsity import sparsified
+from evsim.threads import blas_threads, usable_threads
 from evsim.tied_embedding import TiedEmbedding
 from evsim.training import History, Tally, fit
 from evsim.word_recipe import Recipe, reading_windows, training_windows
@@ -64,8 +66,8 @@ def run(
     train_threshold: Annotated[bool, "whether thresholds are trained"] = False,
     activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 2.0,
     reads: Annotated[
-        Literal["state", "events"], "what words are predicted from: states of the last layer, or its events"
-    ] = "state",
+        Reads, "what words are predicted from: states of all layers, of the last one, or its events"
+    ] = "states",
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
     eps: Annotated[float, "inverse half-width of that triangle: more makes the backward pass sparser"] = 3.6,
     lr: Annotated[float, "largest learning rate of AdamW"] = Recipe.lr,
@@ -81,6 +83,10 @@ def run(
     generate: Annotated[int, "words to write after training, from the sparsest network"] = 0,
     prompt: Annotated[str, "what they are to follow"] = "<eos>",
     temperature: Annotated[float, "of their choice: below 1 is more sure"] = 1.0,
+    side_by_side: Annotated[bool, "train dense twins at the same time, in a second process"] = False,
+    threads: Annotated[
+        int | None, "threads of a training; by default all cores, of two side by side half of them"
+    ] = None,
     speed: Annotated[
         bool, "measure the time of a word in one lane, beside PyTorch if there are twins"
     ] = True,
@@ -116,13 +122,16 @@ def run(
     text = load_corpus(corpus, "word").by_frequency()
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
-    experiment = _Experiment(folder, text, sizes, embedding, seed)
+    n_threads = usable_threads(threads)
+    if side_by_side and kinds and threads is None:
+        n_threads = max(n_threads // 2, 1)
+    experiment = _Experiment(folder, text, sizes, embedding, seed, reads, n_threads)
     network = build_stack(embedding, sizes, threshold, train_threshold=train_threshold, seed=seed)
     if generate and not text.encode(prompt).size:
         raise ProtocolError("language_model", "prompt has no word", "give one or more, such as '<eos>'")
     options: dict[str, Any] = {"gamma": gamma, "eps": eps, "reads": reads}
     words = experiment.embedding()
-    stack = EventStack(network, activity_cost, **options)
+    stack = EventStack(network, activity_cost, threads=n_threads, **options)
     if generate and experiment.is_done():
         file = experiment.take_up(words, network, shares)
         folder.console.print(f"from {file}")
@@ -132,16 +141,19 @@ def run(
         raise MissingExtraError("PyTorch", "is not installed", 'pip install "evsim[torch]", or --twins none')
     if not folder.resume:
         experiment.clear()
+    beside = experiment.train_beside(kinds, recipe) if side_by_side and kinds else None
     results = []
-    results.append(experiment.train("EGRU", words, stack, recipe))
-    before = 0.0
-    for number, share in enumerate(shares, 1):
-        tuning = replace(recipe, epochs=tune, lr=tune_lr, warm_up=0.1, seed=seed + number)
-        results.append(experiment.prune(words, stack, tuning, before, share))
-        before = share
-    for kind in kinds:
-        dense = DenseStack(kind, sizes, embedding, seed)
-        results.append(experiment.train(kind.upper(), experiment.embedding(), dense, recipe))
+    with blas_threads(n_threads):
+        results.append(experiment.train("EGRU", words, stack, recipe))
+        before = 0.0
+        for number, share in enumerate(shares, 1):
+            tuning = replace(recipe, epochs=tune, lr=tune_lr, warm_up=0.1, seed=seed + number)
+            results.append(experiment.prune(words, stack, tuning, before, share))
+            before = share
+        if beside is not None and not beside.join():
+            folder.console.print(f"the other process was stopped, see {beside.log}; it goes on here")
+        for kind in kinds:
+            results.append(experiment.train(kind.upper(), *experiment.twin(kind), recipe))
     small = EventStack(sparsified(network), **options)
     summary = {
         "corpus": repr(text),
@@ -164,9 +176,19 @@ def run(
 class _Experiment:
     """What all models of a run have in common."""
 
-    def __init__(self, folder: RunFolder, text: Corpus, sizes: list[int], n_units: int, seed: int):
+    def __init__(
+        self,
+        folder: RunFolder,
+        text: Corpus,
+        sizes: list[int],
+        n_units: int,
+        seed: int,
+        reads: Reads,
+        threads: int,
+    ):
         self.folder, self.text, self.sizes, self.seed = folder, text, sizes, seed
-        self.n_units = n_units
+        self.n_units, self.reads, self.threads = n_units, reads, threads
+        self.resume = folder.resume  # or another process has begun
         self.cases: list[Case] = []  # of all models, for the table of operations
 
     def settings(self) -> dict[str, Any]:
@@ -191,12 +213,35 @@ class _Experiment:
         """A new one; equal ones for all models."""
         return TiedEmbedding(self.text.n_tokens, self.n_units, cuts(self.text.n_tokens), seed=self.seed)
 
+    def twin(self, kind: Kind) -> tuple[TiedEmbedding, DenseStack]:
+        """A dense model of the sizes of the event-based one, before it has learned anything."""
+        stack = DenseStack(
+            kind, self.sizes, self.n_units, self.seed, self.threads, all_layers=self.reads == "states"
+        )
+        return self.embedding(), stack
+
+    def train_beside(self, kinds: list[Kind], recipe: Recipe) -> SecondProcess:
+        """Begin to train dense twins, or go on, in a second process; `train` then finds them trained."""
+        settings = (self.text, self.sizes, self.n_units, self.seed, self.reads, self.threads)
+        given = (self.folder.path, self.resume, settings, kinds, recipe)
+        log = self.folder / "twins.log"
+        self.folder.console.print(f"{', '.join(kinds)} are trained at the same time, see {log}")
+        other = SecondProcess(_train_twins, *given, log=log)
+        self.resume = True
+        return other
+
     def train(self, name: str, words: TiedEmbedding, stack: Stack, recipe: Recipe) -> dict[str, Any]:
         """Train a model from the start, or go on; its result."""
+        trainer, history = self.fit(name, words, stack, recipe)
+        return self._result(name, trainer, history, 0.0)
+
+    def fit(
+        self, name: str, words: TiedEmbedding, stack: Stack, recipe: Recipe
+    ) -> tuple[WordTrainer, History]:
+        """As `train`, without the result."""
         trainer = WordTrainer(words, stack, recipe, _adam(words, stack, recipe))
         file = _file(0.0) if isinstance(stack, EventStack) else f"{name.lower()}.h5"
-        return self._result(name, trainer, self._fit(name, trainer, file), 0.0)
-
+        return trainer, self._fit(name, trainer, file)
     def prune(
         self, words: TiedEmbedding, stack: EventStack, recipe: Recipe, before: float, share: float
     ) -> dict[str, Any]:
@@ -229,7 +274,7 @@ class _Experiment:
                 epochs=recipe.epochs,
                 validation=lambda: self.check(self.text.valid, CHECK_LANES),
                 checkpoint=path,
-                resume=self.folder.resume and path.exists(),
+                resume=self.resume and path.exists(),
                 on_trial=tick,
                 on_epoch=told,
             )
@@ -243,7 +288,7 @@ class _Experiment:
         """Perplexities, activity and operations of a trained model; of a pruned one without its zeros."""
         words, stack = trainer.embedding, trainer.stack
         if share and isinstance(stack, EventStack):
-            stack = EventStack(sparsified(stack.network), reads=stack.reads)
+            stack = EventStack(sparsified(stack.network), reads=stack.reads, threads=self.threads)
         reader = WordTrainer(words, stack, trainer.recipe, trainer.optimizer)
         valid = reader.evaluate(self.check(self.text.valid, 1))
         test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
@@ -293,7 +338,17 @@ class _Experiment:
 #: Words that the network is logged reading.
 LOGGED = 200
 #: Options that have no part in training once it has begun.
-FREE = ("generate", "prompt", "temperature", "speed", "seed")
+FREE = ("generate", "prompt", "temperature", "side_by_side", "threads", "speed", "seed")
+
+
+def _train_twins(
+    path: Path, resume: bool, settings: tuple[Any, ...], kinds: list[Kind], recipe: Recipe
+) -> None:
+    """Train dense twins in a process of their own."""
+    experiment = _Experiment(RunFolder(path, force=True, resume=resume), *settings)
+    with blas_threads(experiment.threads):
+        for kind in kinds:
+            experiment.fit(kind.upper(), *experiment.twin(kind), recipe)
 
 
 def cuts(n_words: int) -> tuple[int, ...]:
