@@ -189,12 +189,6 @@ class EventStack:
         """What runs the network, with its present states."""
         return self._simulation
 
-    @property
-    def n_events(self) -> int:
-        """Events of all layers in the last run."""
-        assert self._log is not None
-        return sum(self._log[name].n_events for name in self.layers)
-
     # -- states --------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -223,6 +217,20 @@ class EventStack:
         self._log = self._simulation.run({"words": x}, carry=carry, tape=self.reads != "events")
         return self._output()
 
+    def output_of(self, simulation: Simulation, sent: Mapping[str, NDArray]) -> NDArray:
+        """What `read` gives for the last step, shape (n_lanes, n_units), of a simulation of the same layers.
+
+        Parameters
+        ----------
+        simulation : Simulation
+            Such as that of the `tabulated` network.
+        sent : mapping of str to ndarray
+            What `Simulation.step` returned.
+        """
+        if self._read:
+            return np.sum([simulation.states(name)["c"] for name in self._read], axis=0)
+        return sent[self.layers[-1]]
+
     def forward(self, x: NDArray, masks: Masks, carry: bool) -> NDArray:
         """As `read`, with dropout, and what `backward` needs is kept."""
         layers = zip(self._upward[1:], masks.layers, strict=True)
@@ -248,7 +256,7 @@ class EventStack:
         """
         if self._log is None or self._masks is None:
             raise StimulusError("stack", "backward without forward", "run forward first")
-        losses = {name: dy for name in self._read} if self._read else {f"{self.layers[-1]}.y": dy}
+        losses = dict.fromkeys(self._read, dy) if self._read else {f"{self.layers[-1]}.y": dy}
         if self.activity_cost:
             share = self.activity_cost / (self._log.n_steps * self._log.n_lanes * sum(self.sizes))
             shape = self._log.n_steps, self._log.n_lanes

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import StimulusError
-from evsim.event_stack import EventStack
+from evsim.event_stack import EventStack, tabulated
+from evsim.simulation import Simulation
 from evsim.tied_embedding import TiedEmbedding
 
 #: Words of one line.
@@ -47,6 +48,8 @@ def generate_lines(
 ) -> Iterator[Line]:
     """Words drawn from what a model expects after those before, in lines of at most `LINE` words.
 
+    A word is a step of the network, which looks up what its first layer receives (`tabulated`).
+
     Parameters
     ----------
     embedding, stack
@@ -62,18 +65,20 @@ def generate_lines(
     if len(start) == 0:
         raise StimulusError("generation", "starts with no word", "give a prompt")
     rng = np.random.default_rng(seed)
-    stack.reset()
+    simulation = Simulation(tabulated(stack.network, embedding), threads=1)
     heard = np.asarray(start)
     said: list[int] = []
     seconds, choosing, events, steps = 0.0, 0.0, 0, 0
     units = sum(stack.sizes)
     for count in range(1, number + 1):
         begin = time.perf_counter()
-        y = stack.read(embedding.look_up(heard)[:, None], carry=count > 1)
+        sent = [simulation.step(word) for word in heard]
+        y = stack.output_of(simulation, sent[-1])
         end = time.perf_counter()
-        word = _draw(embedding.log_probabilities(y[-1])[0], temperature, rng)
+        word = _draw(embedding.log_probabilities(y)[0], temperature, rng)
         choosing += time.perf_counter() - end
-        seconds, steps, events = seconds + end - begin, steps + len(heard), events + stack.n_events
+        seconds, steps = seconds + end - begin, steps + len(heard)
+        events += sum(int(np.count_nonzero(one[name])) for one in sent for name in stack.layers)
         heard = np.array([word])
         said.append(word)
         if len(said) == LINE or count == number:

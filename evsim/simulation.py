@@ -16,7 +16,7 @@ from evsim.core.dense import from_tokens
 from evsim.core.forward import Forward
 from evsim.dense_products import DenseProducts
 from evsim.edits import Edits
-from evsim.errors import StimulusError
+from evsim.errors import NetworkError, StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.gains import gains_by_index
@@ -218,6 +218,31 @@ class Simulation:
             p.name: core.sent(rank, 0) if tape is None else tape[0].copy()
             for rank, (p, tape) in enumerate(zip(plan.populations, self._core_tapes, strict=True))
         }
+
+    def states(self, name: str) -> dict[str, NDArray]:
+        """The present states of a population.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        dict of str to ndarray, shape (n_lanes, n_units)
+            Copies, by name, such as ``"c"`` of EGRU.
+
+        Raises
+        ------
+        StimulusError
+            Nothing has run yet.
+        NetworkError
+            There is no such population.
+        """
+        if not self._states:
+            raise StimulusError(f"population '{name}'", "has no states yet", "run the network first")
+        if name not in self.plan.rank:
+            raise NetworkError(f"population '{name}'", "is not in the network", f"use {list(self.plan.rank)}")
+        return self._initial(self.plan.rank[name])
 
     def _tokens(self, stimulus: Any) -> dict[str, Events | NDArray] | None:
         """Token ids of one step for the only source, encoded; None if it is anything else, or wrong.

@@ -34,6 +34,9 @@ class Recipe:
     window : int
         Steps of truncated backpropagation; single windows differ, and states are carried from one to the
         next.
+    rests : float
+        Share of windows that begin at rest instead.  Else slow units come to hold values that only a long
+        text brings about, and a text is read badly from its start, for thousands of words.
     epochs : int
     lr : float
         Learning rate of AdamW; it falls to ``final_lr`` times that along a cosine over all epochs, and is
@@ -61,6 +64,7 @@ class Recipe:
 
     lanes: int = 32
     window: int = 70
+    rests: float = 0.02
     epochs: int = 20
     lr: float = 3e-3
     final_lr: float = 0.02
@@ -82,7 +86,7 @@ class Recipe:
                 raise ParameterError("recipe", f"{name} is {getattr(self, name)}", "give 1 or more")
         for one in fields(self):
             value = getattr(self, one.name)
-            if one.name.startswith("drop") and not 0 <= value < 1:
+            if one.name.startswith(("drop", "rests")) and not 0 <= value < 1:
                 raise ParameterError("recipe", f"{one.name} is {value}", "give a share from 0 to below 1")
         for name in ("lr", "weight_decay", "activity_cost", "warm_up", "final_lr"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
@@ -140,16 +144,20 @@ class Masks:
 
 
 def training_windows(words: NDArray[np.int32], recipe: Recipe, epoch: int) -> Iterator[Window]:
-    """One pass over a text in windows of random length: half as long now and then, and by some steps."""
+    """One pass over a text in windows of random length: half as long now and then, and by some steps.
+
+    A window goes on from the one before, but for some that begin at rest.
+    """
     text = lanes_of(words, recipe.lanes)
-    rng = np.random.default_rng([recipe.seed, 1, epoch])
+    rng, rests = (np.random.default_rng([recipe.seed, kind, epoch]) for kind in (1, 3))
     n_steps, at, number = len(text) - 1, 0, 0
     while at < n_steps:
         mean = recipe.window if rng.random() >= HALVED else recipe.window / 2
         length = max(round(rng.normal(mean, SPREAD)), min(SHORTEST, recipe.window))
         stop = min(at + length, n_steps)
         inputs, targets = text[at:stop], text[at + 1 : stop + 1]
-        yield Window(inputs, targets, number > 0, epoch, number, epoch + at / n_steps)
+        carry = bool(rests.random() >= recipe.rests) and number > 0
+        yield Window(inputs, targets, carry, epoch, number, epoch + at / n_steps)
         at, number = stop, number + 1
 
 

@@ -80,6 +80,7 @@ def run(
     dropconnect: Annotated[float, "share of recurrent weights dropped"] = Recipe.dropconnect,
     lanes: Annotated[int, "streams of text learned from at once"] = Recipe.lanes,
     window: Annotated[int, "steps of truncated backpropagation, on average"] = Recipe.window,
+    rests: Annotated[float, "share of windows that begin at rest"] = Recipe.rests,
     generate: Annotated[int, "words to write after training, from the sparsest network"] = 0,
     prompt: Annotated[str, "what they are to follow"] = "<eos>",
     temperature: Annotated[float, "of their choice: below 1 is more sure"] = 1.0,
@@ -108,6 +109,7 @@ def run(
     recipe = Recipe(
         lanes=lanes,
         window=window,
+        rests=rests,
         epochs=epochs,
         lr=lr,
         weight_decay=weight_decay,
@@ -122,6 +124,12 @@ def run(
     text = load_corpus(corpus, "word").by_frequency()
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
+    if reads == "states" and layers > 1 and units != embedding:
+        raise ProtocolError(
+            "language_model",
+            f"units {units}, embedding {embedding}: states of layers of two sizes have no sum",
+            "give one number for both, or --reads state",
+        )
     n_threads = usable_threads(threads)
     if side_by_side and kinds and threads is None:
         n_threads = max(n_threads // 2, 1)
@@ -242,6 +250,7 @@ class _Experiment:
         trainer = WordTrainer(words, stack, recipe, _adam(words, stack, recipe))
         file = _file(0.0) if isinstance(stack, EventStack) else f"{name.lower()}.h5"
         return trainer, self._fit(name, trainer, file)
+
     def prune(
         self, words: TiedEmbedding, stack: EventStack, recipe: Recipe, before: float, share: float
     ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ TINY = {
     "tune": 2,
     "prune": "0.6,0.8",
     "twins": "none",
+    "reads": "state",
     "lanes": 4,
     "window": 20,
     "lr": 0.02,

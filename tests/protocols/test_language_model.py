@@ -72,9 +72,10 @@ def done(tmp_path_factory, corpus):
 # -- by hand -----------------------------------------------------------------------------------------------
 
 
-def perplexity(values, ids):
+def perplexity(values, ids, read=(False, True)):
     """exp(mean -log P) of a text in one lane from rest, and events per unit and step: the equations of EGRU
-    (form "evnn") with a threshold of 0, one softmax over all words, in float64."""
+    (form "evnn") with a threshold of 0, one softmax over all words, in float64; states of which layers it
+    reads."""
     p = {name: np.asarray(value, np.float64) for name, value in values.items()}
     layers = ["layer1", "layer2"]
     weights = [
@@ -96,7 +97,8 @@ def perplexity(values, ids):
             states[k] = z * states[k] + (1 - z) * g
             x = values_sent[k] = np.where(states[k] > 0, states[k], 0.0)
             events[k] += (states[k] > 0).sum()
-        nats.append(-log_softmax(embedding @ states[1] + bias)[target])
+        held = sum(state for state, one in zip(states, read, strict=True) if one)
+        nats.append(-log_softmax(embedding @ held + bias)[target])
     return float(np.exp(np.mean(nats))), events / len(nats) / [len(c) for c in states]
 
 
@@ -114,6 +116,17 @@ def test_perplexity_and_activity_by_hand(done, corpus, number, file):
         {"layer1": activity[0], "layer2": activity[1]}, abs=3 / steps / VECTOR
     )
     assert result["alpha"] == pytest.approx((UNITS * activity[0] + VECTOR * activity[1]) / 26, abs=1e-3)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_perplexity_by_hand_where_states_of_all_layers_are_read(corpus, tmp_path, evsim):
+    words = words_of(corpus, units=VECTOR, reads="states", prune="none", epochs=1, speed=False)
+    assert evsim(*words, "--out", tmp_path / "run", "--quiet").code == 0
+    found = Checkpoint.open(tmp_path / "run" / "checkpoint.h5").best
+    text = load_corpus(corpus, "word").by_frequency()
+    expected, _ = perplexity(found, text.test, (True, True))
+    result = read(tmp_path / "run" / "summary.json")["results"][0]
+    assert result["test_perplexity"] == pytest.approx(expected, rel=1e-4)
 
 
 # -- what a run leaves -------------------------------------------------------------------------------------
@@ -334,6 +347,8 @@ def test_text_of_a_finished_run(done):
         ({"epochs": 0}, ["epochs is 0"]),
         ({"tune": 0}, ["tune is 0"]),
         ({"units": 0}, ["units is 0"]),
+        ({"reads": "states"}, ["units 14, embedding 12", "--reads state"]),
+        ({"threads": 0}, ["threads: is 0"]),
         ({"lanes": 0}, ["lanes is 0"]),
         ({"lanes": 3000}, ["3000 lanes"]),
         ({"dropconnect": 1}, ["dropconnect is 1"]),
@@ -393,3 +408,26 @@ def test_twins(corpus, tmp_path, evsim):
     assert evsim("run", "language_model", "--resume", tmp_path / "run", "--quiet").code == 0
     assert {file: (tmp_path / "run" / file).read_bytes() for file in before} == before
     assert without_seconds(read(tmp_path / "run" / "summary.json")) == without_seconds(summary)
+
+
+@pytest.mark.peer
+@pytest.mark.usefixtures("no_pictures")
+def test_twins_that_are_trained_at_the_same_time_are_the_same(corpus, tmp_path, evsim):
+    """In a second process, with as many threads, also where it is only there that they are trained."""
+    pytest.importorskip("torch")
+    words = words_of(corpus, twins="gru,lstm", prune="none", epochs=2, speed=False, threads=1)
+    assert evsim(*words, "--out", tmp_path / "one", "--quiet").code == 0
+    result = evsim(*words, "--side-by-side", "--out", tmp_path / "two")
+    assert (result.code, result.err) == (0, "")
+    assert "GRU: perplexity" not in result.out.replace("EGRU: perplexity", "")
+    said = (tmp_path / "two" / "twins.log").read_text()
+    assert [line.split(" of ")[0] for line in re.findall(r"epoch (\d/2: [A-Z]+)", said)] == [
+        "1/2: GRU",
+        "2/2: GRU",
+        "1/2: LSTM",
+        "2/2: LSTM",
+    ]
+    for file in ("checkpoint.h5", "gru.h5", "lstm.h5"):
+        assert contents(tmp_path / "two" / file) == contents(tmp_path / "one" / file), file
+    one, two = (without_seconds(read(tmp_path / name / "summary.json")) for name in ("one", "two"))
+    assert one == two

@@ -172,6 +172,31 @@ def test_gradients_are_those_of_finite_differences(kind):
 
 @pytest.mark.peer
 @kinds
+def test_all_layers_are_read_as_the_sum_of_stacks_of_the_lower_ones(kind):
+    """Of one size: a state of a layer does not depend on the layers above it."""
+    pytest.importorskip("torch")
+    sizes, rng = [4, 4, 4], np.random.default_rng(5)
+    stack = stack_of(kind, sizes=sizes, all_layers=True)
+    masks, x = masks_of(kind, rng, sizes=sizes), rng.normal(size=(T, B, K))
+    dy = rng.normal(size=(T, B, 4))
+    y, (dx, gradients) = stack.forward(x, masks), stack.backward(dy)
+    sums = {"y": 0, "dx": 0} | dict.fromkeys(gradients, 0)
+    for n in (1, 2, 3):
+        lower = stack_of(kind, sizes=sizes[:n])
+        for name, parameter in lower.parameters().items():
+            parameter.assign(stack.parameters()[name].values)
+        left = SimpleNamespace(layers=masks.layers[: n - 1], recurrent=masks.recurrent[:n])
+        sums["y"] += lower.forward(x, left)
+        more, of_weights = lower.backward(dy)
+        for name, gradient in (of_weights | {"dx": more}).items():
+            sums[name] = sums[name] + gradient
+    for name, found in (gradients | {"y": y, "dx": dx}).items():
+        np.testing.assert_allclose(found, sums[name], rtol=0, atol=1e-13, err_msg=name)
+    np.testing.assert_array_equal(stack_of(kind, sizes=sizes, all_layers=True).read(x), stack.read(x))
+
+
+@pytest.mark.peer
+@kinds
 def test_windows_are_one_long_run(kind):
     pytest.importorskip("torch")
     stack, rng = stack_of(kind), np.random.default_rng(3)

@@ -18,7 +18,7 @@ TEXT = np.arange(4000, dtype=np.int32)
 def test_windows_give_every_word_of_all_full_lanes_once(length, lanes, window, epoch):
     text = np.arange(length, dtype=np.int32)
     n_steps = (length - 1) // lanes
-    recipe = Recipe(lanes=lanes, window=window)
+    recipe = Recipe(lanes=lanes, window=window, rests=0)
     for windows in (
         list(training_windows(text, recipe, epoch)),
         list(reading_windows(text, lanes, window)),
@@ -41,6 +41,19 @@ def test_lengths_are_random_about_the_window():
     again = [len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4), 0)]
     other = [len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4), 1)]
     assert again == [len(w.words) for w in windows] != other
+
+
+def test_some_windows_begin_at_rest_and_all_else_is_the_same():
+    text = np.zeros(600_000, np.int32)
+    recipe = Recipe(lanes=4, window=30, rests=0.1)
+    windows = list(training_windows(text, recipe, 0))
+    carried = np.array([w.carry for w in windows])
+    assert not carried[0]
+    assert 1 - carried[1:].mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / len(windows)))
+    assert [w.carry for w in training_windows(text, recipe, 0)] == carried.tolist()
+    assert [w.carry for w in training_windows(text, recipe, 1)] != carried.tolist()
+    plain = list(training_windows(text, Recipe(lanes=4, window=30, rests=0), 0))
+    assert [len(w.words) for w in windows] == [len(w.words) for w in plain]
 
 
 def test_rate_rises_then_falls_along_a_cosine():

@@ -33,14 +33,15 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(params=["state", "events"])
+@pytest.fixture(params=["state", "events", "states"])
 def reads(request):
     return request.param
 
 
 def stack(seed=0, dtype=np.float64, **options):
+    sizes = [UNITS, UNITS] if options.get("reads") == "states" else SIZES
     return EventStack(
-        build_stack(UNITS, SIZES, 0.02, train_threshold=True, seed=seed, dtype=np.dtype(dtype).name),
+        build_stack(UNITS, sizes, 0.02, train_threshold=True, seed=seed, dtype=np.dtype(dtype).name),
         **options,
     )
 
@@ -64,6 +65,8 @@ def inputs(steps=6, lanes=LANES, seed=1):
 class TestEventStack:
     def test_dropout_is_a_network_with_other_weights(self, reads):
         """Of one lane: what a layer sends times a mask is a mask times the rows of its weights."""
+        if reads == "states":
+            pytest.skip("of layers of one size, below")
         body, given, x = stack(reads=reads), masks(1), inputs(lanes=1)
         other = build_stack(UNITS, SIZES, 0.02, dtype="float64")
         weights = {name: p.weight.values for name, p in other.projections.items()}
@@ -85,6 +88,44 @@ class TestEventStack:
         }
         for name, gradient in gradients.items():
             assert gradient == pytest.approx(wanted[name] * factor.get(name, 1), rel=1e-10, abs=1e-14), name
+
+    def test_states_of_all_layers_are_those_of_the_last_and_of_a_stack_without_it(self):
+        """What layer 1 does not depend on layer 2; their sum and its gradient are sums of both."""
+        sizes, x, dy = [5, 5], inputs(), np.random.default_rng(2).normal(0, 1, (6, LANES, 5))
+        network = build_stack(UNITS, sizes, 0.02, dtype="float64")
+        small = build_stack(UNITS, sizes[:1], 0.02, dtype="float64")
+        for name, parameter in small.parameters().items():
+            parameter.assign(network.parameters()[name].values)
+        given = draw_masks(
+            RECIPE,
+            Window(*2 * [np.zeros((2, LANES), np.int32)], False),
+            WORDS,
+            5,
+            sizes,
+            2 * [(5, 15)],
+            dy.dtype,
+        )
+        lower = Masks(layers=[], recurrent=given.recurrent[:1])
+        both, last, first = (
+            EventStack(network, reads="states"),
+            EventStack(network, reads="state"),
+            EventStack(small, reads="state"),
+        )
+        y = both.forward(x, given, False)
+        assert y == pytest.approx(last.forward(x, given, False) + first.forward(x, lower, False), rel=1e-12)
+        assert both.read(x, False) == pytest.approx(last.read(x, False) + first.read(x, False), rel=1e-12)
+        for one, masks_of_one in ((both, given), (last, given), (first, lower)):
+            one.forward(x, masks_of_one, False)
+        dx, gradients = both.backward(dy)
+        (dx_last, of_last), (dx_first, of_first) = last.backward(dy), first.backward(dy)
+        assert dx == pytest.approx(dx_last + dx_first, rel=1e-10, abs=1e-14)
+        for name, gradient in gradients.items():
+            wanted = of_last[name] + of_first.get(name, 0)
+            assert gradient == pytest.approx(wanted, rel=1e-10, abs=1e-14), name
+
+    def test_states_of_layers_of_two_sizes_have_no_sum(self):
+        with pytest.raises(NetworkError, match=r"\[7, 5\]"):
+            EventStack(build_stack(UNITS, SIZES), reads="states")
 
     def test_weights_are_left_as_they_were(self):
         body = stack()
@@ -262,6 +303,28 @@ class TestGeneration:
         words = np.concatenate([line.words for line in lines])
         assert ((words >= 0) & (words < WORDS)).all()
         assert all(0 <= line.activity <= 1 and line.microseconds > 0 for line in lines)
+
+    @pytest.mark.parametrize("reads", ["state", "events", "states"])
+    def test_words_are_drawn_from_what_reading_all_that_was_said_gives(self, reads):
+        """In vectors and at once; the largest of log P plus Gumbel noise."""
+        words = TiedEmbedding(WORDS, UNITS, (8, 20), np.float64)
+        for parameter in words.parameters().values():  # as drawn, next to nothing would happen
+            parameter.values *= 30
+        body = EventStack(build_stack(UNITS, [5, 5], dtype="float64"), reads=reads)
+        said = np.concatenate([line.words for line in generate_lines(words, body, TEXT[:4], 20, 0.7, 6)])
+        y = body.read(words.look_up(np.concatenate([TEXT[:4], said]))[:, None], carry=False)[:, 0]
+        noise = np.random.default_rng(6).gumbel(size=(20, WORDS))
+        expected = (words.log_probabilities(y)[3:-1] / 0.7 + noise).argmax(axis=1)
+        assert np.array_equal(said, expected)
+        assert len(set(said)) > 2
+
+    def test_activity_is_that_of_the_words_heard(self):
+        learner = trainer(seed=2)
+        lines = list(generate_lines(learner.embedding, learner.stack, TEXT[:4], LINE))
+        heard = np.concatenate([TEXT[:4], lines[0].words[:-1]])
+        log = Simulation(learner.stack.network).run({"words": learner.embedding.look_up(heard)[:, None]})
+        events = sum(log[name].n_events for name in learner.stack.layers)
+        assert lines[0].activity == pytest.approx(events / (len(heard) * sum(SIZES)))
 
     def test_the_same_for_a_seed(self):
         one, same, other = (
