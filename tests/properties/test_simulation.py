@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import evsim.plan
 import evsim.recorded
 from evsim.adjoint import Adjoint
-from evsim.errors import StimulusError
+from evsim.errors import NetworkError, StimulusError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.models import EGRU, EventSource, LeakyReadout
@@ -395,6 +395,18 @@ def test_steps_and_runs_in_turn(recipe, by_step, changed):
         assert stepping.time_step == running.time_step == step + 1
 
 
+def test_states_that_are_not_there():
+    net = Network(seed=1)
+    net.connect(net.add(EventSource(3, "words")), net.add(EGRU(2, "hidden")))
+    simulation = Simulation(net)
+    with pytest.raises(StimulusError, match="no states yet"):
+        simulation.states("hidden")
+    simulation.step(1)
+    with pytest.raises(NetworkError, match=r"hiden.*\['words', 'hidden'\]"):
+        simulation.states("hiden")
+    assert simulation.states("words") == {}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lanes", [1, 3, 9])
 @pytest.mark.parametrize("dense", [False, True])
@@ -419,6 +431,10 @@ def test_steps_of_tokens(dtype, lanes, dense):
         given = ids.tolist() if kind is list else int(ids[0]) if lanes == 1 else ids.astype(kind)
         out = simulation.step(given)
         np.testing.assert_array_equal(out["answer"], log["answer"].state[step])
+        for name, state in (("hidden", "c"), ("answer", "v")):
+            held = simulation.states(name)[state]
+            np.testing.assert_array_equal(held, log[name].state[step])
+            held[:] = 7  # a copy, as is what is returned
         for name in ("words", "hidden"):
             np.testing.assert_array_equal(out[name], log[name].events.to_dense()[step])
             out[name][:] = 7  # what is returned is the caller's
