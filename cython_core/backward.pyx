@@ -5,14 +5,14 @@ fired, or (EGRU, LIF) where the pseudo-derivative is not zero.  Then, once all g
 (D) of a piece of time are known, each weight row is written (first piece) or added to by its own unit, over
 that unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
 
-Lanes run in parallel backwards in time, or a team of threads shares a lane; units run in parallel for the
-weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
+Lanes run in parallel backwards in time, some of them side by side in a thread, so that a row that comes from
+memory serves all of these; or a team of threads shares a lane.  Units run in parallel for the weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
 """
 
 import numpy as np
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -35,13 +35,13 @@ from evsim.core.layout cimport (
 )
 from evsim.core.paper_form cimport Window, outer_gated
 from evsim.core.replay_step cimport (
+    MOST_LANES,
     Replay,
     Scratch,
     Slot,
     replay_delta,
-    replay_egru,
-    replay_lif,
     replay_source,
+    replay_units,
 )
 from evsim.core.team cimport Team, evsim_team_size, wait
 
@@ -77,10 +77,11 @@ cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) 
     scratch.c_before = malloc(most * size)
     scratch.dr = calloc(most, size)
     scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
+    scratch.asking = <uint8_t *> calloc(most, 1)
     scratch.mark = <char *> calloc(most, 1)
     return (scratch.slope != NULL and scratch.dy != NULL and scratch.zero != NULL and scratch.c_before != NULL
-            and scratch.dr != NULL and scratch.unit != NULL and scratch.mark != NULL
-            and heard_open(&scratch.heard, most, size))
+            and scratch.dr != NULL and scratch.unit != NULL and scratch.asking != NULL
+            and scratch.mark != NULL and heard_open(&scratch.heard, most, size))
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -90,77 +91,88 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.c_before)
     free(scratch.dr)
     free(scratch.unit)
+    free(scratch.asking)
     free(scratch.mark)
     heard_free(&scratch.heard)
 
 
-cdef void replay_lane(
-    const Replay *replay, int64_t lane, const Team *team, Scratch *scratch, real *tag
+cdef inline void replay_readout(
+    const Replay *replay, int p, int64_t step, int64_t lane, const Scratch *scratch, real *tag
 ) noexcept nogil:
-    """All steps of one lane, last to first.  ``tag`` only carries the float type."""
+    """One step of a readout, backwards."""
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef Slot *slot = &replay.slot[p]
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *loss = <const real *> scratch.zero
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * pop.n
+    readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
+                <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
+
+
+cdef void replay_lanes(
+    const Replay *replay, int64_t lane, int64_t n_lanes, const Team *team, Scratch *scratch, real *tag
+) noexcept nogil:
+    """All steps of some lanes, last to first.  ``tag`` only carries the float type."""
+    cdef int64_t most = 0
     cdef int64_t step
-    cdef int64_t at
+    cdef int64_t k
     cdef int p
-    cdef const PopulationRow *pop
-    cdef Slot *slot
-    cdef const real *loss
-    for step in range(min(replay.lengths[lane], replay.n_open) - 1, -1, -1):
-        at = step * replay.n_lanes + lane
+    cdef int kind
+    for k in range(n_lanes):
+        most = max(most, replay.lengths[lane + k])
+    for step in range(min(most, replay.n_open) - 1, -1, -1):
         for p in range(replay.n_populations - 1, -1, -1):
-            pop = &replay.populations[p]
-            slot = &replay.slot[p]
-            if pop.kind == SOURCE:
-                if slot.devent == NULL:
-                    continue
-                replay_source(replay, p, step, lane, team, scratch, tag)
-            elif pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER:
-                replay_egru(replay, p, step, lane, team, scratch, tag)
-            elif pop.kind == LIF:
-                replay_lif(replay, p, step, lane, team, scratch, tag)
-            elif pop.kind != READOUT:
-                replay_delta(replay, p, step, lane, team, scratch, tag)
-            elif team.member == 0:
-                loss = <const real *> scratch.zero
-                if slot.loss_state != NULL:
-                    loss = <const real *> slot.loss_state + at * pop.n
-                readout_vjp(pop.n, pop.decay, loss, <real *> slot.carry + lane * pop.n,
-                            <real *> slot.window.D + at * pop.n, <real *> slot.dbias + lane * pop.n)
+            kind = replay.populations[p].kind
+            if kind == EGRU_EVNN or kind == EGRU_PAPER or kind == LIF:
+                replay_units(replay, p, step, lane, n_lanes, team, scratch, tag)
+            elif kind != SOURCE or replay.slot[p].devent != NULL:
+                for k in range(n_lanes):
+                    if step >= replay.lengths[lane + k]:
+                        continue
+                    if kind == SOURCE:
+                        replay_source(replay, p, step, lane + k, team, &scratch[k], tag)
+                    elif kind != READOUT:
+                        replay_delta(replay, p, step, lane + k, team, &scratch[k], tag)
+                    elif team.member == 0:
+                        replay_readout(replay, p, step, lane + k, &scratch[k], tag)
             wait(team)
 
 
 cdef void replay_member(
-    const Replay *replay, int64_t lane, Scratch *scratch, int member, int size, real *tag
+    const Replay *replay, int64_t lane, int64_t n_lanes, Scratch *scratch, int member, int size, real *tag
 ) noexcept nogil:
     cdef Team team
     team.member = member
     team.size = size
-    replay_lane(replay, lane, &team, &scratch[member], tag)
+    replay_lanes(replay, lane, n_lanes, &team, &scratch[member], tag)
 
 
-cdef bint replay_team(const Replay *replay, int64_t lane, int n_threads, real *tag) noexcept nogil:
-    """One lane on one thread or several; False if memory ran out."""
-    cdef Scratch *scratch = <Scratch *> calloc(n_threads, sizeof(Scratch))
-    cdef void *compact = NULL
-    cdef bint good = scratch != NULL
-    cdef int member
-    if not good:
-        return False
-    for member in range(n_threads):
-        good = good and scratch_open(replay, &scratch[member], sizeof(real))
-    compact = malloc(most_units(replay) * sizeof(real))
-    for member in range(n_threads):
-        scratch[member].compact = compact
-    if good and compact != NULL:
+cdef bint replay_team(
+    const Replay *replay, int64_t lane, int64_t n_lanes, int n_threads, real *tag
+) noexcept nogil:
+    """Some lanes on one thread, or one lane on several; False if memory ran out."""
+    cdef int64_t number = max(n_lanes, <int64_t> n_threads)
+    cdef int64_t most = most_units(replay)
+    cdef Scratch *scratch = <Scratch *> calloc(number, sizeof(Scratch))
+    cdef real *compact = <real *> malloc(n_lanes * most * sizeof(real))
+    cdef bint good = scratch != NULL and compact != NULL
+    cdef int64_t k
+    for k in range(number if good else 0):
+        scratch[k].compact = compact + k % n_lanes * most
+        good = scratch_open(replay, &scratch[k], sizeof(real)) and good
+    if good:
         if n_threads == 1:
-            replay_member(replay, lane, scratch, 0, 1, tag)
+            replay_member(replay, lane, n_lanes, scratch, 0, 1, tag)
         else:
             with parallel(num_threads=n_threads):
-                replay_member(replay, lane, scratch, threadid(), evsim_team_size(), tag)
-    for member in range(n_threads):
-        scratch_free(&scratch[member])
+                replay_member(replay, lane, n_lanes, scratch, threadid(), evsim_team_size(), tag)
+    if scratch != NULL:
+        for k in range(number):
+            scratch_free(&scratch[k])
     free(compact)
     free(scratch)
-    return good and compact != NULL
+    return good
 
 
 cdef int64_t write_row(
@@ -368,6 +380,8 @@ cdef class Backward:
     def go(self, int n_threads, bint teams):
         """Walk all lanes back; returns the MACs of each projection for dL/dy, and for recomputed gates."""
         cdef int64_t lane
+        cdef int64_t together
+        cdef int64_t part
         cdef int failed = 0
         cdef Replay *replay = &self.replay
         cdef int64_t n_lanes = replay.n_lanes
@@ -381,18 +395,18 @@ cdef class Backward:
         if teams:
             with nogil:
                 for lane in range(n_lanes):
-                    failed += not (replay_team(replay, lane, n_threads, &wide) if self.plan.double_precision
-                                   else replay_team(replay, lane, n_threads, &narrow))
+                    failed += not (replay_team(replay, lane, 1, n_threads, &wide) if self.plan.double_precision
+                                   else replay_team(replay, lane, 1, n_threads, &narrow))
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
-            if self.plan.double_precision:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                   chunksize=1):
-                    failed += not replay_team(replay, lane, 1, &wide)
-            else:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                   chunksize=1):
-                    failed += not replay_team(replay, lane, 1, &narrow)
+            together = min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES)
+            for part in prange((n_lanes + together - 1) // together, nogil=True, num_threads=n_threads,
+                               schedule="dynamic", chunksize=1):
+                lane = part * together
+                if self.plan.double_precision:
+                    failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &wide)
+                else:
+                    failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &narrow)
         if failed:
             raise MemoryError("backward: no memory for a lane")
         return (sums(replay.macs_state, rows, replay.n_projections),

@@ -25,6 +25,7 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, int64_t, int32_t, float *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
+        void (*dot_vectors)(int64_t, const float *, int64_t, const float *const *, float *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const float *, const float *,
             float *) noexcept nogil
@@ -100,6 +101,7 @@ cdef extern from "kernel_table.h" nogil:
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
+        void (*dot_vectors)(int64_t, const double *, int64_t, const double *const *, double *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const double *, const double *,
             double *) noexcept nogil
@@ -245,6 +247,15 @@ cdef inline void dot_rows(
         active.f32.dot_rows(n, unit, rows, stride, length, vector, out)
     else:
         active.f64.dot_rows(n, unit, rows, stride, length, vector, out)
+
+
+cdef inline void dot_vectors(
+    int64_t n, const real *row, int64_t length, const real *const *vector, real *out
+) noexcept nogil:
+    if real is float:
+        active.f32.dot_vectors(n, row, length, vector, out)
+    else:
+        active.f64.dot_vectors(n, row, length, vector, out)
 
 
 cdef inline int64_t add_sparse_rows(

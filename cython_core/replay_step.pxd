@@ -1,15 +1,16 @@
 """One step of one population of one lane, backwards: by kind of its units."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
-from evsim.core.fanout cimport gather
+from evsim.core.fanout cimport contiguous, gather
 from evsim.core.gains cimport Heard, gather_heard
 from evsim.core.kernels cimport (
     backward_active,
     delta_gru_vjp,
     delta_lstm_vjp,
     delta_readout_vjp,
+    dot_vectors,
     egru_evnn_vjp,
     egru_paper_vjp,
     lif_active,
@@ -23,12 +24,16 @@ from evsim.core.layout cimport (
     DELTA_SOURCE,
     EGRU_EVNN,
     EGRU_PAPER,
+    LIF,
     PopulationRow,
     ProjectionRow,
     real,
 )
 from evsim.core.paper_form cimport Window, gather_gated, reset_gate_gradient
 from evsim.core.team cimport Team, share, wait
+
+cdef enum:
+    MOST_LANES = 8      # that one thread walks back side by side; bits of `Scratch.asking`
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
 cdef struct Slot:
@@ -64,17 +69,61 @@ cdef struct Replay:
     int64_t *macs_state         # int64[members of a team, B, n_projections], OUT
     int64_t *macs_recompute     # the same
 
-# Scratch of one member of a team: arrays of the largest population's size.
+# Scratch of one lane, or of one member of a team that shares a lane: arrays of the largest population's size.
 cdef struct Scratch:
+    int32_t n_active    # backward-active units of the lane,
+    int32_t *unit       # which they are,
+    void *compact       # and their dL/dy; one for the whole team
+    uint8_t *asking     # by unit, of the first lane: a bit for each lane in which it is backward-active
     void *slope
     void *dy            # dense, zero before and after
-    void *compact       # dy on the backward-active units; one for the whole team
     void *zero          # stays zero
     void *c_before
     void *dr            # zero before and after
-    int32_t *unit
     char *mark          # zero before and after
     Heard heard         # units whose events a projection's gains let through
+
+
+cdef inline bint gated(const Replay *replay, int j) noexcept nogil:
+    """Whether a projection leads to the reset gate of the paper's form, too."""
+    cdef const ProjectionRow *projection = &replay.projections[j]
+    return projection.recurrent and replay.populations[projection.target].kind == EGRU_PAPER
+
+
+cdef inline const real *arrived(
+    const Replay *replay, int j, int64_t arrival, int64_t lane, real *tag
+) noexcept nogil:
+    """D of a projection's target where events arrive."""
+    cdef const ProjectionRow *projection = &replay.projections[j]
+    cdef const real *D = <const real *> replay.slot[projection.target].window.D
+    return D + (arrival * replay.n_lanes + lane) * replay.populations[projection.target].n_in
+
+
+cdef inline void come_back(
+    const Replay *replay, int j, int64_t step, int64_t lane, const Team *team, int64_t n_active,
+    const int32_t *unit, real *dy, Scratch *scratch
+) noexcept nogil:
+    """Add to dL/dy what comes back through one projection, for some units of its source."""
+    cdef const ProjectionRow *projection = &replay.projections[j]
+    cdef int p = projection.source
+    cdef int64_t arrival = step + projection.delay
+    cdef int64_t first = (team.member * replay.n_lanes + lane) * replay.n_projections
+    cdef int64_t *macs = replay.macs_state + first
+    cdef const real *D
+    cdef const real *gain
+    if arrival >= replay.lengths[lane]:
+        return
+    if gated(replay, j):
+        gather_gated[real](&replay.populations[projection.target], replay.projections, j,
+                           &replay.slot[p].window, step, lane, n_active, unit, replay.by_event[j], dy,
+                           scratch.mark, macs, replay.macs_recompute + first)
+        return
+    D = arrived[real](replay, j, arrival, lane, dy)
+    if replay.gain[j] == NULL:
+        macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
+    else:
+        gain = <const real *> replay.gain[j] + lane * replay.populations[p].n
+        macs[j] += gather_heard[real](projection, gain, n_active, unit, D, dy, &scratch.heard)
 
 
 cdef inline void event_gradient(
@@ -85,32 +134,96 @@ cdef inline void event_gradient(
 
     That is their rows times D at the steps where events would arrive.  The units are this member's.
     """
-    cdef Slot *slot = &replay.slot[p]
-    cdef const PopulationRow *target
-    cdef const ProjectionRow *projection
-    cdef const real *D
-    cdef const real *gain
-    cdef int64_t arrival
-    cdef int64_t first = (team.member * replay.n_lanes + lane) * replay.n_projections
-    cdef int64_t *macs = replay.macs_state + first
     cdef int j
     for j in range(replay.n_projections):
-        projection = &replay.projections[j]
-        arrival = step + projection.delay
-        if projection.source != p or arrival >= replay.lengths[lane]:
+        if replay.projections[j].source == p:
+            come_back[real](replay, j, step, lane, team, n_active, unit, dy, scratch)
+
+
+cdef inline void come_back_together(
+    const Replay *replay, int j, int64_t step, int64_t lane, int64_t n_lanes, Scratch *scratch, real *tag
+) noexcept nogil:
+    """`come_back` of the backward-active units of several lanes, through a projection with dense rows.
+
+    A row is read once for all lanes in which its unit is active.  Sums are those of `come_back`.
+    """
+    cdef const ProjectionRow *projection = &replay.projections[j]
+    cdef int64_t n = replay.populations[projection.source].n
+    cdef int64_t width = projection.n_blocks * projection.block
+    cdef int64_t arrival = step + projection.delay
+    cdef const real *gain = <const real *> replay.gain[j]
+    cdef const real *row = <const real *> projection.weight
+    cdef const real *D[MOST_LANES]
+    cdef const real *vector[MOST_LANES]
+    cdef real total[MOST_LANES]
+    cdef real *dy[MOST_LANES]           # of the next backward-active unit of each lane
+    cdef int64_t *macs[MOST_LANES]
+    cdef int which[MOST_LANES]          # the lanes that a row serves
+    cdef int n_served
+    cdef int32_t first
+    cdef int32_t stop
+    cdef int64_t unit
+    cdef int i
+    cdef int k
+    for k in range(n_lanes):
+        dy[k] = <real *> scratch[k].compact
+        macs[k] = replay.macs_state + (lane + k) * replay.n_projections + j
+        D[k] = arrived[real](replay, j, arrival, lane + k, tag) if arrival < replay.lengths[lane + k] else NULL
+    for unit in range(n):
+        if scratch.asking[unit] == 0:
             continue
-        target = &replay.populations[projection.target]
-        if projection.recurrent and target.kind == EGRU_PAPER:
-            gather_gated[real](target, replay.projections, j, &slot.window, step, lane, n_active, unit,
-                               replay.by_event[j], dy, scratch.mark, macs, replay.macs_recompute + first)
-        else:
-            D = <const real *> replay.slot[projection.target].window.D
-            D += (arrival * replay.n_lanes + lane) * target.n_in
-            if replay.gain[j] == NULL:
-                macs[j] += gather(projection, 0, projection.n_blocks, n_active, unit, D, dy)
-            else:
-                gain = <const real *> replay.gain[j] + lane * replay.populations[p].n
-                macs[j] += gather_heard[real](projection, gain, n_active, unit, D, dy, &scratch.heard)
+        n_served = 0
+        for k in range(n_lanes):
+            if (scratch.asking[unit] >> k & 1 and D[k] != NULL
+                    and (gain == NULL or gain[(lane + k) * n + unit] != 0)):
+                which[n_served] = k
+                total[n_served] = 0
+                n_served += 1
+                macs[k][0] += width
+        first = 0
+        while first < projection.n_blocks:
+            stop = contiguous(projection, first, projection.n_blocks)
+            for i in range(n_served):
+                vector[i] = D[which[i]] + projection.offset[first]
+            dot_vectors(n_served, row + unit * width + first * projection.block,
+                        (stop - first) * projection.block, vector, total)
+            if gain == NULL:
+                for i in range(n_served):
+                    dy[which[i]][0] += total[i]
+                    total[i] = 0
+            first = stop
+        if gain != NULL:
+            for i in range(n_served):
+                dy[which[i]][0] += gain[(lane + which[i]) * n + unit] * total[i]
+        for k in range(n_lanes):
+            dy[k] += scratch.asking[unit] >> k & 1
+
+
+cdef inline void event_gradients(
+    const Replay *replay, int p, int64_t step, int64_t lane, int64_t n_lanes, const Team *team,
+    Scratch *scratch, real *tag
+) noexcept nogil:
+    """`event_gradient` of the backward-active units of several lanes."""
+    cdef uint8_t *asking = scratch.asking
+    cdef int64_t k
+    cdef int32_t i
+    cdef int j
+    for k in range(n_lanes):
+        for i in range(scratch[k].n_active):
+            asking[scratch[k].unit[i]] |= <uint8_t> (1 << k)
+    for j in range(replay.n_projections):
+        if replay.projections[j].source != p:
+            continue
+        if replay.projections[j].block_ptr == 0 and not gated(replay, j):
+            come_back_together[real](replay, j, step, lane, n_lanes, scratch, tag)
+            continue
+        for k in range(n_lanes):
+            if scratch[k].n_active:
+                come_back[real](replay, j, step, lane + k, team, scratch[k].n_active, scratch[k].unit,
+                                <real *> scratch[k].compact, &scratch[k])
+    for k in range(n_lanes):
+        for i in range(scratch[k].n_active):
+            asking[scratch[k].unit[i]] = 0
 
 
 cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:
@@ -154,40 +267,77 @@ cdef inline void replay_source(
                              devent + low, scratch)
 
 
+cdef inline void of_loss(
+    const Replay *replay, int p, int64_t step, int64_t lane, int64_t low, int64_t high, Scratch *scratch,
+    real *tag
+) noexcept nogil:
+    """dL/dy of the backward-active units low:high where they stand in their list, but for what comes back."""
+    cdef const real *loss = <const real *> replay.slot[p].loss_value
+    cdef real *compact = <real *> scratch.compact
+    cdef int64_t i
+    if loss != NULL:
+        loss += (step * replay.n_lanes + lane) * replay.populations[p].n
+    for i in range(low, high):
+        compact[i] = 0 if loss == NULL else loss[scratch.unit[i]]
+
+
 cdef inline void sent_gradient(
-    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, bint shared,
-    int32_t n_active, real *compact, Scratch *scratch
+    const Replay *replay, int p, int64_t step, int64_t lane, int64_t n_lanes, const Team *team, bint shared,
+    Scratch *scratch, real *tag
 ) noexcept nogil:
     """dL/dy of the backward-active units, ``scratch.unit``: of the loss, and what comes back from targets.
 
-    Every member of a team is to call it; unless the units are ``shared`` out, the first one does it all.
+    Of several lanes, or of one, where every member of a team is to call it; unless the units are ``shared``
+    out, the first one does it all.
     """
     cdef Slot *slot = &replay.slot[p]
-    cdef const int32_t *unit = scratch.unit
-    cdef const real *loss
-    cdef int64_t low = share(team, n_active, False) if shared or team.member else 0
-    cdef int64_t high = share(team, n_active, True) if shared else 0 if team.member else n_active
-    cdef int64_t i
-    for i in range(low, high):
-        compact[i] = 0
-    if slot.loss_value != NULL:
-        loss = <const real *> slot.loss_value + (step * replay.n_lanes + lane) * replay.populations[p].n
-        for i in range(low, high):
-            compact[i] = loss[unit[i]]
-    if low < high:
-        event_gradient[real](replay, p, step, lane, team, high - low, unit + low, compact + low, scratch)
+    cdef int64_t n_active = scratch.n_active
+    cdef int64_t low
+    cdef int64_t high
+    cdef int64_t k
+    if n_lanes > 1:
+        for k in range(n_lanes):
+            of_loss[real](replay, p, step, lane + k, 0, scratch[k].n_active, &scratch[k], tag)
+        event_gradients[real](replay, p, step, lane, n_lanes, team, scratch, tag)
+    else:
+        low = share(team, n_active, False) if shared or team.member else 0
+        high = share(team, n_active, True) if shared else 0 if team.member else n_active
+        of_loss[real](replay, p, step, lane, low, high, scratch, tag)
+        if low < high:
+            event_gradient[real](replay, p, step, lane, team, high - low, scratch.unit + low,
+                                 <real *> scratch.compact + low, scratch)
     wait(team)
     if team.member:
         return
-    slot.active[lane] += n_active
-    if slot.devent != NULL:
-        keep_sent[real](slot, step, lane, n_active, unit, compact)
+    for k in range(n_lanes):
+        slot.active[lane + k] += scratch[k].n_active
+        if slot.devent != NULL and scratch[k].n_active:
+            keep_sent[real](slot, step, lane + k, scratch[k].n_active, scratch[k].unit,
+                            <const real *> scratch[k].compact)
 
 
-cdef inline void replay_egru(
-    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+cdef inline void open_unit_step(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
 ) noexcept nogil:
-    """One step of an EGRU population, backwards."""
+    """Which EGRU or LIF units are backward-active, and the slopes of their thresholds."""
+    cdef const PopulationRow *pop = &replay.populations[p]
+    cdef const real *threshold = <const real *> pop.threshold
+    cdef const real *tape = <const real *> replay.slot[p].window.tape
+    cdef real *slope = <real *> scratch.slope
+    tape += (step * replay.n_lanes + lane) * pop.n_tape
+    if pop.kind == LIF:
+        pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, pop.n, tape + pop.n, threshold, slope)
+        scratch.n_active = lif_active(pop.n, tape, threshold, slope, scratch.unit)
+        return
+    tape += 4 * pop.n
+    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, pop.n, tape, threshold, slope)
+    scratch.n_active = backward_active(pop.n, tape, threshold, <const real *> slope, scratch.unit)
+
+
+cdef inline void close_egru(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+) noexcept nogil:
+    """The rest of a step of EGRU units, once their dL/dy is known."""
     cdef Slot *slot = &replay.slot[p]
     cdef const PopulationRow *pop = &replay.populations[p]
     cdef int64_t n = pop.n
@@ -208,15 +358,10 @@ cdef inline void replay_egru(
     cdef real *D = <real *> slot.window.D + at * pop.n_in
     cdef real *dbias = <real *> slot.dbias + lane * pop.n_in
     cdef real *dthreshold = <real *> slot.dthreshold + lane * n
-    cdef int32_t *unit = scratch.unit
-    cdef int32_t n_active
+    cdef const int32_t *unit = scratch.unit
+    cdef int32_t n_active = scratch.n_active
     cdef int64_t i
 
-    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, a, threshold, slope)
-    n_active = backward_active(n, a, threshold, <const real *> slope, unit)
-    sent_gradient[real](replay, p, step, lane, team, pop.kind == EGRU_EVNN, n_active, compact, scratch)
-    if team.member:
-        return
     if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
         reset = dc + n
         for i in range(n_active):
@@ -250,10 +395,10 @@ cdef inline void replay_egru(
         dy[unit[i]] = 0
 
 
-cdef inline void replay_lif(
-    const Replay *replay, int p, int64_t step, int64_t lane, const Team *team, Scratch *scratch, real *tag
+cdef inline void close_lif(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
 ) noexcept nogil:
-    """One step of LIF units, backwards."""
+    """The rest of a step of LIF units, once their dL/dy is known."""
     cdef Slot *slot = &replay.slot[p]
     cdef const PopulationRow *pop = &replay.populations[p]
     cdef int64_t n = pop.n
@@ -267,15 +412,10 @@ cdef inline void replay_lif(
     cdef real *dy = <real *> scratch.dy
     cdef real *compact = <real *> scratch.compact
     cdef real *carry = <real *> slot.carry + lane * pop.n_state
-    cdef int32_t *unit = scratch.unit
-    cdef int32_t n_active
+    cdef const int32_t *unit = scratch.unit
+    cdef int32_t n_active = scratch.n_active
     cdef int64_t i
 
-    pseudo_derivative(replay.pseudo_kind, replay.gamma, replay.eps, n, tape + n, threshold, slope)
-    n_active = lif_active(n, tape, threshold, slope, unit)
-    sent_gradient[real](replay, p, step, lane, team, True, n_active, compact, scratch)
-    if team.member:
-        return
     for i in range(n_active):
         dy[unit[i]] = compact[i]
     if slot.loss_state != NULL:
@@ -292,6 +432,30 @@ cdef inline void replay_lif(
             <real *> slot.dthreshold + lane * n, <real *> slot.dnumbers + lane * 5 * n)
     for i in range(n_active):
         dy[unit[i]] = 0
+
+
+cdef inline void replay_units(
+    const Replay *replay, int p, int64_t step, int64_t lane, int64_t n_lanes, const Team *team,
+    Scratch *scratch, real *tag
+) noexcept nogil:
+    """One step of an EGRU or LIF population, backwards, in the lanes that have come so far."""
+    cdef bint shared = replay.populations[p].kind != EGRU_PAPER
+    cdef int64_t k
+    for k in range(n_lanes):
+        if step < replay.lengths[lane + k]:
+            open_unit_step[real](replay, p, step, lane + k, &scratch[k], tag)
+        else:
+            scratch[k].n_active = 0
+    sent_gradient[real](replay, p, step, lane, n_lanes, team, shared, scratch, tag)
+    if team.member:
+        return
+    for k in range(n_lanes):
+        if step >= replay.lengths[lane + k]:
+            continue
+        if replay.populations[p].kind == LIF:
+            close_lif[real](replay, p, step, lane + k, &scratch[k], tag)
+        else:
+            close_egru[real](replay, p, step, lane + k, &scratch[k], tag)
 
 
 cdef inline void replay_sent(

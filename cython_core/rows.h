@@ -170,6 +170,43 @@ TARGET void FN(dot_rows)(
         FN(dot_together)(1, unit + e, rows, stride, length, vector, out + e);
 }
 
+static inline __attribute__((always_inline)) void FN(dot_with)(
+    const int n, const REAL *restrict row, int64_t length, const REAL *const *restrict vector,
+    REAL *restrict out)
+{
+    FN(Lanes) sum[TOGETHER][VECTORS];
+    int64_t i = 0;
+    for (int r = 0; r < n; r++)
+        for (int v = 0; v < VECTORS; v++)
+            sum[r][v] = (FN(Lanes)){0};
+    for (; i + PARTIALS <= length; i += PARTIALS)
+        for (int v = 0; v < VECTORS; v++) {
+            const FN(Lanes) x = *(const FN(Lanes) *)(row + i + v * LANES);
+            for (int r = 0; r < n; r++)
+                sum[r][v] += x * *(const FN(Lanes) *)(vector[r] + i + v * LANES);
+        }
+    for (int r = 0; r < n; r++) {
+        REAL rest = 0;
+        for (int64_t k = i; k < length; k++)
+            rest += row[k] * vector[r][k];
+        out[r] += i ? FN(fold)(sum[r]) + rest : rest;
+    }
+}
+
+/* out[k] += row[0:length] . vector[k]: the same sums as those of dot_rows, of one row that is read once. */
+TARGET void FN(dot_vectors)(
+    int64_t n_vectors, const REAL *restrict row, int64_t length, const REAL *const *restrict vector,
+    REAL *restrict out)
+{
+    int64_t k = 0;
+    for (; k + TOGETHER <= n_vectors; k += TOGETHER)
+        FN(dot_with)(TOGETHER, row, length, vector + k, out + k);
+    for (; k + 2 <= n_vectors; k += 2)
+        FN(dot_with)(2, row, length, vector + k, out + k);
+    if (k < n_vectors)
+        FN(dot_with)(1, row, length, vector + k, out + k);
+}
+
 #undef LANES
 #undef PARTIALS
 #undef VECTORS
