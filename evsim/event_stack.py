@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evsim.adjoint import Adjoint
 from evsim.errors import NetworkError, StimulusError
-from evsim.eventlog import EventLog
+from evsim.eventlog import EventLog, PopulationLog
 from evsim.models.egru import EGRU
 from evsim.models.source import EventSource
 from evsim.network import Network
@@ -111,8 +111,10 @@ class EventStack:
     ----------
     network : Network
         As `build_stack` makes it; projections may be sparse.
-    activity_cost : float
-        Adds so much times the mean activity of all units to the loss.
+    activity_cost, activity_target : float
+        Adds ``activity_cost`` times the mean over all units of (a - activity_target)^2 to the loss, where a is
+        how often a unit sends per step of the window.  A unit that sends always says as little as one that
+        never does; a price on the mean activity makes both.
     reads : {"states", "state", "events"}
         What comes out: the sum of the states c of all layers, which have as many units each; those of the
         last layer; or the values of its events, which are those of a few units.  States tell more; between
@@ -132,13 +134,15 @@ class EventStack:
         self,
         network: Network,
         activity_cost: float = 0.0,
+        activity_target: float = 0.0,
         reads: Reads = "state",
         threads: int | None = None,
         **pseudo_derivative: Any,
     ):
         if reads not in get_args(Reads):
             raise NetworkError("stack", f"reads is {reads!r}", f"use one of {get_args(Reads)}")
-        self.network, self.activity_cost, self.reads = network, activity_cost, reads
+        self.network, self.reads = network, reads
+        self.activity_cost, self.activity_target = activity_cost, activity_target
         self._simulation = Simulation(network, threads)
         plan = self._simulation.plan
         if [p.name for p in plan.sources] != ["words"]:
@@ -258,15 +262,21 @@ class EventStack:
             raise StimulusError("stack", "backward without forward", "run forward first")
         losses = dict.fromkeys(self._read, dy) if self._read else {f"{self.layers[-1]}.y": dy}
         if self.activity_cost:
-            share = self.activity_cost / (self._log.n_steps * self._log.n_lanes * sum(self.sizes))
-            shape = self._log.n_steps, self._log.n_lanes
-            losses |= {f"{p.name}.o": np.full((*shape, p.n_units), share, dy.dtype) for p in self._units}
+            losses |= {f"{p.name}.o": self._activity_loss(self._log[p.name], dy.dtype) for p in self._units}
         with self._dropped(self._masks):
             self._gradients = self._adjoint.replay(self._log, losses, inputs=True)
         gradients = dict(self._gradients)
         for projection, mask in self._dropping(self._masks):
             gradients[projection.weight.name] = gradients[projection.weight.name] * mask
         return self._gradients.inputs["words"], gradients
+
+    def _activity_loss(self, layer: PopulationLog, dtype: np.dtype) -> NDArray:
+        """Derivatives of the activity term by each event of a layer, shape (n_steps, n_lanes, n_units)."""
+        assert self._log is not None and layer.events is not None
+        cells = self._log.n_steps * self._log.n_lanes
+        activity = np.bincount(layer.events.unit, minlength=layer.n_units) / cells
+        slope = 2 * self.activity_cost * (activity - self.activity_target) / (cells * sum(self.sizes))
+        return np.full((self._log.n_steps, self._log.n_lanes, layer.n_units), slope, dtype)
 
     def count(self, tally: Tally, backward: bool = False) -> None:
         """Add events and MACs of the last `read` or `forward`, or those of the last `backward`."""

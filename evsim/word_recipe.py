@@ -57,8 +57,8 @@ class Recipe:
         same over the steps of a window (variational dropout).
     dropconnect : float
         Share of recurrent weights that are 0 for a window.
-    activity_cost : float
-        Nats added to the loss times the mean activity of event-based units.
+    activity_cost, activity_target : float
+        Of event-based layers: see `evsim.event_stack.EventStack`.
     seed : int
     """
 
@@ -78,6 +78,7 @@ class Recipe:
     dropout_output: float = 0.3
     dropconnect: float = 0.1
     activity_cost: float = 0.0
+    activity_target: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class Recipe:
             value = getattr(self, one.name)
             if one.name.startswith(("drop", "rests")) and not 0 <= value < 1:
                 raise ParameterError("recipe", f"{one.name} is {value}", "give a share from 0 to below 1")
-        for name in ("lr", "weight_decay", "activity_cost", "warm_up", "final_lr"):
+        for name in ("lr", "weight_decay", "activity_cost", "activity_target", "warm_up", "final_lr"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ParameterError("recipe", f"{name} is {getattr(self, name)}", "give 0 or more")
 

@@ -64,7 +64,10 @@ def run(
     twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
     threshold: Annotated[float, "event threshold, 0 to 1; at 0 every positive state is an event"] = 0.0,
     train_threshold: Annotated[bool, "whether thresholds are trained"] = False,
-    activity_cost: Annotated[float, "nats added to the loss times the mean activity"] = 2.0,
+    activity_cost: Annotated[
+        float, "nats added to the loss, times the mean square distance of units' activity from the target"
+    ] = 50.0,
+    activity_target: Annotated[float, "events per word that a unit is to send"] = 0.1,
     reads: Annotated[
         Reads, "what words are predicted from: states of all layers, of the last one, or its events"
     ] = "states",
@@ -119,6 +122,7 @@ def run(
         dropout_output=dropout_output,
         dropconnect=dropconnect,
         activity_cost=activity_cost,
+        activity_target=activity_target,
         seed=seed,
     )
     text = load_corpus(corpus, "word").by_frequency()
@@ -139,7 +143,7 @@ def run(
         raise ProtocolError("language_model", "prompt has no word", "give one or more, such as '<eos>'")
     options: dict[str, Any] = {"gamma": gamma, "eps": eps, "reads": reads}
     words = experiment.embedding()
-    stack = EventStack(network, activity_cost, threads=n_threads, **options)
+    stack = EventStack(network, activity_cost, activity_target, threads=n_threads, **options)
     if generate and experiment.is_done():
         file = experiment.take_up(words, network, shares)
         folder.console.print(f"from {file}")

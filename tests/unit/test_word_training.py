@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
 from evsim.errors import NetworkError, StimulusError
 from evsim.event_stack import EventStack, build_stack, tabulated
@@ -168,14 +169,37 @@ class TestEventStack:
         body.restore(kept)
         assert body.read(x[4:], carry=True) == pytest.approx(whole[4:], rel=1e-12)
 
-    def test_activity_cost_makes_units_silent(self):
-        words = []
-        for cost in (0.0, 20.0):
-            learner = trainer(RECIPE, activity_cost=cost)
-            for epoch in range(3):
-                tally = learner.learn(training_windows(TEXT, RECIPE, epoch))
-            words.append(tally.activity(learner.stack.layers))
-        assert words[1] < 0.7 * words[0]
+    @pytest.mark.parametrize("target", [0.0, 0.3])
+    def test_activity_cost_draws_units_to_a_target(self, target):
+        distances = []
+        for cost in (0.0, 200.0):
+            learner = trainer(RECIPE, activity_cost=cost, activity_target=target)
+            for epoch in range(4):
+                learner.learn(training_windows(TEXT, RECIPE, epoch))
+            log = Simulation(learner.stack.network).run({"words": learner.embedding.look_up(TEXT)[:, None]})
+            active = [log[name].events.to_dense()[:, 0] > 0 for name in learner.stack.layers]
+            distances.append(np.mean((np.concatenate(active, axis=1).mean(axis=0) - target) ** 2))
+        assert distances[1] < 0.5 * distances[0]
+
+    def test_activity_cost_is_a_loss_of_every_event(self):
+        """Adjoint events beside: with the derivatives of cost mean_i (a_i - target)^2 by each event."""
+        x, dy = inputs(steps=7), np.random.default_rng(2).normal(0, 1, (7, LANES, 5))
+        given = Masks(layers=[None], recurrent=[None, None])
+        bodies = [stack(activity_cost=cost, activity_target=0.2) for cost in (0.0, 12.0)]
+        for body in bodies:
+            body.forward(x, given, False)
+        (dx, plain), (dx_cost, cost) = (body.backward(dy) for body in bodies)
+        log = Simulation(bodies[0].network).run({"words": x})
+        losses = {}
+        for name, n in zip(("layer1", "layer2"), SIZES, strict=True):
+            activity = (log[name].events.to_dense() > 0).mean(axis=(0, 1))
+            each = 2 * 12.0 * (activity - 0.2) / sum(SIZES) / (7 * LANES)
+            losses[f"{name}.o"] = np.broadcast_to(each, (7, LANES, n)).copy()
+        more = Adjoint(Simulation(bodies[0].network).plan).replay(log, losses, inputs=True)
+        assert dx_cost - dx == pytest.approx(more.inputs["words"], rel=1e-9, abs=1e-14)
+        for name, gradient in dict(more).items():
+            assert cost[name] - plain[name] == pytest.approx(gradient, rel=1e-9, abs=1e-14), name
+        assert np.abs(dx_cost - dx).max() > 0
 
     def test_another_network(self):
         network = Network(dt=1.0)
