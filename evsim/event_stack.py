@@ -112,9 +112,9 @@ class EventStack:
     network : Network
         As `build_stack` makes it; projections may be sparse.
     activity_cost, activity_target : float
-        Adds ``activity_cost`` times the mean over all units of (a - activity_target)^2 to the loss, where a is
-        how often a unit sends per step of the window.  A unit that sends always says as little as one that
-        never does; a price on the mean activity makes both.
+        Adds ``activity_cost`` times the mean over all units of (a - activity_target)^2 to the loss, where a
+        is how often a unit sends per step of the window.  So each unit keeps something to say: a price on
+        the mean activity makes some silent for ever, while others send always.
     reads : {"states", "state", "events"}
         What comes out: the sum of the states c of all layers, which have as many units each; those of the
         last layer; or the values of its events, which are those of a few units.  States tell more; between
@@ -272,7 +272,8 @@ class EventStack:
 
     def _activity_loss(self, layer: PopulationLog, dtype: np.dtype) -> NDArray:
         """Derivatives of the activity term by each event of a layer, shape (n_steps, n_lanes, n_units)."""
-        assert self._log is not None and layer.events is not None
+        assert self._log is not None
+        assert layer.events is not None
         cells = self._log.n_steps * self._log.n_lanes
         activity = np.bincount(layer.events.unit, minlength=layer.n_units) / cells
         slope = 2 * self.activity_cost * (activity - self.activity_target) / (cells * sum(self.sizes))

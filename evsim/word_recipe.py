@@ -63,20 +63,20 @@ class Recipe:
     """
 
     lanes: int = 32
-    window: int = 70
+    window: int = 35
     rests: float = 0.02
-    epochs: int = 20
-    lr: float = 3e-3
+    epochs: int = 8
+    lr: float = 5e-3
     final_lr: float = 0.02
     warm_up: float = 0.25
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     clip: float = 0.5
-    dropout_words: float = 0.05
-    dropout_embedding: float = 0.25
-    dropout_layers: float = 0.15
-    dropout_output: float = 0.3
-    dropconnect: float = 0.1
+    dropout_words: float = 0.03
+    dropout_embedding: float = 0.15
+    dropout_layers: float = 0.1
+    dropout_output: float = 0.15
+    dropconnect: float = 0.05
     activity_cost: float = 0.0
     activity_target: float = 0.0
     seed: int = 0
