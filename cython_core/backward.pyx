@@ -6,7 +6,8 @@ fired, or (EGRU, LIF) where the pseudo-derivative is not zero.  Then, once all g
 that unit's events.  Weights of units that sent nothing are not read, and their gradient is zero.
 
 Lanes run in parallel backwards in time, some of them side by side in a thread, so that a row that comes from
-memory serves all of these; or a team of threads shares a lane.  Units run in parallel for the weights; sums over lanes are taken in order of lane.  So no result depends on the number of threads.
+memory serves all of these; or a team of threads shares a lane.  Units run in parallel for the weights; sums
+over lanes are taken in order of lane.  So no result depends on the number of threads.
 """
 
 import numpy as np
@@ -395,8 +396,10 @@ cdef class Backward:
         if teams:
             with nogil:
                 for lane in range(n_lanes):
-                    failed += not (replay_team(replay, lane, 1, n_threads, &wide) if self.plan.double_precision
-                                   else replay_team(replay, lane, 1, n_threads, &narrow))
+                    if self.plan.double_precision:
+                        failed += not replay_team(replay, lane, 1, n_threads, &wide)
+                    else:
+                        failed += not replay_team(replay, lane, 1, n_threads, &narrow)
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
             together = min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES)

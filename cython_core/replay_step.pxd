@@ -168,7 +168,9 @@ cdef inline void come_back_together(
     for k in range(n_lanes):
         dy[k] = <real *> scratch[k].compact
         macs[k] = replay.macs_state + (lane + k) * replay.n_projections + j
-        D[k] = arrived[real](replay, j, arrival, lane + k, tag) if arrival < replay.lengths[lane + k] else NULL
+        D[k] = NULL
+        if arrival < replay.lengths[lane + k]:
+            D[k] = arrived[real](replay, j, arrival, lane + k, tag)
     for unit in range(n):
         if scratch.asking[unit] == 0:
             continue

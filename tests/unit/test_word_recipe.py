@@ -38,8 +38,12 @@ def test_lengths_are_random_about_the_window():
     assert lengths[~short].mean() == pytest.approx(70, abs=0.6)
     assert lengths[~short].std() == pytest.approx(5, abs=0.5)
     assert lengths[short].mean() == pytest.approx(35, abs=2)
-    again = [len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4), 0)]
-    other = [len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4), 1)]
+    again = [
+        len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4, window=70), 0)
+    ]
+    other = [
+        len(w.words) for w in training_windows(np.zeros(400_000, np.int32), Recipe(lanes=4, window=70), 1)
+    ]
     assert again == [len(w.words) for w in windows] != other
 
 
