@@ -1,4 +1,4 @@
-"""One step of one population of one lane, backwards: by kind of its units."""
+"""One step of one population, backwards, of one lane or of several side by side: by kind of its units."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
