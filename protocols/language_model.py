@@ -217,7 +217,7 @@ class _Experiment:
 
     def clear(self) -> None:
         """Remove results of another run, from which this one would go on once it is stopped and resumed."""
-        found = ["summary.json", "checkpoint.h5", "gru.h5", "lstm.h5"]
+        found = ["summary.json", "checkpoint.h5", "gru.h5", "lstm.h5", "twins.log"]
         for path in [self.folder / name for name in found] + list(self.folder.path.glob("pruned_*.h5")):
             path.unlink(missing_ok=True)
 
