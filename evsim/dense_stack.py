@@ -216,8 +216,8 @@ class DenseStack:
             Masks of another number or shape.
         """
         x = self._input(x, carry)
-        between, recurrent = self._masks(masks, x.shape[1])
         with self._limited():
+            between, recurrent = self._masks(masks, x.shape[1])
             first = self._torch.tensor(x, requires_grad=True)
             y, carried = self._run(first, carry, between, recurrent)
             self._window, self._carried = (first, y), carried
