@@ -22,6 +22,7 @@ from evsim.events import Events
 from evsim.models import EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
+from oracles.gained import some_gains
 from oracles.random_networks import Layer, Link, Recipe, bits, facts, long_delays, recipes
 
 UNITS = ("EGRU", "LIF", "DeltaGRU", "DeltaLSTM")
@@ -78,6 +79,26 @@ def test_threads(recipe):
     assert bits(first) == bits(second)
     assert bits(first.inputs) == bits(second.inputs)
     assert first.counters == second.counters
+
+
+@given(recipes(max_lanes=20, max_steps=6), st.booleans(), st.randoms(use_true_random=False))
+@settings(max_examples=20)
+def test_lanes_that_are_replayed_side_by_side(recipe, gained, random):
+    """Up to eight in one thread; with a thread for each lane it is walked back alone.  Of any lengths."""
+    rng, net = np.random.default_rng(random.getrandbits(32)), recipe.build()
+    gains = some_gains(net, recipe.n_lanes, rng) if gained else None
+    lengths = rng.integers(0, recipe.n_steps + 1, recipe.n_lanes)
+    simulation, log = run(recipe, net=net, gains=gains, lengths=lengths)
+    one, alone = (
+        replay(simulation, log, recipe.losses(), threads, inputs=True, initial=True, events=True)
+        for threads in (1, recipe.n_lanes)
+    )
+    assert bits(one) == bits(alone)
+    assert bits(one.inputs) == bits(alone.inputs)
+    for part in ("initial", "events"):
+        for name, arrays in getattr(one, part).items():
+            assert bits(arrays) == bits(getattr(alone, part)[name]), (part, name)
+    assert one.counters == alone.counters
 
 
 @given(recipes(max_lanes=1), st.integers(2, 3))
