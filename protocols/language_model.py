@@ -60,7 +60,7 @@ def run(
     prune: Annotated[
         str, "shares of recurrent and input weights to take away, one after the other; none: do not"
     ] = "0.8,0.9,0.95",
-    tune: Annotated[int, "epochs of pruning and fine-tuning for each of these"] = 4,
+    tune: Annotated[int, "epochs of pruning and fine-tuning for each of these"] = 5,
     twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
     threshold: Annotated[float, "event threshold, 0 to 1; at 0 every positive state is an event"] = 0.0,
     train_threshold: Annotated[bool, "whether thresholds are trained"] = False,
@@ -74,7 +74,7 @@ def run(
     gamma: Annotated[float, "height of the triangular pseudo-derivative"] = 1.0,
     eps: Annotated[float, "inverse half-width of that triangle: more makes the backward pass sparser"] = 3.6,
     lr: Annotated[float, "largest learning rate of AdamW"] = Recipe.lr,
-    tune_lr: Annotated[float, "the same in fine-tuning"] = Recipe.lr / 2,
+    tune_lr: Annotated[float, "the same in fine-tuning"] = 0.6 * Recipe.lr,
     weight_decay: Annotated[float, "decay of weights; makes units more silent, too"] = Recipe.weight_decay,
     dropout_words: Annotated[float, "share of words without a vector in a window"] = Recipe.dropout_words,
     dropout_embedding: Annotated[float, "share of the vectors' entries dropped"] = Recipe.dropout_embedding,

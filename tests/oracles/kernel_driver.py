@@ -34,6 +34,7 @@ LOCALS = {
     "int32_t *": "int32_t *{a} = indices(room);",
     "const uint32_t *": "const uint32_t *{a} = words(room);",
     "const REAL *": "const REAL *{a} = NAME(numbers)(room, -2, 2);",
+    "const REAL *const *": "const REAL *const *{a} = NAME(vectors)(n);",
     "REAL *": "REAL *{a} = NAME(numbers)(room, 0.05, 1.95);",
 }
 #: What a kernel leaves in these is a result; in an int64_t * it is nothing but scratch.
@@ -132,6 +133,18 @@ static REAL *NAME(numbers)(int64_t room, double low, double high)
     for (int64_t i = 0; i < room; i++)
         made[i] = (REAL)uniform(low, high);
     return made;
+}
+
+/* n vectors of n numbers, behind the pointers to them. */
+static const REAL *const *NAME(vectors)(int64_t n)
+{
+    REAL **made = malloc(n * sizeof *made + n * n * sizeof **made);
+    REAL *values = (REAL *)(made + n);
+    for (int64_t k = 0; k < n; k++)
+        made[k] = values + k * n;
+    for (int64_t i = 0; i < n * n; i++)
+        values[i] = (REAL)uniform(-2, 2);
+    return (const REAL *const *)made;
 }
 
 static void NAME(mix)(const REAL *x, int64_t room)
