@@ -61,7 +61,7 @@ def _call(function: Callable[..., object], arguments: tuple[Any, ...], log: Path
         except EvsimError as error:
             print(f"evsim: {error}")
             sys.exit(2)
-        except Exception:
+        except Exception:  # whatever it is, the log is the only place where it can be said
             traceback.print_exc()
             sys.exit(1)
 

@@ -3,26 +3,18 @@
 import base64
 import json
 import re
-import sys
-import typing
 
 import numpy as np
 import pytest
 
-from evsim import cli
 from evsim.brian.checking import check
 from evsim.brian.plant import Plant
 from evsim.brian.subject import find_subject
 from evsim.simulation import Simulation
+from oracles.command_line import command_line
 
 SMALL = {"n_units": 10, "n_steps": 60}
 SHORT = {"n_units": 8, "duration": 40.0}
-
-
-class Result(typing.NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -30,14 +22,7 @@ def evsim(monkeypatch, capsys, tmp_path, brian2):
     """The command line, in this process and a folder of its own."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["evsim", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code or 0, *capsys.readouterr())
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 def events_of(subject, name):

@@ -1,11 +1,14 @@
 """What tests of the command line share; its fixtures are those of ``tests/unit``."""
 
 import re
+import sys
 import typing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from evsim import cli
 from evsim.models import EGRU, EventSource, LeakyReadout
 from evsim.network import Network
 from evsim.simulation import Simulation
@@ -17,6 +20,18 @@ class Result(typing.NamedTuple):
     code: int
     out: str
     err: str
+
+
+def command_line(monkeypatch, capsys):
+    """A function that calls the command in this process with some words, and gives its `Result`."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["evsim", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Result(left.value.code or 0, *capsys.readouterr())
+
+    return call
 
 
 def refused(result, *words):

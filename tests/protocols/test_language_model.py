@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from evsim import cli
 from evsim.checkpoint import Checkpoint
 from evsim.data.text import load_corpus
 from evsim.eventlog import EventLog
-from oracles.command_line import Result, refused
+from oracles.command_line import command_line, refused
 from oracles.word_runs import (
     UNITS,
     VECTOR,
@@ -39,14 +38,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def evsim(monkeypatch, capsys):
     """The command line in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["evsim", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code or 0, *capsys.readouterr())
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture

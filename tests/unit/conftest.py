@@ -1,12 +1,9 @@
 """The command line, and logs for it to read."""
 
-import sys
-
 import pytest
 
-from evsim import cli
 from oracles import continuous_logs
-from oracles.command_line import Result, make_log
+from oracles.command_line import command_line, make_log
 
 
 @pytest.fixture
@@ -14,14 +11,7 @@ def evsim(monkeypatch, capsys, tmp_path):
     """The command line, in this process and a folder of its own."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["evsim", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code or 0, *capsys.readouterr())
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

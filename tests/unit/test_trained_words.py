@@ -2,12 +2,10 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 
-from evsim import cli
 from evsim.checkpoint import Checkpoint
 from evsim.data.text import load_corpus
 from evsim.errors import CheckpointError, DataError, ProtocolError
@@ -15,7 +13,7 @@ from evsim.event_stack import build_stack
 from evsim.tied_embedding import TiedEmbedding
 from evsim.trained_words import open_trained
 from evsim.word_speed import reading_speed
-from oracles.command_line import Result, refused
+from oracles.command_line import command_line, refused
 
 UNITS, VECTOR = 9, 7
 SHARES = {"checkpoint.h5": 0.0, "pruned_60.h5": 0.6, "pruned_95.h5": 0.95, "pruned_97.5.h5": 0.975}
@@ -46,13 +44,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def evsim(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["evsim", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code or 0, *capsys.readouterr())
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("file", [None, *SHARES])
