@@ -64,7 +64,8 @@ class DenseStack:
         bit for the same number.
     dtype : {"float32", "float64"}
     all_layers : bool
-        Whether the sum of all layers' states h comes out, instead of those of the last one.
+        Whether the sum of all layers' states h comes out, instead of those of the last one; of wider layers
+        those of as many units as the last one has.
 
     Raises
     ------
@@ -98,9 +99,9 @@ class DenseStack:
             raise NetworkError("DenseStack", "has no layers", "give a size for each, such as [400, 400]")
         if dtype not in ("float32", "float64"):
             raise NetworkError("DenseStack", f"dtype is {dtype!r}", "use 'float32' or 'float64'")
-        if all_layers and len(set(sizes)) > 1:
-            problem = f"states of {list(sizes)} units have no sum"
-            raise NetworkError("DenseStack", problem, "use one size, or all_layers=False")
+        if all_layers and min(sizes) < sizes[-1]:
+            problem = f"a layer of {list(sizes)} units is narrower than the last"
+            raise NetworkError("DenseStack", problem, "make the last one narrowest, or use all_layers=False")
         self._torch = _torch()
         self.kind, self.sizes, self.n_inputs = kind, [int(n) for n in sizes], int(n_inputs)
         self.threads, self.dtype, self.all_layers = usable_threads(threads), np.dtype(dtype), bool(all_layers)
@@ -313,7 +314,8 @@ class DenseStack:
                 value, hx, [wi, wh, bi, bh], True, 1, 0.0, value.requires_grad, False, False
             )
             carried |= {name: state.detach()[0].clone() for name, state in zip(names, end, strict=True)}
-            out = value + out if self.all_layers and out is not None else value
+            read = value[..., : self.n_units]
+            out = read + out if self.all_layers and out is not None else read
             if k in between:
                 value = value * between[k]
         return out, carried

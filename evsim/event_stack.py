@@ -116,9 +116,9 @@ class EventStack:
         is how often a unit sends per step of the window.  So each unit keeps something to say: a price on
         the mean activity makes some silent for ever, while others send always.
     reads : {"states", "state", "events"}
-        What comes out: the sum of the states c of all layers, which have as many units each; those of the
-        last layer; or the values of its events, which are those of a few units.  States tell more; between
-        layers, and within them, there are events either way.
+        What comes out: the sum of the states c of all layers, of wider ones than the last those of as many
+        units as that has; those of the last layer; or the values of its events, which are those of a few
+        units.  States tell more; between layers, and within them, there are events either way.
     threads : int, optional
     **pseudo_derivative
         Options of `Adjoint`.
@@ -151,11 +151,10 @@ class EventStack:
         self._adjoint = Adjoint(plan, threads=threads, **pseudo_derivative)
         self._units = [p for p in plan.populations if isinstance(p, EGRU)]
         self.layers = [p.name for p in self._units]
-        if reads == "states" and len(set(self.sizes)) > 1:
-            raise NetworkError(
-                "stack", f"states of {self.sizes} units have no sum", "use one size, or reads='state'"
-            )
         self.n_inputs, self.n_units = plan.sources[0].n_units, self._units[-1].n_units
+        if reads == "states" and min(self.sizes) < self.n_units:
+            problem = f"a layer of {self.sizes} units is narrower than the last"
+            raise NetworkError("stack", problem, "make the last one narrowest, or use reads='state'")
         pairs = zip(["words", *self.layers], self.layers, strict=False)
         self._upward = [self._between(below, above) for below, above in pairs]
         self._recurrent = [self._between(name, name) for name in self.layers]
@@ -232,7 +231,7 @@ class EventStack:
             What `Simulation.step` returned.
         """
         if self._read:
-            return np.sum([simulation.states(name)["c"] for name in self._read], axis=0)
+            return np.sum([simulation.states(name)["c"][:, : self.n_units] for name in self._read], axis=0)
         return sent[self.layers[-1]]
 
     def forward(self, x: NDArray, masks: Masks, carry: bool) -> NDArray:
@@ -260,7 +259,7 @@ class EventStack:
         """
         if self._log is None or self._masks is None:
             raise StimulusError("stack", "backward without forward", "run forward first")
-        losses = dict.fromkeys(self._read, dy) if self._read else {f"{self.layers[-1]}.y": dy}
+        losses = {name: self._widened(dy, name) for name in self._read} or {f"{self.layers[-1]}.y": dy}
         if self.activity_cost:
             losses |= {f"{p.name}.o": self._activity_loss(self._log[p.name], dy.dtype) for p in self._units}
         with self._dropped(self._masks):
@@ -298,11 +297,16 @@ class EventStack:
     def _output(self) -> NDArray:
         assert self._log is not None
         if self._read:
-            first, *others = (self._log[name].state for name in self._read)
+            first, *others = (self._log[name].state[..., : self.n_units] for name in self._read)
             return sum(others, first)
         events = self._log[self.layers[-1]].events
         assert events is not None
         return events.to_dense()
+
+    def _widened(self, dy: NDArray, name: str) -> NDArray:
+        """Derivatives by the states of a layer: 0 by those that are not read."""
+        beyond = self.network.populations[name].n_units - self.n_units
+        return np.pad(dy, ((0, 0), (0, 0), (0, beyond))) if beyond else dy
 
     def _dropping(self, masks: Masks) -> Iterator[tuple[Projection, NDArray]]:
         """Recurrent projections with factors of their stored weights."""

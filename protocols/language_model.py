@@ -24,7 +24,7 @@ from evsim.operations import dense_operations, operations
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
 from evsim.protocol import RunFolder, check_counts
-from evsim.pruning import CubicSchedule, Pruner
+from evsim.pruning import CubicSchedule, Pruner, Scope
 from evsim.second_process import SecondProcess
 from evsim.sparsity import sparsified
 from evsim.threads import blas_threads, usable_threads
@@ -60,6 +60,9 @@ def run(
     prune: Annotated[
         str, "shares of recurrent and input weights to take away, one after the other; none: do not"
     ] = "0.8,0.9,0.95",
+    prune_scope: Annotated[
+        Scope, "within what weights are compared: each projection, each gate of it, or all together"
+    ] = "projection",
     tune: Annotated[int, "epochs of pruning and fine-tuning for each of these"] = 5,
     twins: Annotated[str, "dense networks to train alike in PyTorch: gru, lstm, or none"] = "gru",
     threshold: Annotated[float, "event threshold, 0 to 1; at 0 every positive state is an event"] = 0.0,
@@ -87,6 +90,7 @@ def run(
     generate: Annotated[int, "words to write after training, from the sparsest network"] = 0,
     prompt: Annotated[str, "what they are to follow"] = "<eos>",
     temperature: Annotated[float, "of their choice: below 1 is more sure"] = 1.0,
+    text_seed: Annotated[int, "seed of their choice"] = 0,
     side_by_side: Annotated[bool, "train dense twins at the same time, in a second process"] = False,
     threads: Annotated[
         int | None, "threads of a training; by default all cores, of two side by side half of them"
@@ -106,8 +110,9 @@ def run(
     """
     counts = {"units": units, "embedding": embedding, "layers": layers, "tune": tune}
     check_counts("language_model", **counts)
-    if generate < 0 or not temperature > 0:
-        raise ProtocolError("language_model", f"generate {generate}, temperature {temperature}", "give more")
+    if generate < 0 or text_seed < 0 or not temperature > 0:
+        given = f"generate {generate}, temperature {temperature}, text_seed {text_seed}"
+        raise ProtocolError("language_model", given, "give more")
     shares, kinds = _shares(prune), _kinds(twins)
     recipe = Recipe(
         lanes=lanes,
@@ -128,11 +133,11 @@ def run(
     text = load_corpus(corpus, "word").by_frequency()
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
-    if reads == "states" and layers > 1 and units != embedding:
+    if reads == "states" and layers > 1 and units < embedding:
         raise ProtocolError(
             "language_model",
-            f"units {units}, embedding {embedding}: states of layers of two sizes have no sum",
-            "give one number for both, or --reads state",
+            f"units {units}, embedding {embedding}: layers are narrower than the last one",
+            "give no fewer units than the embedding has, or --reads state",
         )
     n_threads = usable_threads(threads)
     if side_by_side and kinds and threads is None:
@@ -148,7 +153,7 @@ def run(
         file = experiment.take_up(words, network, shares)
         folder.console.print(f"from {file}")
         small = EventStack(sparsified(network), **options)
-        return write(folder, words, small, text, generate, prompt, temperature, seed)
+        return write(folder, words, small, text, generate, prompt, temperature, text_seed)
     if kinds and find_spec("torch") is None:
         raise MissingExtraError("PyTorch", "is not installed", 'pip install "evsim[torch]", or --twins none')
     if not folder.resume:
@@ -160,7 +165,7 @@ def run(
         before = 0.0
         for number, share in enumerate(shares, 1):
             tuning = replace(recipe, epochs=tune, lr=tune_lr, warm_up=0.1, seed=seed + number)
-            results.append(experiment.prune(words, stack, tuning, before, share))
+            results.append(experiment.prune(words, stack, tuning, before, share, prune_scope))
             before = share
         if beside is not None and not beside.join():
             folder.console.print(f"the other process was stopped, see {beside.log}; it goes on here")
@@ -181,7 +186,7 @@ def run(
     report(folder, summary, experiment.cases)
     experiment.log(small, words)
     if generate:
-        write(folder, words, small, text, generate, prompt, temperature, seed)
+        write(folder, words, small, text, generate, prompt, temperature, text_seed)
     return summary
 
 
@@ -256,13 +261,19 @@ class _Experiment:
         return trainer, self._fit(name, trainer, file)
 
     def prune(
-        self, words: TiedEmbedding, stack: EventStack, recipe: Recipe, before: float, share: float
+        self,
+        words: TiedEmbedding,
+        stack: EventStack,
+        recipe: Recipe,
+        before: float,
+        share: float,
+        scope: Scope,
     ) -> dict[str, Any]:
         """Prune a model gradually in the first half of some epochs, fine-tune it in the second."""
         name, optimizer = f"EGRU, {share:.0%} pruned", _adam(words, stack, recipe)
         last = max(self._n_windows(recipe) * recipe.epochs // 2, 2)
         schedule = CubicSchedule(1, last, share, initial=before, every=max(last // 40, 1))
-        Pruner(stack.network, schedule, PRUNED).attach(optimizer)
+        Pruner(stack.network, schedule, PRUNED, scope).attach(optimizer)
         trainer = WordTrainer(words, stack, recipe, optimizer)
         return self._result(name, trainer, self._fit(name, trainer, _file(share)), share)
 
@@ -301,7 +312,8 @@ class _Experiment:
         """Perplexities, activity and operations of a trained model; of a pruned one without its zeros."""
         words, stack = trainer.embedding, trainer.stack
         if share and isinstance(stack, EventStack):
-            stack = EventStack(sparsified(stack.network), reads=stack.reads, threads=self.threads)
+            small = sparsified(stack.network, trainer.optimizer.masks)
+            stack = EventStack(small, reads=stack.reads, threads=self.threads)
         reader = WordTrainer(words, stack, trainer.recipe, trainer.optimizer)
         valid = reader.evaluate(self.check(self.text.valid, 1))
         test = reader.evaluate(self.check(self.text.test, 1)) if self.text.test.size else valid
@@ -351,7 +363,7 @@ class _Experiment:
 #: Words that the network is logged reading.
 LOGGED = 200
 #: Options that have no part in training once it has begun.
-FREE = ("generate", "prompt", "temperature", "side_by_side", "threads", "speed", "seed")
+FREE = ("generate", "prompt", "temperature", "text_seed", "side_by_side", "threads", "speed")
 
 
 def _train_twins(

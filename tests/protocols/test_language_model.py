@@ -89,7 +89,7 @@ def perplexity(values, ids, read=(False, True)):
             states[k] = z * states[k] + (1 - z) * g
             x = values_sent[k] = np.where(states[k] > 0, states[k], 0.0)
             events[k] += (states[k] > 0).sum()
-        held = sum(state for state, one in zip(states, read, strict=True) if one)
+        held = sum(state[: embedding.shape[1]] for state, one in zip(states, read, strict=True) if one)
         nats.append(-log_softmax(embedding @ held + bias)[target])
     return float(np.exp(np.mean(nats))), events / len(nats) / [len(c) for c in states]
 
@@ -111,8 +111,10 @@ def test_perplexity_and_activity_by_hand(done, corpus, number, file):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_perplexity_by_hand_where_states_of_all_layers_are_read(corpus, tmp_path, evsim):
-    words = words_of(corpus, units=VECTOR, reads="states", prune="none", epochs=1, speed=False)
+@pytest.mark.parametrize("units", [VECTOR, UNITS])
+def test_perplexity_by_hand_where_states_of_all_layers_are_read(corpus, tmp_path, evsim, units):
+    """Of wider layers than the last one those of as many units as that has."""
+    words = words_of(corpus, units=units, reads="states", prune="none", epochs=1, speed=False)
     assert evsim(*words, "--out", tmp_path / "run", "--quiet").code == 0
     found = Checkpoint.open(tmp_path / "run" / "checkpoint.h5").best
     text = load_corpus(corpus, "word").by_frequency()
@@ -170,6 +172,26 @@ def test_pruned_networks_have_so_many_zeros(done, file, share):
     assert zeros / sum(values.size for values in weights.values()) == pytest.approx(share, abs=2e-3)
     assert not any((values == 0).all() for values in weights.values())
     assert (found["embedding.weight"] != 0).all()  # what is not pruned
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("scope", ["projection", "block", "global"])
+def test_scopes_of_pruning(corpus, tmp_path, evsim, scope):
+    """Each matrix, each gate of it, or all of them together have that share of zeros."""
+    words = words_of(corpus, **{"prune": "0.6", "epochs": 1, "tune": 1, "speed": False, "prune-scope": scope})
+    assert evsim(*words, "--out", tmp_path / "run", "--quiet").code == 0
+    best = Checkpoint.open(tmp_path / "run" / "pruned_60.h5").best
+    zeros = [values == 0 for name, values in sorted(best.items()) if "->" in name]
+    if scope == "block":
+        zeros = [part for one in zeros for part in np.hsplit(one, 3)]
+    if scope == "global":
+        assert np.std([one.mean() for one in zeros]) > 0.01
+        zeros = [np.concatenate([one.ravel() for one in zeros])]
+    assert [one.mean() for one in zeros] == pytest.approx([0.6] * len(zeros), abs=1 / 12 / 14)
+    # What is counted is what is not 0, also of matrices with few zeros.
+    rows = read(tmp_path / "run" / "summary.json")["results"][1]["operations"]
+    stored = {name.removesuffix(".weight"): np.mean(w != 0) for name, w in best.items() if "->" in name}
+    assert {row["projection"]: row["density"] for row in rows} == pytest.approx(stored)
 
 
 def test_operations_of_pruned_networks_are_those_of_sparse_rows(done):
@@ -305,13 +327,14 @@ def test_text_of_a_finished_run(done):
     options = ["--generate", "30", "--prompt", "the dog ran", "--temperature", "0.5"]
     command = [sys.executable, "-c", program, "run", "language_model", "--resume", str(folder), *options]
     said = [
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        for _ in range(2)
+        subprocess.run([*command, *more], capture_output=True, text=True, check=True, timeout=60).stdout
+        for more in ([], [], ["--text-seed", "1"])
     ]
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
     found = [re.findall(f"^{LINE}$", text, re.MULTILINE) for text in said]
     assert len(found[0]) == 3
     assert [line[:2] for line in found[0]] == [line[:2] for line in found[1]]
+    assert [line[0] for line in found[0]] != [line[0] for line in found[2]]
     words = [word for line in found[0] for word in line[0].split()]
     assert 15 <= len(words) <= 30  # ends of lines are not printed
     assert set(words) <= set(sentences(0, 2500).split())
@@ -335,11 +358,12 @@ def test_text_of_a_finished_run(done):
         ({"twins": "gru,gru"}, ["twins is 'gru,gru'"]),
         ({"generate": -1}, ["generate -1"]),
         ({"temperature": 0}, ["temperature 0"]),
+        ({"text-seed": -1}, ["text_seed -1"]),
         ({"temperature": "nan"}, ["temperature nan"]),
         ({"epochs": 0}, ["epochs is 0"]),
         ({"tune": 0}, ["tune is 0"]),
         ({"units": 0}, ["units is 0"]),
-        ({"reads": "states"}, ["units 14, embedding 12", "--reads state"]),
+        ({"reads": "states", "units": 10}, ["units 10, embedding 12", "--reads state"]),
         ({"threads": 0}, ["threads: is 0"]),
         ({"lanes": 0}, ["lanes is 0"]),
         ({"lanes": 3000}, ["3000 lanes"]),

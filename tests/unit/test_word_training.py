@@ -40,9 +40,8 @@ def reads(request):
 
 
 def stack(seed=0, dtype=np.float64, **options):
-    sizes = [UNITS, UNITS] if options.get("reads") == "states" else SIZES
     return EventStack(
-        build_stack(UNITS, sizes, 0.02, train_threshold=True, seed=seed, dtype=np.dtype(dtype).name),
+        build_stack(UNITS, SIZES, 0.02, train_threshold=True, seed=seed, dtype=np.dtype(dtype).name),
         **options,
     )
 
@@ -66,8 +65,6 @@ def inputs(steps=6, lanes=LANES, seed=1):
 class TestEventStack:
     def test_dropout_is_a_network_with_other_weights(self, reads):
         """Of one lane: what a layer sends times a mask is a mask times the rows of its weights."""
-        if reads == "states":
-            pytest.skip("of layers of one size, below")
         body, given, x = stack(reads=reads), masks(1), inputs(lanes=1)
         other = build_stack(UNITS, SIZES, 0.02, dtype="float64")
         weights = {name: p.weight.values for name, p in other.projections.items()}
@@ -90,9 +87,10 @@ class TestEventStack:
         for name, gradient in gradients.items():
             assert gradient == pytest.approx(wanted[name] * factor.get(name, 1), rel=1e-10, abs=1e-14), name
 
-    def test_states_of_all_layers_are_those_of_the_last_and_of_a_stack_without_it(self):
+    @pytest.mark.parametrize("sizes", [[5, 5], [7, 5]])
+    def test_states_of_all_layers_are_those_of_the_last_and_of_a_stack_without_it(self, sizes):
         """What layer 1 does not depend on layer 2; their sum and its gradient are sums of both."""
-        sizes, x, dy = [5, 5], inputs(), np.random.default_rng(2).normal(0, 1, (6, LANES, 5))
+        x, dy = inputs(), np.random.default_rng(2).normal(0, 1, (6, LANES, 5))
         network = build_stack(UNITS, sizes, 0.02, dtype="float64")
         small = build_stack(UNITS, sizes[:1], 0.02, dtype="float64")
         for name, parameter in small.parameters().items():
@@ -103,7 +101,7 @@ class TestEventStack:
             WORDS,
             5,
             sizes,
-            2 * [(5, 15)],
+            [(n, 3 * n) for n in sizes],
             dy.dtype,
         )
         lower = Masks(layers=[], recurrent=given.recurrent[:1])
@@ -113,20 +111,23 @@ class TestEventStack:
             EventStack(small, reads="state"),
         )
         y = both.forward(x, given, False)
-        assert y == pytest.approx(last.forward(x, given, False) + first.forward(x, lower, False), rel=1e-12)
-        assert both.read(x, False) == pytest.approx(last.read(x, False) + first.read(x, False), rel=1e-12)
+        of_first = first.forward(x, lower, False)[..., :5]
+        assert y == pytest.approx(last.forward(x, given, False) + of_first, rel=1e-12)
+        of_first = first.read(x, False)[..., :5]
+        assert both.read(x, False) == pytest.approx(last.read(x, False) + of_first, rel=1e-12)
         for one, masks_of_one in ((both, given), (last, given), (first, lower)):
             one.forward(x, masks_of_one, False)
         dx, gradients = both.backward(dy)
-        (dx_last, of_last), (dx_first, of_first) = last.backward(dy), first.backward(dy)
+        padded = np.concatenate([dy, np.zeros((6, LANES, sizes[0] - 5))], axis=2)
+        (dx_last, of_last), (dx_first, of_first) = last.backward(dy), first.backward(padded)
         assert dx == pytest.approx(dx_last + dx_first, rel=1e-10, abs=1e-14)
         for name, gradient in gradients.items():
             wanted = of_last[name] + of_first.get(name, 0)
             assert gradient == pytest.approx(wanted, rel=1e-10, abs=1e-14), name
 
-    def test_states_of_layers_of_two_sizes_have_no_sum(self):
-        with pytest.raises(NetworkError, match=r"\[7, 5\]"):
-            EventStack(build_stack(UNITS, SIZES), reads="states")
+    def test_states_of_layers_narrower_than_the_last_have_no_sum(self):
+        with pytest.raises(NetworkError, match=r"\[7, 4, 5\]"):
+            EventStack(build_stack(UNITS, [7, 4, 5]), reads="states")
 
     def test_weights_are_left_as_they_were(self):
         body = stack()
@@ -334,7 +335,7 @@ class TestGeneration:
         words = TiedEmbedding(WORDS, UNITS, (8, 20), np.float64)
         for parameter in words.parameters().values():  # as drawn, next to nothing would happen
             parameter.values *= 30
-        body = EventStack(build_stack(UNITS, [5, 5], dtype="float64"), reads=reads)
+        body = EventStack(build_stack(UNITS, SIZES, dtype="float64"), reads=reads)
         said = np.concatenate([line.words for line in generate_lines(words, body, TEXT[:4], 20, 0.7, 6)])
         y = body.read(words.look_up(np.concatenate([TEXT[:4], said]))[:, None], carry=False)[:, 0]
         noise = np.random.default_rng(6).gumbel(size=(20, WORDS))
