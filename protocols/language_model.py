@@ -53,9 +53,9 @@ def run(
         Path | None,
         "folder with train, valid and test files, or a text file; without it, Python's own help texts",
     ] = None,
-    units: Annotated[int, "units per layer, but for the last"] = 128,
+    units: Annotated[int, "units per layer, but for the last"] = 256,
     embedding: Annotated[int, "length of a word's vector, and units of the last layer"] = 128,
-    layers: Annotated[int, "recurrent layers"] = 2,
+    layers: Annotated[int, "recurrent layers"] = 3,
     epochs: Annotated[int, "passes over the training text"] = Recipe.epochs,
     prune: Annotated[
         str, "shares of recurrent and input weights to take away, one after the other; none: do not"
