@@ -170,6 +170,9 @@ class Trainer:
         Adds ``change_cost * mean(|event value|)`` to the loss: the mean over all delta units and steps, 0
         where nothing was sent (Chen et al. 2024, their beta sum |delta h|).
     threads : int, optional
+    checkpoint : int, optional
+        While it learns, keep the states before every so many steps instead of all that replay needs: the same
+        gradients, up to the order of sums, in far less memory and a third more time (`Simulation.run`).
     **pseudo_derivative
         Options of `Adjoint`.
 
@@ -189,10 +192,11 @@ class Trainer:
         activity_cost: float = 0.0,
         change_cost: float = 0.0,
         threads: int | None = None,
+        checkpoint: int | None = None,
         **pseudo_derivative: Any,
     ):
         self.network, self.readout, self.optimizer, self.loss = network, readout, optimizer, loss
-        self.activity_cost, self.change_cost = activity_cost, change_cost
+        self.activity_cost, self.change_cost, self.checkpoint = activity_cost, change_cost, checkpoint
         self.simulation = Simulation(network, threads)
         self.adjoint = Adjoint(self.simulation.plan, threads=threads, **pseudo_derivative)
         units = self.simulation.plan.populations
@@ -222,7 +226,7 @@ class Trainer:
         tally = Tally()
         for trial in trials:
             start = time.perf_counter()
-            log, value, gradient = self._present(self.simulation, trial, tape=True)
+            log, value, gradient = self._present(self.simulation, trial, checkpoint=self.checkpoint)
             forward = time.perf_counter()
             losses = {self.readout: gradient} | self._activity_gradient(log) | self._change_gradient(log)
             gradients = self.adjoint.replay(log, losses)
@@ -257,9 +261,11 @@ class Trainer:
             self._count(tally, log, trial, value)
         return tally
 
-    def _present(self, simulation: Simulation, trial: Trial, tape: bool) -> tuple[EventLog, float, NDArray]:
+    def _present(
+        self, simulation: Simulation, trial: Trial, **recorded: Any
+    ) -> tuple[EventLog, float, NDArray]:
         log = simulation.run(
-            trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, tape=tape
+            trial.stimulus, trial.duration, carry=trial.carry, lengths=trial.lengths, **recorded
         )
         value, gradient = self.loss(log[self.readout].state, trial.target)
         return log, value, gradient

@@ -420,6 +420,7 @@ def test_twins(corpus, tmp_path, evsim):
         assert sum(row["macs"] for row in one["operations"]) == macs
     labels = [row["label"] for row in summary["composition"]]
     assert {"GRU", "LSTM"} <= set(labels)
+    assert set(summary["energy_nj"]) == {*labels, "dense GRU"} - {"GRU"}
     before = {file: (tmp_path / "run" / file).read_bytes() for file in ("gru.h5", "lstm.h5")}
     assert evsim("run", "language_model", "--resume", tmp_path / "run", "--quiet").code == 0
     assert {file: (tmp_path / "run" / file).read_bytes() for file in before} == before

@@ -9,7 +9,7 @@ import pytest
 
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
-from evsim.errors import CheckpointError, EvsimError, ParameterError
+from evsim.errors import CheckpointError, EvsimError, ParameterError, StimulusError
 from evsim.loss import cross_entropy, mean_squared_error
 from evsim.models import (
     EGRU,
@@ -656,3 +656,21 @@ def test_carried_trials_follow_each_other():
     parts, one = make().evaluate(long), make().evaluate([whole])
     assert (parts.events, parts.macs, parts.targets) == (one.events, one.macs, one.targets)
     assert parts.loss == pytest.approx(one.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 4, 100])
+def test_learning_with_checkpoints_has_the_same_gradients(every):
+    """Up to the order of sums."""
+    plain, sparing = (make(dtype="float64", activity_cost=0.1, checkpoint=n) for n in (None, every))
+    for trainer in (plain, sparing):
+        trainer.optimizer = Capture()
+        trainer.learn(trials(0))
+    for wanted, found in zip(plain.optimizer.gradients, sparing.optimizer.gradients, strict=True):
+        assert found.keys() == wanted.keys()
+        for name, gradient in found.items():
+            np.testing.assert_allclose(gradient, wanted[name], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+def test_a_checkpoint_is_a_number_of_steps():
+    with pytest.raises(StimulusError, match="checkpoint 0"):
+        make(checkpoint=0).learn(trials(0))
