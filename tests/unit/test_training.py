@@ -1,6 +1,5 @@
-"""Training: sums, best epochs, early stopping, and resumed runs that equal uninterrupted ones bit for bit."""
+"""Training: best epochs, early stopping, and resumed runs that equal uninterrupted ones bit for bit."""
 
-from copy import deepcopy
 from dataclasses import replace
 from itertools import islice, pairwise
 
@@ -10,88 +9,26 @@ import pytest
 from evsim.adjoint import Adjoint
 from evsim.checkpoint import Checkpoint
 from evsim.errors import CheckpointError, EvsimError, ParameterError, StimulusError
-from evsim.loss import cross_entropy, mean_squared_error
-from evsim.models import (
-    EGRU,
-    DeltaEncoder,
-    DeltaGRU,
-    DeltaLSTM,
-    DeltaReadout,
-    EventSource,
-    LeakyReadout,
-)
-from evsim.network import Network
+from evsim.loss import cross_entropy
 from evsim.optimizer import SGD, Adam
 from evsim.protocol import Trial
 from evsim.simulation import Simulation
 from evsim.training import Tally, Trainer, fit
-
-K, H, C, T, B = 3, 12, 2, 6, 4
-
-
-def network(units=H, dtype="float32"):
-    """cue -> one -> two -> answer, the first recurrent with a delay of two steps."""
-    net = Network(seed=2, dtype=dtype)
-    net.add(EventSource(K, name="cue"))
-    net.add(EGRU(units, name="one", threshold=0.1))
-    net.add(EGRU(5, name="two", threshold=0.05))
-    net.add(LeakyReadout(C, name="answer", tau=3.0))
-    net.connect("cue", "one", weight=lambda rng, shape: rng.normal(0, 1.5, shape))
-    net.connect("one", "one", delay=2.0)
-    net.connect("one", "two", weight=lambda rng, shape: rng.normal(0, 1.0, shape))
-    net.connect("two", "answer", weight=lambda rng, shape: rng.normal(0, 1.0, shape))
-    return net
-
-
-def make(optimizer=Adam, units=H, dtype="float32", **options):
-    net = network(units, dtype)
-    return Trainer(net, "answer", optimizer(net.parameters(), lr=0.02), threads=1, **options)
-
-
-def make_sgd(parameters, lr):
-    return SGD(parameters, lr, momentum=0.9, clip=1.0)
-
-
-def trials(stream, number=5, carry="within"):
-    """Say which of two symbols was shown four steps ago; windows of one stream carry the state on."""
-    rng = np.random.default_rng([7, stream])
-    for index in range(number):
-        symbol = rng.integers(0, C, B)
-        stimulus = np.full((T, B), -1)
-        stimulus[0], stimulus[-2:] = symbol, C
-        target = np.full((T, B), -1)
-        target[-2:] = symbol
-        yield Trial(stimulus, target, carry={"within": index > 0, "never": False, "always": True}[carry])
-
-
-def values(trainer):
-    return {name: p.values.copy() for name, p in trainer.network.parameters().items()}
-
-
-def bits(arrays):
-    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
-
-
-def without_times(epochs):
-    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in epochs]
-
-
-def mean_nll(state, target):
-    """-log softmax, by definition, in float64; mean over the targets that are not -1."""
-    state, target = np.asarray(state, np.float64), np.asarray(target)
-    odds = np.exp(state) / np.exp(state).sum(axis=-1, keepdims=True)
-    steps = [(t, b) for t, b in np.ndindex(target.shape) if target[t, b] >= 0]
-    return -sum(np.log(odds[t, b, target[t, b]]) for t, b in steps) / max(len(steps), 1), len(steps)
-
-
-class Capture:
-    """Takes gradients instead of steps."""
-
-    def __init__(self):
-        self.gradients = []
-
-    def step(self, gradients):
-        self.gradients.append({name: gradients[name].copy() for name in gradients})
+from oracles.small_trainers import (
+    B,
+    Capture,
+    H,
+    T,
+    bits,
+    delta_network,
+    line_trials,
+    make,
+    make_sgd,
+    network,
+    trials,
+    values,
+    without_times,
+)
 
 
 class TestFit:
@@ -369,31 +306,6 @@ class TestActivityCost:
         assert activity[1] < 0.7 * activity[0]
 
 
-def delta_network(dtype="float32"):
-    """line -> one (LSTM) -> two (GRU) -> answer, by way of an encoder that the costs do not look at."""
-    net = Network(seed=4, dtype=dtype)
-    line = net.add(EventSource(K, name="line", threshold=0.1))
-    one = net.add(DeltaLSTM(H, "one", threshold=0.05))
-    two = net.add(DeltaGRU(5, "two", threshold=0.1))
-    encoder = net.add(DeltaEncoder(two, "finer", threshold=0.01))
-    net.connect(line, one, weight=lambda rng, shape: rng.normal(0, 1.0, shape))
-    net.connect(one, one, weight="orthogonal")
-    net.connect(one, two, weight=lambda rng, shape: rng.normal(0, 1.0, shape))
-    net.connect(two, two, weight="orthogonal")
-    net.connect(encoder, net.add(DeltaReadout(C, "answer")), weight="glorot")
-    return net
-
-
-def line_trials(stream, number=5):
-    """Say in every step which of two noisy lines is the higher one on the whole."""
-    rng = np.random.default_rng([8, stream])
-    for _ in range(number):
-        symbol = rng.integers(0, C, B)
-        lines = rng.normal(0, 0.7, (T, B, K))
-        lines[:, np.arange(B), symbol] += 1
-        yield Trial(lines.astype(np.float32), np.broadcast_to(symbol, (T, B)))
-
-
 class TestChangeCost:
     @pytest.mark.parametrize("cost", [0.0, 0.7])
     @pytest.mark.parametrize("lengths", [None, np.array([T, 3, T, 1])])
@@ -489,150 +401,6 @@ def test_a_delta_network_learns():
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
     tally = trainer.evaluate(line_trials(2000))
     assert 0 < tally.activity(["one", "two"]) < 1
-
-
-def sums(tally):
-    """What is counted in a tally, not measured and not rounded."""
-    return {key: deepcopy(value) for key, value in vars(tally).items() if key not in ("seconds", "loss")}
-
-
-class TestTallySum:
-    @pytest.mark.parametrize("learn", [True, False])
-    @pytest.mark.parametrize("make_network", [network, delta_network])
-    def test_is_the_tally_of_both_lists_of_trials(self, learn, make_network):
-        """Also of the one that was empty."""
-        net = make_network()
-        trainer = Trainer(net, "answer", SGD(net.parameters(), lr=0.0))
-        tell = trainer.learn if learn else trainer.evaluate
-        all_of_them = list(line_trials(0) if make_network is delta_network else trials(0, carry="never"))
-        total = Tally()
-        for part in ([], all_of_them[:2], [], all_of_them[2:]):
-            total += tell(part)
-        whole = tell(all_of_them)
-        assert total.trials == whole.trials == 5
-        assert total.loss == pytest.approx(whole.loss, rel=1e-12)
-        assert sums(total) == sums(whole)
-        assert set(total.seconds) == set(whole.seconds)
-
-    def test_adds_the_seconds(self):
-        total = Tally(seconds={"forward": 1.0})
-        total += Tally(seconds={"forward": 2.0, "backward": 0.5})
-        assert total.seconds == {"forward": 3.0, "backward": 0.5}
-
-    def test_leaves_what_is_added_alone(self):
-        """A sum that starts empty must not share dicts with its first part."""
-        part = make().learn(trials(0, 2))
-        before = sums(part)
-        total = Tally()
-        total += part
-        total += part
-        assert sums(part) == before
-        assert total.macs["state"] == {name: 2 * macs for name, macs in part.macs["state"].items()}
-
-    def test_counts_trials(self):
-        trainer, ticks = make(), []
-        assert trainer.learn(trials(0, 4), lambda: ticks.append(1)).trials == len(ticks) == 4
-        assert trainer.evaluate(trials(0, 3)).trials == 3
-        assert Tally().trials == 0
-
-
-class TestTally:
-    @pytest.mark.parametrize("learn", [True, False])
-    def test_sums_are_those_of_the_logs(self, learn):
-        net = network()
-        trainer = Trainer(net, "answer", SGD(net.parameters(), lr=0.0), gamma=0.4)
-        tally = trainer.learn(trials(0)) if learn else trainer.evaluate(trials(0))
-        simulation, adjoint = Simulation(net), Adjoint(Simulation(net).plan, gamma=0.4)
-        nll, right, targets = 0.0, 0, 0
-        events, macs, dense = {}, {"forward": {}, "state": {}, "weight": {}}, {}
-        active = {"one": 0, "two": 0}
-        for trial in trials(0):
-            log = simulation.run(trial.stimulus, carry=trial.carry)
-            state = log["answer"].state
-            mean, number = mean_nll(state, trial.target)
-            nll, targets = nll + mean * number, targets + number
-            asked = trial.target >= 0
-            right += np.count_nonzero((state.argmax(-1) == trial.target) & asked)
-            backward = adjoint.replay(log, {"answer": cross_entropy(state, trial.target)[1]}).counters
-            for name in ("cue", "one", "two"):
-                events[name] = events.get(name, 0) + len(log[name].unit)
-            for name in active:
-                active[name] += backward["backward_active"][name]
-            for name, p in net.projections.items():
-                for kind, found in (
-                    ("forward", log.counters["macs"]),
-                    ("state", backward["macs_state"]),
-                    ("weight", backward["macs_weight"]),
-                ):
-                    macs[kind][name] = macs[kind].get(name, 0) + found[name]
-                dense[name] = (
-                    dense.get(name, 0)
-                    + p.source.n_units * 3 ** (name != "two->answer") * p.target.n_units * T * B
-                )
-        assert tally.loss == pytest.approx(nll, rel=1e-5)
-        assert (tally.correct, tally.targets) == (right, targets) == (right, 5 * 2 * B)
-        assert tally.mean_loss == pytest.approx(nll / targets, rel=1e-5)
-        assert tally.accuracy == right / targets
-        assert tally.lane_steps == 5 * T * B
-        assert tally.events == events
-        assert tally.unit_steps == {"cue": K * 5 * T * B, "one": H * 5 * T * B, "two": 5 * 5 * T * B}
-        assert tally.macs == (macs if learn else {"forward": macs["forward"]})
-        assert tally.dense_macs == dense
-        assert tally.backward_active == (active if learn else {})
-        assert tally.activity(["one", "two"]) == (events["one"] + events["two"]) / ((H + 5) * 5 * T * B)
-        assert tally.backward_activity() == (sum(active.values()) / ((H + 5) * 5 * T * B) if learn else 0)
-        assert set(tally.seconds) == ({"forward", "backward", "other"} if learn else {"forward"})
-        assert all(seconds > 0 for seconds in tally.seconds.values())
-        assert tally.summary()["mean_loss"] == tally.mean_loss
-
-    def test_lengths(self):
-        lengths = np.array([T, 2, 4, 1])
-        trial = replace(next(trials(0)), lengths=lengths)
-        tally = make().evaluate([trial])
-        assert tally.lane_steps == lengths.sum()
-        assert tally.unit_steps["one"] == H * lengths.sum()
-
-    def test_of_nothing(self):
-        tally = make().learn([])
-        assert (tally.mean_loss, tally.accuracy, tally.backward_activity()) == (0, 0, 0)
-        assert Tally().activity([]) == 0
-
-
-class TestTargets:
-    def test_minus_one_is_ignored(self):
-        """The loss is that of the steps asked for, whatever the others hold."""
-        trainer, trial = make(), next(trials(0))
-        log = Simulation(trainer.network).run(trial.stimulus)
-        mean, number = mean_nll(log["answer"].state[-2:], trial.target[-2:])
-        tally = trainer.evaluate([trial])
-        assert tally.targets == number == 2 * B
-        assert tally.mean_loss == pytest.approx(mean, rel=1e-5)
-
-    def test_trials_that_ask_nothing_teach_nothing(self):
-        trainer = make(SGD)
-        before = bits(values(trainer))
-        silent = [replace(trial, target=np.full((T, B), -1)) for trial in trials(0)]
-        tally = trainer.learn(silent)
-        assert (tally.targets, tally.loss, tally.correct) == (0, 0, 0)
-        assert bits(values(trainer)) == before
-
-    @pytest.mark.parametrize("kind", ["float", "int"])
-    def test_mean_squared_error(self, kind):
-        rng, trial = np.random.default_rng(0), next(trials(0))
-        target = rng.integers(0, 3, (T, B, C)) if kind == "int" else rng.normal(size=(T, B, C))
-        if kind == "float":
-            target[rng.random(target.shape) < 0.3] = np.nan
-        trainer = make(Adam, loss=mean_squared_error)
-        trial = replace(trial, target=target)
-        state = Simulation(trainer.network).run(trial.stimulus)["answer"].state
-        there = [at for at in np.ndindex(target.shape) if not np.isnan(target[at])]
-        squares = sum((float(state[at]) - target[at]) ** 2 for at in there)
-        first = trainer.evaluate([trial])
-        assert first.targets == len(there)
-        assert first.loss == pytest.approx(squares, rel=1e-5)
-        assert (first.correct, first.accuracy) == (0, 0)
-        history = fit(trainer, lambda epoch: [trial], epochs=40)
-        assert history.epochs[-1]["loss"] < 0.7 * first.mean_loss
 
 
 def test_evaluation_disturbs_nothing():
