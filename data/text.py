@@ -305,7 +305,10 @@ def _topics() -> tuple[str, str]:
 
 def _part_files(folder: Path) -> list[Path]:
     """Find the train, valid and test file of a folder, in this order."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     texts = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in SUFFIXES]
     listing = ", ".join(entry.name for entry in entries[:12]) + (", ..." if len(entries) > 12 else "")
     chosen: list[Path] = []
@@ -324,7 +327,10 @@ def _part_files(folder: Path) -> list[Path]:
 
 def _read(file: Path) -> str:
     """Read one UTF-8 file, without byte order mark and carriage returns at line ends."""
-    raw = file.read_bytes()
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
     try:
         text = raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -336,6 +342,10 @@ def _read(file: Path) -> str:
     if not text.strip():
         raise DataError(f"corpus file '{file}'", f"no text in its {len(raw)} bytes", "give a file with text")
     return text
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"corpus '{path}'", f"cannot be read: {error.strerror}", "give one that can")
 
 
 def _cut(ids: NDArray[np.int32], name: str) -> tuple[NDArray[np.int32], ...]:

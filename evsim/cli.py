@@ -216,6 +216,7 @@ def start(
     quiet: bool,
 ) -> None:
     """Make or reopen the run folder, keep the settings in it, and run; options that were typed win."""
+    earlier: dict[str, Any] = {}
     if resume is not None:
         if out is not None:
             raise ProtocolError(
@@ -223,27 +224,34 @@ def start(
                 f"--out {out} beside --resume {resume}",
                 "results go to the resumed folder: leave --out away",
             )
-        hints = _hints(name, run)
-        options |= {
-            key: _from_json(hints[key], value)
-            for key, value in _settings(resume, name, options).items()
-            if key not in typed
-        }
+        hints, earlier = _hints(name, run), _settings(resume, name, options)
+        options |= {key: _from_json(hints[key], value) for key, value in earlier.items() if key not in typed}
     folder = RunFolder(
         resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
     )
-    folder.settings = {key: _to_json(value) for key, value in options.items()}
-    before = (folder / "settings.json").read_text() if resume is not None else None
+    folder.settings, folder.earlier = {key: _to_json(value) for key, value in options.items()}, earlier
+    settings, trained = folder / "settings.json", _identity(folder / "checkpoint.h5")
+    before = settings.read_bytes() if settings.is_file() else None
     folder.write_json("settings.json", {"protocol": name, "options": folder.settings})
     try:
         run(folder, **options)
     except EvsimError:
-        if before is not None:  # what was refused is no setting of the run
-            folder.write_json("settings.json", json.loads(before))
+        # What was refused is no setting of the run that is there.
+        if before is not None and (resume is not None or _identity(folder / "checkpoint.h5") == trained):
+            settings.write_bytes(before)
         raise
     except KeyboardInterrupt:
         go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])
         _fail(f"stopped; go on with: {go_on}" if (folder / "checkpoint.h5").exists() else "stopped", 1)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file as it is now; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _to_json(value: Any) -> Any:

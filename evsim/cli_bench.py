@@ -93,9 +93,11 @@ def tokens(
     if as_json:
         print(json.dumps(found, indent=2))
         return
+    from rich.console import Console
+
     from evsim.speed_table import show
 
-    show(found)
+    show(found, Console(highlight=False, markup=False))
 
 
 def _only_with_random_layers(ctx: typer.Context) -> None:

@@ -72,11 +72,11 @@ def composition_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     table = plain_table(
         "network",
         "zeros\n[%]",
-        "alpha",
+        "rows\n[%]",
         "ppl",
         "kMACs",
         "dense",
-        "alpha\nalone",
+        "events\nalone",
         "zeros\nalone",
         "both",
         "found",
@@ -84,8 +84,8 @@ def composition_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         words=("network",),
     )
     notes = [
-        "kMACs per token; how many times as many the dense network does: with silent units alone, with zero "
-        "weights alone, the product of both, as found"
+        "rows of weights read for a token, those of inputs too; kMACs per token; how many times as many the "
+        "dense network does: with events alone, with zero weights alone, the product of both, as found"
     ]
     for row in rows:
         if row["tabulated"]:
@@ -96,7 +96,7 @@ def composition_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         table.add_row(
             row["label"],
             f"{100 * row['weight_sparsity']:.1f}",
-            f"{row['activity']:.3f}",
+            f"{100 * row['activity']:.1f}",
             number(row["perplexity"], ".1f"),
             *(_thousands(row[name]) for name in ("macs", "dense_macs")),
             *(number(row[name], ".1f") for name in factors),

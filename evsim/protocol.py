@@ -93,6 +93,8 @@ class RunFolder:
     ----------
     settings : dict
         The protocol's options of this run, as JSON can hold them.
+    earlier : dict
+        Those that a run which is resumed had so far; else none.
 
     Raises
     ------
@@ -103,6 +105,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, force: bool = False, quiet: bool = False, resume: bool = False):
         self.path, self.quiet, self.resume = Path(path), quiet, resume
         self.settings: dict[str, Any] = {}
+        self.earlier: dict[str, Any] = {}
         where = f"run folder '{path}'"
         try:
             if not (force or resume) and self.path.exists() and any(self.path.iterdir()):

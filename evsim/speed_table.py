@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-def show(found: dict[str, Any]) -> None:
-    """Print what `evsim.token_speed.measure` returned."""
+if TYPE_CHECKING:
     from rich.console import Console
 
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print what `evsim.token_speed.measure` returned."""
     from evsim.tables import plain_table
 
     forms = list(dict.fromkeys(row["form"] for row in found["times"].values() if row["form"]))
@@ -18,7 +19,6 @@ def show(found: dict[str, Any]) -> None:
         ratios = {found["times"][peer]["form"]: r["median"] for peer, r in row["ratios"].items()}
         shown = [f"{ratios[form]:.1f}" if form in ratios else "" for form in forms]
         table.add_row(name, f"{row['median']:.1f}", f"{row['lowest']:.1f}-{row['highest']:.1f}", *shown)
-    console = Console(highlight=False, markup=False)
     console.print(table)
     if "checkpoint" in found:
         console.print(f"from {found['checkpoint']}", soft_wrap=True)

@@ -55,6 +55,10 @@ def open_trained(path: str | Path, checkpoint: str | None = None) -> TrainedWord
         ) from error
     if protocol != "language_model":
         raise ProtocolError(where, f"is of the protocol '{protocol}'", "give one of language_model")
+    if given != folder and checkpoint:
+        raise ProtocolError(
+            where, f"is given as {given.name} and as --checkpoint {checkpoint}", "give one of them"
+        )
     file = given if given != folder else folder / (checkpoint or _sparsest(folder))
     if not file.exists():
         raise ProtocolError(where, f"holds no {file.name}", "give the name of a checkpoint in it")

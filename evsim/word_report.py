@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evsim.composition import Case, composition, composition_table
 from evsim.energy import HOROWITZ_45NM_FLOAT32, dense_twin, energy, energy_table
+from evsim.operations import number
 from evsim.protocol import RunFolder
 from evsim.sparsity_figures import activity_figure, composition_figure, perplexity_figure, seconds_figure
 from evsim.speed_table import show
@@ -43,7 +44,7 @@ def report(folder: RunFolder, summary: dict[str, Any], cases: Sequence[Case]) ->
         console.print(table)
     if summary["speed"] is not None:
         console.print("\nTime of the recurrent layers")
-        show(summary["speed"])
+        show(summary["speed"], console)
     summary["composition"] = rows
     summary["energy_nj"] = {label: one.total for label, one in estimates}
     folder.write_json("summary.json", summary)
@@ -100,11 +101,11 @@ def models_table(results: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             one["name"],
             f"{one['valid_perplexity']:.2f}",
-            f"{one['test_perplexity']:.2f}",
+            number(one["test_perplexity"], ".2f"),
             f"{one['alpha']:.3f}",
             f"{one['parameters']['layers']:,}",
             f"{one['parameters']['embedding']:,}",
             rate,
-            str(len(one["epochs"])),
+            f"{one['epochs_before'] or ''}+{len(one['epochs'])}".removeprefix("+"),
         )
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -110,10 +111,13 @@ def run(
     """
     counts = {"units": units, "embedding": embedding, "layers": layers, "tune": tune}
     check_counts("language_model", **counts)
+    if not (np.isfinite(tune_lr) and tune_lr >= 0):
+        raise ProtocolError("language_model", f"tune_lr is {tune_lr}", "give 0 or more")
     if generate < 0 or text_seed < 0 or not temperature > 0:
         given = f"generate {generate}, temperature {temperature}, text_seed {text_seed}"
         raise ProtocolError("language_model", given, "give more")
     shares, kinds = _shares(prune), _kinds(twins)
+    _check_unchanged(folder, shares)
     recipe = Recipe(
         lanes=lanes,
         window=window,
@@ -156,17 +160,17 @@ def run(
         return write(folder, words, small, text, generate, prompt, temperature, text_seed)
     if kinds and find_spec("torch") is None:
         raise MissingExtraError("PyTorch", "is not installed", 'pip install "evsim[torch]", or --twins none')
+    experiment.check_text(recipe)
     if not folder.resume:
         experiment.clear()
     beside = experiment.train_beside(kinds, recipe) if side_by_side and kinds else None
     results = []
     with blas_threads(n_threads):
         results.append(experiment.train("EGRU", words, stack, recipe))
-        before = 0.0
-        for number, share in enumerate(shares, 1):
+        for number, (before, share) in enumerate(pairwise([0.0, *shares]), 1):
             tuning = replace(recipe, epochs=tune, lr=tune_lr, warm_up=0.1, seed=seed + number)
             results.append(experiment.prune(words, stack, tuning, before, share, prune_scope))
-            before = share
+            results[-1]["epochs_before"] = epochs + (number - 1) * tune
         if beside is not None and not beside.join():
             folder.console.print(f"the other process was stopped, see {beside.log}; it goes on here")
         for kind in kinds:
@@ -181,7 +185,7 @@ def run(
         "speed": None,
     }
     if speed:
-        summary["speed"] = reading_speed(small.network, words, text.valid[:SPOKEN], kinds)
+        summary["speed"] = reading_speed(small.network, words, text.valid[: 5 * SPOKEN], kinds)
     folder.write_json("summary.json", summary)
     report(folder, summary, experiment.cases)
     experiment.log(small, words)
@@ -225,6 +229,16 @@ class _Experiment:
         found = ["summary.json", "checkpoint.h5", "gru.h5", "lstm.h5", "twins.log"]
         for path in [self.folder / name for name in found] + list(self.folder.path.glob("pruned_*.h5")):
             path.unlink(missing_ok=True)
+
+    def check_text(self, recipe: Recipe) -> None:
+        """Refuse a text that is too short, before anything is trained or removed."""
+        self._n_windows(recipe)
+        for part in ("valid", "test"):
+            n = len(getattr(self.text, part))
+            if n == 1 or (part == "valid" and n == 0):
+                raise ProtocolError(
+                    "language_model", f"the {part} part of the text has {n} words", "give a longer text"
+                )
 
     def embedding(self) -> TiedEmbedding:
         """A new one; equal ones for all models."""
@@ -270,7 +284,7 @@ class _Experiment:
         scope: Scope,
     ) -> dict[str, Any]:
         """Prune a model gradually in the first half of some epochs, fine-tune it in the second."""
-        name, optimizer = f"EGRU, {share:.0%} pruned", _adam(words, stack, recipe)
+        name, optimizer = f"EGRU, {100 * share:g}% pruned", _adam(words, stack, recipe)
         last = max(self._n_windows(recipe) * recipe.epochs // 2, 2)
         schedule = CubicSchedule(1, last, share, initial=before, every=max(last // 40, 1))
         Pruner(stack.network, schedule, PRUNED, scope).attach(optimizer)
@@ -329,7 +343,7 @@ class _Experiment:
             "name": name,
             "weight_sparsity": share,
             "valid_perplexity": perplexity(valid),
-            "test_perplexity": perplexity(test),
+            "test_perplexity": perplexity(test) if self.text.test.size else None,
             "activity": {layer: test.activity([layer]) for layer in layers},
             "alpha": test.activity(layers) if layers else 1.0,
             "operations": [row.summary() for row in work],
@@ -337,6 +351,7 @@ class _Experiment:
                 "embedding": sum(p.values.size for p in words.parameters().values()),
                 "layers": sum(p.values.size for p in stack.parameters().values()),
             },
+            "epochs_before": 0,
             "best_epoch": history.best_epoch,
             "epochs": history.epochs,
             "training": history.training.summary(),
@@ -398,7 +413,10 @@ def write(
     for line in generate_lines(words, stack, start, number, temperature, seed):
         parts.append(text.decode(line.words))
         said = text.decode(line.words).replace("\n", " ")
-        about = f"alpha {line.activity:.3f}, {line.microseconds:.0f} us a word"
+        about = (
+            f"alpha {line.activity:.3f}, {line.microseconds:.0f} us a word in the layers, "
+            f"{line.microseconds_softmax:.0f} to choose it"
+        )
         folder.console.print(f"{said:<84} {about}", soft_wrap=True)
     return {"prompt": prompt, "text": " ".join(parts)}
 
@@ -429,6 +447,25 @@ def _adam(words: TiedEmbedding, stack: Stack, recipe: Recipe) -> Adam:
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
     )
+
+
+def _check_unchanged(folder: RunFolder, shares: list[float]) -> None:
+    """A run that is resumed may be extended, not changed: what is trained would not be what is reported."""
+    earlier, pruned = folder.earlier, _shares(folder.earlier.get("prune", "none"))
+    if shares[: len(pruned)] != pruned:
+        raise ProtocolError(
+            "language_model",
+            f"prune is '{folder.settings['prune']}', this run has '{earlier['prune']}'",
+            "append further shares to these, or start another run",
+        )
+    free = (*FREE, "corpus", "twins", "prune") + (() if pruned else ("tune", "tune_lr", "prune_scope"))
+    for name in earlier.keys() - {*free}:
+        if folder.settings[name] != earlier[name]:
+            raise ProtocolError(
+                "language_model",
+                f"{name} is {folder.settings[name]}, this run was begun with {earlier[name]}",
+                "leave it away, or start another run",
+            )
 
 
 def _shares(given: str) -> list[float]:

@@ -11,6 +11,7 @@ UNITS, VECTOR = 14, 12
 TINY = {
     "units": UNITS,
     "embedding": VECTOR,
+    "layers": 2,
     "epochs": 2,
     "tune": 2,
     "prune": "0.6,0.8",

@@ -1,6 +1,7 @@
 """The word-level language model: what a run leaves, perplexity by hand, stopped runs, text, bad options."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from oracles.word_runs import (
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STAGES = {"checkpoint.h5": 0.0, "pruned_60.h5": 0.6, "pruned_80.h5": 0.8}
-LINE = r"(.+\S) +alpha (\d\.\d{3}), (\d+) us a word"
+LINE = r"(.+\S) +alpha (\d\.\d{3}), (\d+) us a word in the layers, (\d+) to choose it"
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +302,67 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(done, corpus, tmp_path,
     assert mine == other
 
 
+@pytest.fixture
+def copied(done, tmp_path):
+    """A finished run, to be tampered with."""
+    shutil.copytree(done[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["--lr", 0.5], ["lr is 0.5", "begun with 0.02"]),
+        (["--epochs", 3], ["epochs is 3", "begun with 2"]),
+        (["--reads", "events"], ["reads is events", "begun with state"]),
+        (["--seed", 7], ["seed is 7"]),
+        (["--tune-lr", 0.5], ["tune_lr is 0.5"]),
+        (["--prune-scope", "global"], ["prune_scope is global"]),
+        (["--prune", "0.8"], ["prune is '0.8'", "has '0.6,0.8'", "append"]),
+        (["--prune", "0.5,0.6,0.8"], ["prune is '0.5,0.6,0.8'"]),
+    ],
+)
+def test_what_was_trained_otherwise_is_not_gone_on_with(copied, evsim, changes, said):
+    """Else tables would tell of settings with which nothing was trained."""
+    before = files(copied)
+    refused(evsim("run", "language_model", "--resume", copied, *changes), *said)
+    assert files(copied) == before
+
+
+@pytest.mark.parametrize("bad", [["--threads", 0], ["--lanes", 3000], ["--units", 0]])
+def test_a_refused_run_spares_the_one_that_is_written_over(copied, corpus, evsim, bad):
+    before = files(copied)
+    refused(evsim(*words_of(corpus), "--reads", "events", "--out", copied, "--force", "--quiet", *bad))
+    assert files(copied) == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_quiet(copied, evsim):
+    """Also where the time of a word is measured."""
+    (copied / "summary.json").unlink()
+    result = evsim("run", "language_model", "--resume", copied, "--quiet", "--generate", 0)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert read(copied / "summary.json")["speed"]["times"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_is_done_can_be_pruned_further(copied, evsim):
+    """A share need not be a whole number of percent."""
+    before = {file: (copied / file).read_bytes() for file in STAGES}
+    more = ["--resume", copied, "--prune", "0.6,0.8,0.975", "--generate", 0, "--no-speed"]
+    result = evsim("run", "language_model", *more)
+    assert (result.code, result.err) == (0, "")
+    assert {file: (copied / file).read_bytes() for file in STAGES} == before
+    results = read(copied / "summary.json")["results"]
+    assert [one["name"] for one in results[2:]] == ["EGRU, 80% pruned", "EGRU, 97.5% pruned"]
+    assert [one["epochs_before"] for one in results] == [0, 2, 4, 6]
+    assert (copied / "pruned_97.5.h5").exists()
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_a_folder_written_over_keeps_nothing_to_go_on_from(corpus, tmp_path, evsim):
     """Else a run that is killed and resumed would take the pruned network of the run before for its own."""
@@ -338,7 +400,7 @@ def test_text_of_a_finished_run(done):
     words = [word for line in found[0] for word in line[0].split()]
     assert 15 <= len(words) <= 30  # ends of lines are not printed
     assert set(words) <= set(sentences(0, 2500).split())
-    assert all(0 < float(alpha) < 1 and int(us) > 0 for _, alpha, us in found[0])
+    assert all(0 < float(alpha) < 1 and int(us) > 0 and int(more) > 0 for _, alpha, us, more in found[0])
     assert "from pruned_80.h5" in said[0]
     assert "after 'the dog ran':" in said[0]
     assert "epoch " not in said[0]
@@ -360,6 +422,7 @@ def test_text_of_a_finished_run(done):
         ({"temperature": 0}, ["temperature 0"]),
         ({"text-seed": -1}, ["text_seed -1"]),
         ({"temperature": "nan"}, ["temperature nan"]),
+        ({"tune-lr": -1}, ["tune_lr is -1"]),
         ({"epochs": 0}, ["epochs is 0"]),
         ({"tune": 0}, ["tune is 0"]),
         ({"units": 0}, ["units is 0"]),
@@ -387,6 +450,15 @@ def test_unknown_words_of_a_corpus_with_a_word_for_them(tmp_path, evsim):
         (tmp_path / f"ptb.{part}.txt").write_text(text)
     words = words_of(tmp_path, prune="none", epochs=1, speed=False, generate=3, prompt="the zebra")
     assert evsim(*words, "--out", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_a_part_of_one_word_is_found_before_training(corpus, tmp_path, evsim, part):
+    shutil.copytree(corpus, tmp_path / "short")
+    (tmp_path / "short" / f"ptb.{part}.txt").write_text("the")
+    words = words_of(tmp_path / "short")
+    refused(evsim(*words, "--out", tmp_path / "run", "--quiet"), f"the {part} part", "1 words")
+    assert not (tmp_path / "run" / "checkpoint.h5").exists()
 
 
 def test_without_torch(corpus, tmp_path, evsim, monkeypatch):

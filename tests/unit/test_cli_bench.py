@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from rich.console import Console
 
 from evsim import cli, cli_bench
 from evsim.speed_table import show
@@ -92,7 +93,8 @@ def test_table_beside_dense_layers(capsys):
             "machine": machine,
             "rounds": 15,
             "tokens": 200,
-        }
+        },
+        Console(highlight=False, markup=False),
     )
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "evsim, run 10.0 9.0-12.0 9.0 4.5" in lines

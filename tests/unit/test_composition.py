@@ -103,6 +103,6 @@ def test_the_table_fits_the_terminal():
     console = Console(width=80, file=io.StringIO())
     console.print(composition_table(composition(cases)))
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
-    assert "GRU 0.0 1.000 70.0 24,165 24,165 1.0 1.0 1.0 1.0 +0.0" in lines
-    assert "EGRU, 80 % 80.0 0.301 71.2 1,569 24,165 3.3 5.0 16.6 15.4 -7.4" in lines
+    assert "GRU 0.0 100.0 70.0 24,165 24,165 1.0 1.0 1.0 1.0 +0.0" in lines
+    assert "EGRU, 80 % 80.0 30.1 71.2 1,569 24,165 3.3 5.0 16.6 15.4 -7.4" in lines
     assert "looked up: input->layer1 tabulated, one row looked up per token" in lines

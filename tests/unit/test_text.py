@@ -216,3 +216,14 @@ def test_windows_refuse_at_the_call():
     refused(lambda: windows([1, 2, 3], lanes=1, length=0), "length = 0")
     refused(lambda: windows([[1, 2]], lanes=1, length=1), "(1, 2)")
     refused(lambda: windows([0.5, 2.0], lanes=1, length=1), "float64")
+
+
+@pytest.mark.parametrize("method", ["read_bytes", "iterdir"])
+def test_what_may_not_be_read(folder, monkeypatch, method):
+    """Root may read everything, so permissions alone would not do here."""
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path." + method, denied)
+    refused(lambda: load_corpus(folder, "word"), "corpus '", "cannot be read: Permission denied")

@@ -64,6 +64,8 @@ def test_what_cannot_be_opened(run, tmp_path):
         open_trained(tmp_path)
     with pytest.raises(ProtocolError, match=r"holds no pruned_10\.h5"):
         open_trained(run, "pruned_10.h5")
+    with pytest.raises(ProtocolError, match=r"as checkpoint\.h5 and as --checkpoint pruned_10\.h5"):
+        open_trained(run / "checkpoint.h5", "pruned_10.h5")
     stored = json.loads((run / "settings.json").read_text())
     for changes, error, words in (
         ({"protocol": "credit"}, ProtocolError, "is of the protocol 'credit'"),
