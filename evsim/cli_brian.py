@@ -117,7 +117,7 @@ def crosscheck(
     from evsim.brian.library import quiet_brian2
     from evsim.brian.plant import Plant
     from evsim.brian.report import report_numbers, write_report
-    from evsim.brian.subject import MODELS, find_subject
+    from evsim.brian.subject import MODELS, find_subject, protocols_with_subjects
     from evsim.protocol import RunFolder, default_path, names
     from evsim.tables import criteria_table
 
@@ -129,7 +129,7 @@ def crosscheck(
         _check_model(what, continuous, given | {"dt": dt, "halvings": halvings})
         options = _model_options(continuous, given)
     elif ":" not in what and not what.endswith(".py") and what not in names():
-        choice = f"{', '.join(MODELS)}, a protocol ({', '.join(names())}), or FILE.py:NAME"
+        choice = f"{', '.join(MODELS)}, a protocol ({', '.join(protocols_with_subjects())}), or FILE.py:NAME"
         raise typer.BadParameter(
             f"'{what}' is not one of {choice}", param_hint="'MODEL|PROTOCOL|FILE.py:NAME'"
         )

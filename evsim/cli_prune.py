@@ -37,7 +37,7 @@ def prune(
         list[str] | None,
         typer.Option(
             help="Name or pattern, such as 'layer*->layer*'; may be given again.  [default: all into units "
-            "that send events, but from tokens]",
+            "that send events, but from tokens or embedding]",
             show_default=False,
         ),
     ] = None,

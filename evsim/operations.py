@@ -2,7 +2,7 @@
 
 A multiply-accumulate (MAC) is one stored weight in the row of a unit that is active.  Two things make them
 few: units that are silent, and weights that were pruned.  Were they independent, the factors would multiply
-(Subramoney et al., arXiv 2311.07625).  `operations` puts what was counted in a run beside that product;
+(Mukherji et al., arXiv 2311.07625).  `operations` puts what was counted in a run beside that product;
 `evsim.composition` does so for several networks.
 
 The dense network, by which all is measured, has a weight in every place and reads all of them in every step.

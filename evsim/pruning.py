@@ -4,7 +4,7 @@ Weights are taken away while they are stored densely: a `Pruner` beside an optim
 schedule, and the optimiser holds what is masked at 0.  `evsim.sparsified` then gives the network whose zeros
 are not stored, which is what saves time; `prune` is both at once, without training.
 
-Subramoney et al. (arXiv 2311.07625) prune input and recurrent weights of EGRUs by magnitude.  Schedules are
+Mukherji et al. (arXiv 2311.07625) prune input and recurrent weights of EGRUs by magnitude.  Schedules are
 those of Zhu & Gupta 2017 (arXiv 1710.01878, eq. 1) and of rounds that each take the same share of what is
 left (Han et al. 2015; Frankle & Carbin 2019).
 """

@@ -39,7 +39,8 @@ and has an event at the end of the step in which it happens, so that its event t
 ones with order 1. A cell tells the number of events; the order found, by the median difference of event
 times and, in brackets, by the mean (least squares over all dt; the limits are {low:g} and {high:g} for
 the median); and the median difference at the finest dt. Single events, of units that all but touch their
-threshold, move the mean, and not the median. Where an event of one simulator had no partner in the other
+threshold, move the mean, and not the median: `evsim crosscheck`, which judges a network by the mean,
+would not pass {beyond} of these {timed_count}. Where an event of one simulator had no partner in the other
 at the finest dt, dt was halved up to {more} times more; such cells tell their dt. Recurrent delays: the
 shortest there is (0, of DeltaLSTM 1 ms), 2.5 ms, and one for each synapse between 0.5 and 5 ms.
 
@@ -50,6 +51,7 @@ shortest there is (0, of DeltaLSTM 1 ms), 2.5 ms, and one for each synapse betwe
 def page(outcomes: Iterable[Outcome], size: Size, facts: dict[str, Any]) -> str:
     """The outcomes as a page; ``facts`` are told at its head."""
     done = list(outcomes)
+    means = [o.mean_order for o in done if o.cell.continuous]
     failed = sum(not o.ok for o in done)
     return PAGE.format(
         count=len(done),
@@ -60,6 +62,8 @@ def page(outcomes: Iterable[Outcome], size: Size, facts: dict[str, Any]) -> str:
         tolerance=TOLERANCE,
         low=1 - ORDER_TOLERANCE,
         high=1 + ORDER_TOLERANCE,
+        beyond=sum(not abs(round(mean, 2) - 1) <= ORDER_TOLERANCE + 1e-9 for mean in means),
+        timed_count=len(means),
         more=MORE_HALVINGS,
         steps=_table([o for o in done if not o.cell.continuous], "delay {} steps", _steps_text),
         timed=_table([o for o in done if o.cell.continuous], "delay {}", _timed_text(min(size.dts))),
