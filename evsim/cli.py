@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -238,7 +239,8 @@ def start(
     except EvsimError:
         # What was refused is no setting of the run that is there.
         if before is not None and (resume is not None or _identity(folder / "checkpoint.h5") == trained):
-            settings.write_bytes(before)
+            with suppress(OSError):  # a full disk, perhaps, which is said already
+                folder.write(settings.name, before)
         raise
     except KeyboardInterrupt:
         go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])

@@ -45,10 +45,10 @@ def prune(
 ) -> None:
     """Take the smallest weights out of a trained network.
 
-    The weights are those of the best epoch; pruned projections are stored as sparse rows.  A run folder
-    becomes a run folder, which can be trained further: evsim run PROTOCOL --resume FOLDER --epochs N, N more
-    than before.  In the table a dead row is a unit from which no weight is left, a dead column an input of a
-    unit to which none is.
+    The weights are those of the best epoch; pruned projections are stored as sparse rows.  A run folder of
+    character_model or delayed_copy becomes one that can be trained further: evsim run PROTOCOL --resume
+    FOLDER --epochs N, N more than before; language_model prunes by itself.  In the table a dead row is a
+    unit from which no weight is left, a dead column an input of a unit to which none is.
     """
     from evsim.checkpoint import Checkpoint
     from evsim.errors import CheckpointError

@@ -128,14 +128,20 @@ class RunFolder:
         """Write a dict as indented JSON, whole or not at all."""
         from evsim.provenance import to_json
 
-        target, part = self / name, self / f".{name}.part"
         try:
-            part.write_text(json.dumps(json.loads(to_json(content)), indent=2) + "\n")
-            return part.replace(target)
+            return self.write(name, (json.dumps(json.loads(to_json(content)), indent=2) + "\n").encode())
         except OSError as error:
             raise ProtocolError(
-                f"file '{target}'", f"cannot be written: {error.strerror}", "make room, or give another --out"
+                f"file '{self / name}'",
+                f"cannot be written: {error.strerror}",
+                "make room, or give another --out",
             ) from error
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write a file, whole or not at all; raises OSError."""
+        part = self / f".{name}.part"
+        part.write_bytes(content)
+        return part.replace(self / name)
 
 
 def check_counts(where: str, **counts: int) -> None:

@@ -1,4 +1,4 @@
-"""Word-level language models: event-based layers, pruned or not, and their dense twins, by one recipe."""
+"""Word-level language models: event-based layers and their dense twins by one recipe, and pruning."""
 
 from __future__ import annotations
 
@@ -459,7 +459,7 @@ def _check_unchanged(folder: RunFolder, shares: list[float]) -> None:
             "append further shares to these, or start another run",
         )
     free = (*FREE, "corpus", "twins", "prune") + (() if pruned else ("tune", "tune_lr", "prune_scope"))
-    for name in earlier.keys() - {*free}:
+    for name in sorted(earlier.keys() - {*free}):
         if folder.settings[name] != earlier[name]:
             raise ProtocolError(
                 "language_model",
