@@ -226,40 +226,59 @@ def start(
                 "results go to the resumed folder: leave --out away",
             )
         hints, earlier = _hints(name, run), _settings(resume, name, options)
+        for key, value in earlier.items():
+            if key not in typed and not _is_of(hints[key], value):
+                problem = f"settings.json has {key} as {value!r}"
+                raise ProtocolError(f"run folder '{resume}'", problem, "give that of evsim run")
         options |= {key: _from_json(hints[key], value) for key, value in earlier.items() if key not in typed}
     folder = RunFolder(
         resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
     )
     folder.settings, folder.earlier = {key: _to_json(value) for key, value in options.items()}, earlier
-    settings, trained = folder / "settings.json", _identity(folder / "checkpoint.h5")
+    settings, trained = folder / "settings.json", _trained(folder)
     before = settings.read_bytes() if settings.is_file() else None
     folder.write_json("settings.json", {"protocol": name, "options": folder.settings})
     try:
         run(folder, **options)
-    except EvsimError:
-        # What was refused is no setting of the run that is there.
-        if before is not None and (resume is not None or _identity(folder / "checkpoint.h5") == trained):
+    except BaseException as error:
+        begun = _trained(folder) != trained
+        if before is not None and not begun:  # these are no settings of what is there
             with suppress(OSError):  # a full disk, perhaps, which is said already
                 folder.write(settings.name, before)
-        raise
-    except KeyboardInterrupt:
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])
-        _fail(f"stopped; go on with: {go_on}" if (folder / "checkpoint.h5").exists() else "stopped", 1)
+        there = (folder / "checkpoint.h5").exists() and (begun or resume is not None)
+        _fail(f"stopped; go on with: {go_on}" if there else "stopped", 1)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Of a file as it is now; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+def _trained(folder: RunFolder) -> dict[str, tuple[int, int]]:
+    """The checkpoints in a folder, as they are now."""
+    found = {path.name: path.stat() for path in folder.path.glob("*.h5") if path.is_file()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
 def _to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_to_json(part) for part in value]
     return value.value if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether a stored setting can be of the type of its parameter."""
+    kind = _plain(hint)
+    if value is None:
+        return NoneType in get_args(get_args(hint)[0] if get_origin(hint) is Annotated else hint)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (list, tuple):
+        return isinstance(value, list)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return value in [one.value for one in kind]
+    kinds: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), Path: (str,)}
+    if isinstance(value, bool):
+        return kind is bool or kind not in kinds
+    return kind is not bool and isinstance(value, kinds.get(kind, object))
 
 
 def _from_json(hint: Any, value: Any) -> Any:

@@ -78,6 +78,9 @@ def brian2(
         problem = f"'{dt:g}': the network has steps of {subject.network.step:g} ms"
         raise typer.BadParameter(problem, param_hint="'--dt'")
     length = duration or subject.duration
+    if network not in MODELS and length > subject.duration:
+        problem = f"'{length:g}': the stimulus of '{subject.name}' ends at {subject.duration:g} ms"
+        raise typer.BadParameter(problem, param_hint="'--duration'")
     stimulus = _until(subject.stimulus, length, subject.network)
     script = brian2_script(subject.network, stimulus, length, title=f"The network '{subject.name}'", **timing)
     for path in script.save(out, overwrite=force):

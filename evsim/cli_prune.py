@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,6 +51,7 @@ def prune(
     """
     from evsim.checkpoint import Checkpoint
     from evsim.errors import CheckpointError
+    from evsim.protocol import RunFolder
     from evsim.pruned_checkpoint import checkpoint_report, prune_checkpoint
 
     folder = checkpoint if checkpoint.is_dir() else None
@@ -61,14 +61,11 @@ def prune(
         raise CheckpointError(f"checkpoint '{target}'", "is the one to prune", "give another --out")
     if target.exists() and not force:
         raise CheckpointError(f"checkpoint '{target}'", "exists already", "give another --out, or --force")
-    if folder and out.exists() and not out.is_dir():
-        raise CheckpointError(f"run folder '{out}'", "is a file", "give another --out")
     found = prune_checkpoint(Checkpoint.open(source), sparsity, projections, scope)
-    if folder:
-        out.mkdir(parents=True, exist_ok=True)
-        if (folder / SETTINGS).exists():
-            shutil.copyfile(folder / SETTINGS, out / SETTINGS)
+    made = RunFolder(out, force=force) if folder else None
     found.save(target)
+    if made and folder and (folder / SETTINGS).exists():
+        made.write(SETTINGS, (folder / SETTINGS).read_bytes())
     _print(checkpoint_report(found))
     print(target)
 

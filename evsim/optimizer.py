@@ -273,6 +273,8 @@ class Adam(Optimizer):
         super().__init__(parameters, lr, clip)
         if not all(0 <= beta < 1 for beta in betas):
             raise ParameterError("optimizer", f"betas are {betas}", "give two numbers in [0, 1)")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ParameterError("optimizer", f"weight_decay is {weight_decay}", "give 0 or more")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _move(self, gradients: list[NDArray]) -> None:

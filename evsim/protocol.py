@@ -15,7 +15,7 @@ import pkgutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,22 @@ class RunFolder:
         part = self / f".{name}.part"
         part.write_bytes(content)
         return part.replace(self / name)
+
+
+def check_unchanged(where: str, folder: RunFolder, free: Iterable[str]) -> None:
+    """Refuse options of a resumed run other than those with which it was begun: what is reported would not be
+    what was trained.
+
+    Raises
+    ------
+    ProtocolError
+        At the first of them, by name, that is not among the ``free`` ones.
+    """
+    for name in sorted(folder.earlier.keys() - {*free}):
+        now, before = folder.settings[name], folder.earlier[name]
+        if now != before:
+            problem = f"{name} is {now}, this run was begun with {before}"
+            raise ProtocolError(where, problem, "leave it away, or start another run")
 
 
 def check_counts(where: str, **counts: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,9 @@ def prune_checkpoint(
                 )
             optimizer[slot] = optimizer[slot][mask]
     epochs = checkpoint.progress.get("epochs", [])
-    progress = checkpoint.progress | {"best_loss": None, "best_epoch": max(len(epochs) - 1, 0)}
+    # What was counted in training is of the network that was.
+    now: dict[str, Any] = {"best_loss": None, "best_epoch": max(len(epochs) - 1, 0), "training": {}}
+    progress = checkpoint.progress | now
     return Checkpoint(values, dict(values), optimizer, progress, structure)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +23,7 @@ from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.population import Population
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_unchanged
 from evsim.training import Tally, Trainer, fit
 
 if TYPE_CHECKING:
@@ -105,8 +104,10 @@ def run(
         lanes=lanes,
         window=window,
     )
-    start = time.perf_counter()
+    check_unchanged("character_model", folder, ("epochs", "patience", "lr"))
     task = CharacterModel(load_corpus(corpus, "char"), lanes, window)
+    for given in (task.trials(0), task.check(), task.check("test") if task.corpus.test.size else [None]):
+        next(iter(given))  # a text that is too short is found before anything is trained
     network = build(task, units, layers, threshold, seed)
     if folder.resume:  # it may have been pruned since
         network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)
@@ -132,7 +133,6 @@ def run(
             on_trial=tick,
             on_epoch=report,
         )
-    trained = time.perf_counter() - start
     checked = trainer.evaluate(task.check())
     log = _log(trainer, task, folder)
     summary = {
@@ -149,7 +149,7 @@ def run(
         "validation": checked.summary(),
         "best_epoch": history.best_epoch,
         "epochs": history.epochs,
-        "seconds_of_training": trained,
+        "seconds_of_training": sum(entry["seconds"] for entry in history.epochs),
         "provenance": log.provenance,
     }
     if task.corpus.test.size:

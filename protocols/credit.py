@@ -7,6 +7,7 @@ right.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.plan import Plan
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_unchanged
 from evsim.simulation import Simulation
 from evsim.training import Trainer, fit
 
@@ -155,6 +156,9 @@ def run(
     check_counts(
         "credit", units=units, trials=trials, epochs=epochs, tests=tests, draws=draws, batch_size=batch_size
     )
+    if not math.isfinite(activity_cost):
+        raise ProtocolError("credit", f"activity_cost is {activity_cost}", "give a number")
+    check_unchanged("credit", folder, ("epochs", "lr", "tests", "draws"))
     task = MarkedCue(n_symbols, delay=delay, rate=rate, batch_size=batch_size, seed=seed)
     network = build(task, units, threshold, seed)
     trainer = Trainer(network, "answer", Adam(network.parameters(), lr=lr, clip=1.0), threads=1, gamma=gamma)
@@ -166,7 +170,7 @@ def run(
 
     start = time.perf_counter()
     with epochs_shown(folder, epochs, trials) as (tick, report):
-        fit(
+        history = fit(
             trainer,
             lambda epoch: islice(task.trials(epoch), trials),
             epochs=epochs,
@@ -176,7 +180,7 @@ def run(
             on_trial=tick,
             on_epoch=report,
         )
-    seconds = time.perf_counter() - start
+    seconds = sum(entry["seconds"] for entry in history.epochs)
     test = MarkedCue(n_symbols, delay=delay, rate=rate, batch_size=tests, seed=seed)
     test_trial = next(test.trials(10**6))
     study = Study(trainer.simulation.plan, test_trial, seed)

@@ -18,7 +18,7 @@ from evsim.models.source import EventSource
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_unchanged
 from evsim.training import Trainer, fit
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def run(
     has to name the symbol: a test of working memory.
     """
     check_counts("delayed_copy", trials=trials, epochs=epochs, patience=patience)
+    check_unchanged("delayed_copy", folder, ("trials", "epochs", "patience", "lr"))
     task = DelayedCopy(n_symbols, delay, batch_size, seed=seed)
     network = build(task, units, threshold, seed)
     if folder.resume:  # it may have been pruned since

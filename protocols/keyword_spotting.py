@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -151,7 +152,7 @@ def run(
             raise ProtocolError("keyword_spotting", problem, remedy)
     folder.console.print(_describe(task), soft_wrap=True)
     recipe = {
-        "data": repr(task.recordings),
+        "data": f"{task.recordings!r}, {_digest(task.recordings)}",
         "held_out": held_out,
         "cell": cell,
         "units": units,
@@ -173,6 +174,8 @@ def run(
             folder.console.print(f"threshold {theta:g}, seed {number}")
             network = build(task, cell, units, layers, theta, number)
             resume = folder.resume and results.current == [theta, number]
+            if not resume:
+                results.clear()
             optimizer = Adam(network.parameters(), lr=lr, weight_decay=weight_decay, clip=1.0)
             trainer = Trainer(network, "word", optimizer, change_cost=change_cost)
             results.add(_train(folder, results, task, trainer, theta, number, epochs, lr, resume))
@@ -317,6 +320,16 @@ def _train(
     }
 
 
+def _digest(recordings: Recordings) -> str:
+    """Of all waves with their labels and parts: another folder of that name is other data."""
+    found = hashlib.sha1()
+    for wave in recordings.waves:
+        found.update(wave)
+    for column in (recordings.label, recordings.part, recordings.speaker):
+        found.update(repr(column.tolist()).encode())
+    return found.hexdigest()[:12]
+
+
 class _Results:
     """What is done so far, kept in results.json so that a run can be resumed; all trained with one recipe."""
 
@@ -340,6 +353,11 @@ class _Results:
 
     def find(self, theta: float, seed: int) -> dict[str, Any] | None:
         return next((r for r in self.done if (r["theta"], r["seed"]) == (theta, seed)), None)
+
+    def clear(self) -> None:
+        """Before another network takes the place of the one that is being trained."""
+        self.current = None
+        self._write()
 
     def begin(self, theta: float, seed: int) -> None:
         if self.current != [theta, seed]:
@@ -481,7 +499,7 @@ def torch_step_seconds(task: KeywordSpotting, cell: str, units: int, layers: int
     body, head = kind(task.n_inputs, units, layers), torch.nn.Linear(units, task.n_outputs)
     parameters = [*body.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
-    order = task.part("train")
+    order = np.random.default_rng(task.seed).permutation(task.part("train"))  # in files words are in order
     took = []
     for first in range(0, min(order.size, 50 * lanes), lanes):
         trial = task.trial(order[first : first + lanes])

@@ -24,7 +24,7 @@ from evsim.network import Network
 from evsim.operations import dense_operations, operations
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
-from evsim.protocol import RunFolder, check_counts
+from evsim.protocol import RunFolder, check_counts, check_unchanged
 from evsim.pruning import CubicSchedule, Pruner, Scope
 from evsim.second_process import SecondProcess
 from evsim.sparsity import sparsified
@@ -459,13 +459,7 @@ def _check_unchanged(folder: RunFolder, shares: list[float]) -> None:
             "append further shares to these, or start another run",
         )
     free = (*FREE, "corpus", "twins", "prune") + (() if pruned else ("tune", "tune_lr", "prune_scope"))
-    for name in sorted(earlier.keys() - {*free}):
-        if folder.settings[name] != earlier[name]:
-            raise ProtocolError(
-                "language_model",
-                f"{name} is {folder.settings[name]}, this run was begun with {earlier[name]}",
-                "leave it away, or start another run",
-            )
+    check_unchanged("language_model", folder, free)
 
 
 def _shares(given: str) -> list[float]:

@@ -21,7 +21,7 @@ from evsim.models.source import EventSource
 from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_unchanged
 from evsim.training import History, fit
 
 if TYPE_CHECKING:
@@ -265,6 +265,7 @@ def run(
     for name, number in (("lr", rate), ("silent_cost", cost)):
         if not 0 <= number < math.inf:
             raise ProtocolError("yin_yang", f"{name} is {number}", "give a number, 0 or more")
+    check_unchanged("yin_yang", folder, ("epochs", "lr", "silent_cost", "grid"))
     task = YinYang(points, batch_size, seed)
     network = build(model, units, seed)
     loss = FirstEventLoss(help=cost) if model == "lif" else MeanStateLoss(help=cost)

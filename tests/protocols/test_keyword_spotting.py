@@ -553,6 +553,17 @@ class TestResume:
         log.provenance, whole.provenance = {}, {}
         assert log.equal(whole)
 
+    def test_goes_on_with_no_network_of_a_run_before(self, spotted, data, tmp_path, no_pictures):
+        """One is stopped in its second training, another one takes its place and is stopped in its first."""
+        folder = tmp_path / "run"
+        begun = ["keyword_spotting", *options(data=data, **TINY), "--out", folder, "--quiet"]
+        for place, more in (("within a training", []), ("within the first epoch of all", ["--force"])):
+            with pytest.MonkeyPatch.context() as patch:
+                stop_at(patch, place)
+                assert command_line(*begun, *more) == 1
+        assert command_line("keyword_spotting", "--resume", folder, "--quiet") == 0
+        assert outcome(folder) == outcome(spotted)
+
     def test_trains_nothing_twice(self, data, tmp_path, no_pictures, monkeypatch):
         folder = tmp_path / "run"
         first = TINY | {"thresholds": "0.2", "epochs": 1}

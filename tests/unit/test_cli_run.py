@@ -277,6 +277,54 @@ class TestFolder:
         assert evsim("run", "delayed_copy", *TINY, "--out", "b", "--quiet") == (0, "", "")
 
 
+STOPPING = """
+from evsim.errors import ProtocolError
+
+def run(folder, size: int = 1, stop: str = ""):
+    for place in ("early", "late"):
+        if stop == f"{place} refusal":
+            raise ProtocolError("here", "is wrong", "mend it")
+        if stop == f"{place} key":
+            raise KeyboardInterrupt
+        (folder / "checkpoint.h5").write_text(str(size))
+"""
+
+
+@pytest.mark.parametrize("again", [("--out", "out", "--force"), ("--resume", "out")])
+@pytest.mark.parametrize("stop", ["early refusal", "early key", "late refusal", "late key"])
+def test_settings_are_those_of_what_is_there(evsim, tmp_path, again, stop):
+    """Of a run that trained nothing the settings before it stay; of one that did, its own."""
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    settings = tmp_path / "out" / "settings.json"
+    assert evsim("run", "stopping.py", "--out", "out").code == 0
+    before = settings.read_bytes()
+    result = evsim("run", "stopping.py", "--size", 2, "--stop", stop, *again)
+    assert result.code == (1 if "key" in stop else 2)
+    trained = "late" in stop
+    assert (settings.read_bytes() == before) is not trained
+    if trained:
+        assert json.loads(settings.read_text())["options"]["size"] == 2
+    if "key" in stop:
+        assert ("--resume" in result.err) is (trained or "--resume" in again)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["character_model", "--lanes", 5000, "--corpus", "tale.txt"], "5000"),
+        (["credit", "--activity-cost", "nan"], "activity_cost is nan"),
+        (["keyword_spotting", "--weight-decay", "nan"], "weight_decay is nan"),
+    ],
+)
+def test_bad_options_are_found_before_training(evsim, tmp_path, words, said):
+    """What is in the folder stays as it is."""
+    (tmp_path / "tale.txt").write_text("the cat sat on the mat\n" * 50)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.h5").write_text("dear")
+    refused(evsim("run", *words, "--out", "out", "--force", "--quiet"), said)
+    assert (tmp_path / "out" / "checkpoint.h5").read_text() == "dear"
+
+
 @pytest.mark.usefixtures("no_picture")
 class TestResume:
     @pytest.fixture(autouse=True)
@@ -297,6 +345,27 @@ class TestResume:
             (folder / "settings.json").write_text(text, encoding="latin-1")
             refused(evsim("run", mine, "--size", 1, "--resume", folder), "settings.json")
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("number", "four"),
+            ("number", True),
+            ("rate", None),
+            ("rate", "fast"),
+            ("loud", 1),
+            ("kind", "c"),
+            ("colour", "green"),
+            ("sizes", "a"),
+            ("where", 3),
+        ],
+    )
+    def test_settings_of_another_type(self, evsim, mine, tmp_path, key, value):
+        settings = tmp_path / "old" / "settings.json"
+        stored = json.loads(settings.read_text())
+        stored["options"][key] = value
+        settings.write_text(json.dumps(stored))
+        refused(evsim("run", mine, "--size", 1, "--resume", "old"), "settings.json", f"{key} as {value!r}")
+
     def test_of_another_protocol(self, evsim):
         refused(evsim("run", "delayed_copy", "--resume", "old"), "mine.py", "evsim run ")
 
@@ -313,7 +382,7 @@ class TestResume:
         evsim("run", "delayed_copy", *TINY, "--out", "out")
         path, settings = tmp_path / "out" / "checkpoint.h5", tmp_path / "out" / "settings.json"
         before = settings.read_bytes()
-        refused(evsim("run", "delayed_copy", "--resume", "out", "--units", 7), "network")
+        refused(evsim("run", "delayed_copy", "--resume", "out", "--units", 7), "units is 7", "begun with 4")
         assert settings.read_bytes() == before  # the next one need not say how many units there are
         whole = path.read_bytes()
         for content in (whole[:-100], whole[:2000], b"", (tmp_path / "out" / "events.h5").read_bytes()):

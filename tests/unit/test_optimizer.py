@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evsim.errors import GradientError
+from evsim.errors import GradientError, ParameterError
 from evsim.optimizer import SGD, Adam, global_norm
 from evsim.parameter import Parameter
 
@@ -170,3 +170,9 @@ def test_adam_finds_the_bottom_of_a_bowl():
     for _ in range(500):
         adam.step({"x.bias": 2 * (moved["x.bias"].values - np.array([0.5, 0.25]))})
     np.testing.assert_allclose(moved["x.bias"].values, [0.5, 0.25], atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [-0.1, np.nan, np.inf])
+def test_a_weight_decay_is_a_number(decay):
+    with pytest.raises(ParameterError, match="weight_decay is"):
+        Adam({}, weight_decay=decay)

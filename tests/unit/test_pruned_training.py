@@ -332,6 +332,8 @@ class TestCommand:
             "small",
         )
         assert (code, err) == (0, ""), err
+        progress = Checkpoint.open(tmp_path / "small" / "checkpoint.h5").progress
+        assert progress["training"] == {}  # what was counted was of another network
         assert command("run", "delayed_copy", "--resume", "small", "--epochs", 3, "--quiet") == (0, "", "")
         summary = json.loads((tmp_path / "small" / "summary.json").read_text())
         assert len(summary["epochs"]) == 3
@@ -346,6 +348,17 @@ class TestCommand:
         code, _, err = command("prune", "small", "--sparsity", 0.95, "-o", "smaller")
         assert (code, err) == (0, "")
         assert command("run", "delayed_copy", "--resume", "smaller", "--epochs", 4, "--quiet") == (0, "", "")
+
+    def test_another_run_is_spared(self, command, tmp_path):
+        """Also one that has no checkpoint."""
+        assert command("run", "delayed_copy", "--out", "run", "--epochs", 1, *SETTINGS)[0] == 0
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "settings.json").write_text("dear")
+        for out, said in (("other", "not empty"), ("other/settings.json/new", "cannot be used")):
+            code, _, err = command("prune", "run", "--sparsity", 0.9, "-o", out)
+            assert code == 2
+            assert said in err
+        assert (tmp_path / "other" / "settings.json").read_text() == "dear"
 
     @pytest.mark.parametrize(
         ("words", "said"),
