@@ -336,6 +336,29 @@ cdef inline void open_unit_step(
     scratch.n_active = backward_active(pop.n, tape, threshold, <const real *> slope, scratch.unit)
 
 
+cdef inline const real *take_up(
+    const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
+) noexcept nogil:
+    """dL/dy of the backward-active units to their places, dL/dstate to the carry; returns dL/do of all."""
+    cdef Slot *slot = &replay.slot[p]
+    cdef int64_t n = replay.populations[p].n
+    cdef int64_t at = step * replay.n_lanes + lane
+    cdef const real *loss
+    cdef const real *compact = <const real *> scratch.compact
+    cdef real *dy = <real *> scratch.dy
+    cdef real *carry = <real *> slot.carry + lane * replay.populations[p].n_state
+    cdef int64_t i
+    for i in range(scratch.n_active):
+        dy[scratch.unit[i]] = compact[i]
+    if slot.loss_state != NULL:
+        loss = <const real *> slot.loss_state + at * n
+        for i in range(n):
+            carry[i] += loss[i]
+    if slot.loss_event != NULL:
+        return <const real *> slot.loss_event + at * n
+    return <const real *> scratch.zero
+
+
 cdef inline void close_egru(
     const Replay *replay, int p, int64_t step, int64_t lane, Scratch *scratch, real *tag
 ) noexcept nogil:
@@ -348,34 +371,24 @@ cdef inline void close_egru(
     cdef const real *a = tape + 4 * n
     cdef const real *a_before = a - replay.n_lanes * pop.n_tape
     cdef const real *threshold = <const real *> pop.threshold
-    cdef const real *loss
     cdef const real *reset
-    cdef const real *d_event = <const real *> scratch.zero
+    cdef const real *d_event
     cdef const real *c_before = <const real *> scratch.c_before
     cdef real *before = <real *> scratch.c_before
     cdef real *slope = <real *> scratch.slope
-    cdef real *dy = <real *> scratch.dy
+    cdef const real *dy = <const real *> scratch.dy
     cdef real *compact = <real *> scratch.compact
     cdef real *dc = <real *> slot.carry + lane * pop.n_state
     cdef real *D = <real *> slot.window.D + at * pop.n_in
     cdef real *dbias = <real *> slot.dbias + lane * pop.n_in
     cdef real *dthreshold = <real *> slot.dthreshold + lane * n
-    cdef const int32_t *unit = scratch.unit
-    cdef int32_t n_active = scratch.n_active
     cdef int64_t i
 
     if pop.kind == EGRU_PAPER:      # the reset of the next step: a_{t+1} = ... - y_t
         reset = dc + n
-        for i in range(n_active):
-            compact[i] -= reset[unit[i]]
-    for i in range(n_active):
-        dy[unit[i]] = compact[i]
-    if slot.loss_state != NULL:
-        loss = <const real *> slot.loss_state + at * n
-        for i in range(n):
-            dc[i] += loss[i]
-    if slot.loss_event != NULL:
-        d_event = <const real *> slot.loss_event + at * n
+        for i in range(scratch.n_active):
+            compact[i] -= reset[scratch.unit[i]]
+    d_event = take_up[real](replay, p, step, lane, scratch, tag)
     if step == 0 and not replay.continued:
         c_before = <const real *> slot.initial + lane * pop.n_state
     elif pop.kind == EGRU_PAPER:
@@ -384,17 +397,15 @@ cdef inline void close_egru(
         for i in range(n):
             before[i] = a_before[i] - (threshold[i] if a_before[i] > threshold[i] else 0)
     if pop.kind == EGRU_EVNN:
-        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, dy, d_event,
                       dc, D, dbias, dthreshold)
     else:
-        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, <const real *> dy, d_event,
+        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, dy, d_event,
                        dc, D, dc + n, dthreshold)
         reset_gate_gradient(pop, replay.projections, &slot.window, step, lane, D, replay.by_event,
                             <real *> scratch.dr, replay.macs_state + lane * replay.n_projections)
         for i in range(3 * n):
             dbias[i] += D[i]
-    for i in range(n_active):
-        dy[unit[i]] = 0
 
 
 cdef inline void close_lif(
@@ -407,33 +418,15 @@ cdef inline void close_lif(
     cdef int64_t at = step * replay.n_lanes + lane
     cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
     cdef const real *v_before = tape - replay.n_lanes * pop.n_tape
-    cdef const real *threshold = <const real *> pop.threshold
-    cdef const real *loss
-    cdef const real *d_event = <const real *> scratch.zero
-    cdef real *slope = <real *> scratch.slope
-    cdef real *dy = <real *> scratch.dy
-    cdef real *compact = <real *> scratch.compact
-    cdef real *carry = <real *> slot.carry + lane * pop.n_state
-    cdef const int32_t *unit = scratch.unit
-    cdef int32_t n_active = scratch.n_active
-    cdef int64_t i
+    cdef const real *d_event = take_up[real](replay, p, step, lane, scratch, tag)
 
-    for i in range(n_active):
-        dy[unit[i]] = compact[i]
-    if slot.loss_state != NULL:
-        loss = <const real *> slot.loss_state + at * n
-        for i in range(n):
-            carry[i] += loss[i]
-    if slot.loss_event != NULL:
-        d_event = <const real *> slot.loss_event + at * n
     if step == 0 and not replay.continued:
         v_before = <const real *> slot.initial + lane * pop.n_state
-    lif_vjp(n, <const double *> pop.numbers, tape, v_before, <const real *> pop.bias, threshold,
-            <const real *> slope, <const real *> dy, d_event, carry,
-            <real *> slot.window.D + at * pop.n_in, <real *> slot.dbias + lane * pop.n_in,
-            <real *> slot.dthreshold + lane * n, <real *> slot.dnumbers + lane * 5 * n)
-    for i in range(n_active):
-        dy[unit[i]] = 0
+    lif_vjp(n, <const double *> pop.numbers, tape, v_before, <const real *> pop.bias,
+            <const real *> pop.threshold, <const real *> scratch.slope, <const real *> scratch.dy, d_event,
+            <real *> slot.carry + lane * pop.n_state, <real *> slot.window.D + at * pop.n_in,
+            <real *> slot.dbias + lane * pop.n_in, <real *> slot.dthreshold + lane * n,
+            <real *> slot.dnumbers + lane * 5 * n)
 
 
 cdef inline void replay_units(
@@ -442,7 +435,9 @@ cdef inline void replay_units(
 ) noexcept nogil:
     """One step of an EGRU or LIF population, backwards, in the lanes that have come so far."""
     cdef bint shared = replay.populations[p].kind != EGRU_PAPER
+    cdef real *dy
     cdef int64_t k
+    cdef int32_t i
     for k in range(n_lanes):
         if step < replay.lengths[lane + k]:
             open_unit_step[real](replay, p, step, lane + k, &scratch[k], tag)
@@ -458,6 +453,9 @@ cdef inline void replay_units(
             close_lif[real](replay, p, step, lane + k, &scratch[k], tag)
         else:
             close_egru[real](replay, p, step, lane + k, &scratch[k], tag)
+        dy = <real *> scratch[k].dy
+        for i in range(scratch[k].n_active):
+            dy[scratch[k].unit[i]] = 0
 
 
 cdef inline void replay_sent(
