@@ -324,7 +324,7 @@ def _digest(recordings: Recordings) -> str:
     """Of all waves with their labels and parts: another folder of that name is other data."""
     found = hashlib.sha1()
     for wave in recordings.waves:
-        found.update(wave)
+        found.update(wave.tobytes())
     for column in (recordings.label, recordings.part, recordings.speaker):
         found.update(repr(column.tolist()).encode())
     return found.hexdigest()[:12]
