@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+#: ms of a script, which holds every event of its stimulus by value.
+LONGEST = 1e6
+
 exports = typer.Typer(help="Write a network down for another simulator.", rich_markup_mode=None)
 
 
@@ -64,8 +67,9 @@ def brian2(
     from evsim.brian.subject import MODELS, find_subject
 
     for option, number in (("dt", dt), ("duration", duration)):
-        if number is not None and not 0 < number < float("inf"):
-            raise typer.BadParameter(f"{number:g} ms is out of range", param_hint=f"'--{option}'")
+        if number is not None and not 0 < number <= LONGEST:
+            problem = f"{number:g} ms is out of range, above 0 to {LONGEST:g}"
+            raise typer.BadParameter(problem, param_hint=f"'--{option}'")
     subject = find_subject(network, seed=seed, continuous=continuous)
     if duration is not None and network in MODELS:  # whose stimulus is as long as is asked for
         own = subject.network
@@ -78,7 +82,7 @@ def brian2(
         problem = f"'{dt:g}': the network has steps of {subject.network.step:g} ms"
         raise typer.BadParameter(problem, param_hint="'--dt'")
     length = duration or subject.duration
-    if network not in MODELS and length > subject.duration:
+    if not subject.network.continuous and network not in MODELS and length > subject.duration:
         problem = f"'{length:g}': the stimulus of '{subject.name}' ends at {subject.duration:g} ms"
         raise typer.BadParameter(problem, param_hint="'--duration'")
     stimulus = _until(subject.stimulus, length, subject.network)

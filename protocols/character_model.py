@@ -104,7 +104,9 @@ def run(
         lanes=lanes,
         window=window,
     )
-    check_unchanged("character_model", folder, ("epochs", "patience", "lr"))
+    moved = not Path(folder.earlier.get("corpus") or ".").exists()  # then the text may be elsewhere
+    free = ("epochs", "patience", "lr", *(["corpus"] if moved else []))
+    check_unchanged("character_model", folder, free)
     task = CharacterModel(load_corpus(corpus, "char"), lanes, window)
     for given in (task.trials(0), task.check(), task.check("test") if task.corpus.test.size else [None]):
         next(iter(given))  # a text that is too short is found before anything is trained

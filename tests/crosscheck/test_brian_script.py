@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.sparse
+import typer
 
 from evsim.brian import to_brian2
 from evsim.brian.script import INLINE, brian2_script
@@ -264,3 +265,23 @@ def test_a_script_of_the_classic_network_reads_well(tmp_path):
     ):
         assert line in text.splitlines(), line
     assert len(text.splitlines()) < 250
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["egru", "--duration", 1e18], "above 0 to 1e+06"),
+        (["egru", "--duration", "nan"], "above 0 to 1e+06"),
+        (["delayed_copy", "--duration", 1000], "the stimulus of 'delayed_copy' ends at 60 ms"),
+    ],
+)
+def test_the_command_refuses_times_without_a_stimulus(tmp_path, words, said):
+    with pytest.raises(typer.BadParameter) as refused:
+        command(*words, "-o", tmp_path / "a.py")
+    assert said in str(refused.value)
+    assert not (tmp_path / "a.py").exists()
+
+
+def test_a_network_in_continuous_time_may_run_on_after_its_stimulus(tmp_path):
+    command("cuba", "-o", tmp_path / "long.py", "--duration", 2000)
+    assert "# 2000 ms" in (tmp_path / "long.py").read_text()

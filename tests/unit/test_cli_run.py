@@ -326,6 +326,19 @@ def test_bad_options_are_found_before_training(evsim, tmp_path, words, said):
 
 
 @pytest.mark.usefixtures("no_picture")
+def test_a_text_that_was_moved(evsim, tmp_path):
+    """A run goes on with it, but with another text beside the first one it does not."""
+    for name, words in (("a.txt", "the cat sat on the mat\n"), ("b.txt", "a mat sat on the cat the\n")):
+        (tmp_path / name).write_text(words * 40)
+    tiny = ["--units", 4, "--lanes", 2, "--window", 20, "--epochs", 1, "--quiet"]
+    assert evsim("run", "character_model", *tiny, "--corpus", "a.txt", "--out", "out").code == 0
+    again = ["run", "character_model", "--resume", "out", "--quiet", "--corpus"]
+    refused(evsim(*again, "b.txt"), "corpus is b.txt", "begun with a.txt")
+    (tmp_path / "a.txt").rename(tmp_path / "c.txt")
+    assert evsim(*again, "c.txt").code == 0
+
+
+@pytest.mark.usefixtures("no_picture")
 class TestResume:
     @pytest.fixture(autouse=True)
     def run(self, evsim, mine, tmp_path):
