@@ -34,6 +34,7 @@ from evsim.core.layout cimport (
     real,
     sends_changes,
 )
+from evsim.core.memory cimport line_calloc, line_malloc
 from evsim.core.paper_form cimport Window, outer_gated
 from evsim.core.replay_step cimport (
     MOST_LANES,
@@ -72,11 +73,11 @@ cdef int64_t most_units(const Replay *replay) noexcept nogil:
 cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) noexcept nogil:
     """All but `compact`; False if memory ran out."""
     cdef int64_t most = most_units(replay)
-    scratch.slope = malloc(most * size)
-    scratch.dy = calloc(most, size)
-    scratch.zero = calloc(most, size)
-    scratch.c_before = malloc(most * size)
-    scratch.dr = calloc(most, size)
+    scratch.slope = line_malloc(most * size)
+    scratch.dy = line_calloc(most * size)
+    scratch.zero = line_calloc(most * size)
+    scratch.c_before = line_malloc(most * size)
+    scratch.dr = line_calloc(most * size)
     scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
     scratch.asking = <uint8_t *> calloc(most, 1)
     scratch.mark = <char *> calloc(most, 1)

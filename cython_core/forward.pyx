@@ -20,6 +20,7 @@ from evsim.core.event_queue cimport Queue, queue_again, queue_free, queue_open, 
 from evsim.core.forward_step cimport Run, Scratch, Slot, advance, receive_inside, receive_outside
 from evsim.core.gains cimport passed_free, passed_open
 from evsim.core.layout cimport PlanTable, PopulationRow, holds, real
+from evsim.core.memory cimport line_malloc
 from evsim.core.team cimport Team, evsim_team_size, wait
 
 cdef enum:
@@ -61,9 +62,9 @@ cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize
     for p in range(run.n_populations):
         n = max(n, run.populations[p].n)
         n_tape = max(n_tape, run.populations[p].n_tape)
-    scratch.received = malloc(run.stretch * run.width * size)
-    scratch.tape = malloc(n_tape * size)
-    scratch.gated = malloc(n * size)
+    scratch.received = line_malloc(run.stretch * run.width * size)
+    scratch.tape = line_malloc(n_tape * size)
+    scratch.gated = line_malloc(n * size)
     scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
     scratch.mark = <char *> calloc(n, 1)
     scratch.lists = <int64_t *> malloc(team_size * 3 * run.stretch * sizeof(int64_t))

@@ -4,6 +4,7 @@
 #ifdef EVSIM_X86
 #include "target_avx2_begin.h"
 #define ISA avx2
+#define VECTOR_BYTES 32
 #include "kernel_path.h"
 #include "target_end.h"
 #endif

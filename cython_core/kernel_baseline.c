@@ -2,4 +2,5 @@
 #include "template.h"
 
 #define ISA baseline
+#define VECTOR_BYTES 16
 #include "kernel_path.h"

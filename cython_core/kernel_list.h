@@ -5,7 +5,8 @@ KERNEL(add_rows_many, void,
        (int64_t, const int64_t *, const int64_t *, const int32_t *, const REAL *, const REAL *, int64_t, int64_t,
         int64_t, int32_t, REAL *, int64_t, int64_t *))
 KERNEL(dot_rows, void, (int64_t, const int32_t *, const REAL *, int64_t, int64_t, const REAL *, REAL *))
-KERNEL(dot_vectors, void, (int64_t, const REAL *, int64_t, const REAL *const *, REAL *))
+KERNEL(dot_pairs, void,
+       (int64_t, const REAL *const *, int64_t, const REAL *const *, int64_t, int64_t, REAL *))
 KERNEL(add_sparse_rows, int64_t,
        (const SparseRows *, int64_t, const int32_t *, const REAL *, const REAL *, REAL *))
 KERNEL(dot_sparse_rows, int64_t,

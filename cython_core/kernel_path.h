@@ -1,4 +1,5 @@
-/* One path: all kernels for both float types, and the table of them; needs template.h and ISA. */
+/* One path: all kernels for both float types, and the table of them; needs template.h, ISA and the bytes of
+ * a vector register, VECTOR_BYTES. */
 
 #define TYPE f32
 #define REAL float
@@ -33,3 +34,4 @@ const KernelTable TABLE(kernels, ISA) = {
 };
 #undef KERNEL
 #undef ISA
+#undef VECTOR_BYTES

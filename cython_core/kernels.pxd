@@ -25,7 +25,8 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, int64_t, int32_t, float *, int64_t, int64_t *) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
-        void (*dot_vectors)(int64_t, const float *, int64_t, const float *const *, float *) noexcept nogil
+        void (*dot_pairs)(int64_t, const float *const *, int64_t, const float *const *, int64_t, int64_t,
+                          float *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const float *, const float *,
             float *) noexcept nogil
@@ -101,7 +102,8 @@ cdef extern from "kernel_table.h" nogil:
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
-        void (*dot_vectors)(int64_t, const double *, int64_t, const double *const *, double *) noexcept nogil
+        void (*dot_pairs)(int64_t, const double *const *, int64_t, const double *const *, int64_t, int64_t,
+                          double *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const double *, const double *,
             double *) noexcept nogil
@@ -249,13 +251,14 @@ cdef inline void dot_rows(
         active.f64.dot_rows(n, unit, rows, stride, length, vector, out)
 
 
-cdef inline void dot_vectors(
-    int64_t n, const real *row, int64_t length, const real *const *vector, real *out
+cdef inline void dot_pairs(
+    int64_t n, const real *const *row, int64_t from_row, const real *const *vector, int64_t from_vector,
+    int64_t length, real *out
 ) noexcept nogil:
     if real is float:
-        active.f32.dot_vectors(n, row, length, vector, out)
+        active.f32.dot_pairs(n, row, from_row, vector, from_vector, length, out)
     else:
-        active.f64.dot_vectors(n, row, length, vector, out)
+        active.f64.dot_pairs(n, row, from_row, vector, from_vector, length, out)
 
 
 cdef inline int64_t add_sparse_rows(

@@ -10,7 +10,7 @@ from evsim.core.kernels cimport (
     delta_gru_vjp,
     delta_lstm_vjp,
     delta_readout_vjp,
-    dot_vectors,
+    dot_pairs,
     egru_evnn_vjp,
     egru_paper_vjp,
     lif_active,
@@ -32,8 +32,12 @@ from evsim.core.layout cimport (
 from evsim.core.paper_form cimport Window, gather_gated, reset_gate_gradient
 from evsim.core.team cimport Team, share, wait
 
+cdef extern from *:
+    int lowest "__builtin_ctz" (unsigned int bits) noexcept nogil
+
 cdef enum:
     MOST_LANES = 8      # that one thread walks back side by side; bits of `Scratch.asking`
+    PAIRS = 64          # of a weight row and a lane that are multiplied together
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
 cdef struct Slot:
@@ -140,6 +144,25 @@ cdef inline void event_gradient(
             come_back[real](replay, j, step, lane, team, n_active, unit, dy, scratch)
 
 
+cdef inline void multiply_pairs(
+    const ProjectionRow *projection, int n, const real **row, const real **D, const real *gain, real **dy
+) noexcept nogil:
+    """dy[k] += row[k] . D[k], times gain[k] if there are gains; sums are those of `gather`."""
+    cdef real total[PAIRS]
+    cdef int32_t first = 0
+    cdef int32_t stop
+    cdef int k
+    for k in range(n):
+        total[k] = dy[k][0] if gain == NULL else 0
+    while first < projection.n_blocks:
+        stop = contiguous(projection, first, projection.n_blocks)
+        dot_pairs(n, row, first * projection.block, D, projection.offset[first],
+                  (stop - first) * projection.block, total)
+        first = stop
+    for k in range(n):
+        dy[k][0] = total[k] if gain == NULL else dy[k][0] + gain[k] * total[k]
+
+
 cdef inline void come_back_together(
     const Replay *replay, int j, int64_t step, int64_t lane, int64_t n_lanes, Scratch *scratch, real *tag
 ) noexcept nogil:
@@ -151,19 +174,17 @@ cdef inline void come_back_together(
     cdef int64_t n = replay.populations[projection.source].n
     cdef int64_t width = projection.n_blocks * projection.block
     cdef int64_t arrival = step + projection.delay
-    cdef const real *gain = <const real *> replay.gain[j]
-    cdef const real *row = <const real *> projection.weight
+    cdef const real *gains = <const real *> replay.gain[j]
     cdef const real *D[MOST_LANES]
-    cdef const real *vector[MOST_LANES]
-    cdef real total[MOST_LANES]
     cdef real *dy[MOST_LANES]           # of the next backward-active unit of each lane
     cdef int64_t *macs[MOST_LANES]
-    cdef int which[MOST_LANES]          # the lanes that a row serves
-    cdef int n_served
-    cdef int32_t first
-    cdef int32_t stop
+    cdef const real *row_of[PAIRS]
+    cdef const real *D_of[PAIRS]
+    cdef real gain_of[PAIRS]
+    cdef real *dy_of[PAIRS]
+    cdef int n_pairs = 0
     cdef int64_t unit
-    cdef int i
+    cdef unsigned int asking
     cdef int k
     for k in range(n_lanes):
         dy[k] = <real *> scratch[k].compact
@@ -172,33 +193,23 @@ cdef inline void come_back_together(
         if arrival < replay.lengths[lane + k]:
             D[k] = arrived[real](replay, j, arrival, lane + k, tag)
     for unit in range(n):
-        if scratch.asking[unit] == 0:
-            continue
-        n_served = 0
-        for k in range(n_lanes):
-            if (scratch.asking[unit] >> k & 1 and D[k] != NULL
-                    and (gain == NULL or gain[(lane + k) * n + unit] != 0)):
-                which[n_served] = k
-                total[n_served] = 0
-                n_served += 1
+        asking = scratch.asking[unit]
+        while asking:
+            k = lowest(asking)
+            asking &= asking - 1
+            if D[k] != NULL and (gains == NULL or gains[(lane + k) * n + unit] != 0):
+                row_of[n_pairs] = <const real *> projection.weight + unit * width
+                D_of[n_pairs] = D[k]
+                dy_of[n_pairs] = dy[k]
+                if gains != NULL:
+                    gain_of[n_pairs] = gains[(lane + k) * n + unit]
+                n_pairs += 1
                 macs[k][0] += width
-        first = 0
-        while first < projection.n_blocks:
-            stop = contiguous(projection, first, projection.n_blocks)
-            for i in range(n_served):
-                vector[i] = D[which[i]] + projection.offset[first]
-            dot_vectors(n_served, row + unit * width + first * projection.block,
-                        (stop - first) * projection.block, vector, total)
-            if gain == NULL:
-                for i in range(n_served):
-                    dy[which[i]][0] += total[i]
-                    total[i] = 0
-            first = stop
-        if gain != NULL:
-            for i in range(n_served):
-                dy[which[i]][0] += gain[(lane + which[i]) * n + unit] * total[i]
-        for k in range(n_lanes):
-            dy[k] += scratch.asking[unit] >> k & 1
+            dy[k] += 1
+        if n_pairs > PAIRS - MOST_LANES:
+            multiply_pairs[real](projection, n_pairs, row_of, D_of, NULL if gains == NULL else gain_of, dy_of)
+            n_pairs = 0
+    multiply_pairs[real](projection, n_pairs, row_of, D_of, NULL if gains == NULL else gain_of, dy_of)
 
 
 cdef inline void event_gradients(

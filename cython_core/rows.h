@@ -29,8 +29,8 @@ TARGET void FN(add_rows)(
 
 /* As add_rows, or with `fresh` from zero, for columns that stay in registers while the events pass; the same
  * sums in the same order. */
-typedef REAL FN(Lanes) __attribute__((vector_size(32), aligned(sizeof(REAL)), may_alias));
-#define LANES ((int64_t)(32 / sizeof(REAL)))
+typedef REAL FN(Lanes) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define STRIP 8
 
 static inline void FN(add_strips)(
@@ -115,46 +115,82 @@ TARGET void FN(add_rows_many)(
 #undef BLOCK_ROW_BYTES
 #undef BLOCK_REUSE
 
-/* Sixteen partial sums, folded in a fixed tree: the same bits for every vector width.  Several rows at a time
- * share what is loaded of the vector. */
+/* Products of rows and vectors: sixteen partial sums each, folded in a fixed tree, so the same bits for every
+ * vector width.  As many pairs at a time as there are registers for eight vectors: one sum is a chain of
+ * additions, and they have to overlap. */
 #define PARTIALS 16
 #define VECTORS (PARTIALS / LANES)
-#define TOGETHER ((int)LANES / 2)
+#define TOGETHER ((int)(8 / VECTORS))
+
+typedef REAL FN(HalfSum) __attribute__((vector_size(8 * sizeof(REAL))));
+typedef REAL FN(QuarterSum) __attribute__((vector_size(4 * sizeof(REAL))));
 
 static inline REAL FN(fold)(const FN(Lanes) *sum)
 {
-#if REAL_IS_FLOAT
-    const FN(Lanes) p = sum[0] + sum[1];
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
-#else
-    const FN(Lanes) p = (sum[0] + sum[2]) + (sum[1] + sum[3]);
-    return (p[0] + p[2]) + (p[1] + p[3]);
-#endif
+    FN(HalfSum) half[2];
+    FN(QuarterSum) quarter[2];
+    memcpy(half, sum, sizeof half);
+    half[0] += half[1];
+    memcpy(quarter, half, sizeof quarter);
+    quarter[0] += quarter[1];
+    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
 }
 
 static inline __attribute__((always_inline)) void FN(dot_together)(
-    const int n, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
-    const REAL *restrict vector, REAL *restrict out)
+    const int n, const REAL *const *restrict row, const REAL *const *restrict vector, int64_t length,
+    REAL *restrict out)
 {
     FN(Lanes) sum[TOGETHER][VECTORS];
-    const REAL *row[TOGETHER];
     int64_t i = 0;
-    for (int r = 0; r < n; r++) {
-        row[r] = rows + unit[r] * stride;
+    for (int k = 0; k < n; k++)
         for (int v = 0; v < VECTORS; v++)
-            sum[r][v] = (FN(Lanes)){0};
-    }
+            sum[k][v] = (FN(Lanes)){0};
     for (; i + PARTIALS <= length; i += PARTIALS)
-        for (int v = 0; v < VECTORS; v++) {
-            const FN(Lanes) x = *(const FN(Lanes) *)(vector + i + v * LANES);
-            for (int r = 0; r < n; r++)
-                sum[r][v] += *(const FN(Lanes) *)(row[r] + i + v * LANES) * x;
-        }
-    for (int r = 0; r < n; r++) {
+        for (int v = 0; v < VECTORS; v++)
+            for (int k = 0; k < n; k++)
+                sum[k][v] += *(const FN(Lanes) *)(row[k] + i + v * LANES)
+                             * *(const FN(Lanes) *)(vector[k] + i + v * LANES);
+    for (int k = 0; k < n; k++) {
         REAL rest = 0;
-        for (int64_t k = i; k < length; k++)
-            rest += row[r][k] * vector[k];
-        out[r] += i ? FN(fold)(sum[r]) + rest : rest; /* a readout's rows may be very short */
+        for (int64_t j = i; j < length; j++)
+            rest += row[k][j] * vector[k][j];
+        out[k] += i ? FN(fold)(sum[k]) + rest : rest; /* a readout's rows may be very short */
+    }
+}
+
+/* Some pairs, as many at a time as there can be. */
+static inline __attribute__((always_inline)) void FN(dot_each)(
+    int64_t n, const REAL *const *restrict row, const REAL *const *restrict vector, int64_t length,
+    REAL *restrict out)
+{
+    int64_t k = 0;
+    for (; k + TOGETHER <= n; k += TOGETHER)
+        FN(dot_together)(TOGETHER, row + k, vector + k, length, out + k);
+    if (TOGETHER > 4 && k + 4 <= n) {
+        FN(dot_together)(4, row + k, vector + k, length, out + k);
+        k += 4;
+    }
+    if (TOGETHER > 2 && k + 2 <= n) {
+        FN(dot_together)(2, row + k, vector + k, length, out + k);
+        k += 2;
+    }
+    for (; k < n; k++)
+        FN(dot_together)(1, row + k, vector + k, length, out + k);
+}
+
+/* out[k] += row[k][from_row : + length] . vector[k][from : + length], for any pairs. */
+TARGET void FN(dot_pairs)(
+    int64_t n, const REAL *const *restrict row, int64_t from_row, const REAL *const *restrict vector,
+    int64_t from, int64_t length, REAL *restrict out)
+{
+    const REAL *rows[TOGETHER], *vectors[TOGETHER];
+    for (int64_t k = 0; k < n; k += TOGETHER) {
+        const int64_t m = n - k < TOGETHER ? n - k : TOGETHER;
+        for (int j = 0; j < m; j++) {
+            rows[j] = row[k + j] + from_row;
+            vectors[j] = vector[k + j] + from;
+        }
+        FN(dot_each)(m, rows, vectors, length, out + k);
     }
 }
 
@@ -163,48 +199,15 @@ TARGET void FN(dot_rows)(
     int64_t n_units, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
     const REAL *restrict vector, REAL *restrict out)
 {
-    int64_t e = 0;
-    for (; e + TOGETHER <= n_units; e += TOGETHER)
-        FN(dot_together)(TOGETHER, unit + e, rows, stride, length, vector, out + e);
-    for (; e < n_units; e++)
-        FN(dot_together)(1, unit + e, rows, stride, length, vector, out + e);
-}
-
-static inline __attribute__((always_inline)) void FN(dot_with)(
-    const int n, const REAL *restrict row, int64_t length, const REAL *const *restrict vector,
-    REAL *restrict out)
-{
-    FN(Lanes) sum[TOGETHER][VECTORS];
-    int64_t i = 0;
-    for (int r = 0; r < n; r++)
-        for (int v = 0; v < VECTORS; v++)
-            sum[r][v] = (FN(Lanes)){0};
-    for (; i + PARTIALS <= length; i += PARTIALS)
-        for (int v = 0; v < VECTORS; v++) {
-            const FN(Lanes) x = *(const FN(Lanes) *)(row + i + v * LANES);
-            for (int r = 0; r < n; r++)
-                sum[r][v] += x * *(const FN(Lanes) *)(vector[r] + i + v * LANES);
-        }
-    for (int r = 0; r < n; r++) {
-        REAL rest = 0;
-        for (int64_t k = i; k < length; k++)
-            rest += row[k] * vector[r][k];
-        out[r] += i ? FN(fold)(sum[r]) + rest : rest;
+    const REAL *row[TOGETHER], *same[TOGETHER];
+    for (int j = 0; j < TOGETHER; j++)
+        same[j] = vector;
+    for (int64_t e = 0; e < n_units; e += TOGETHER) {
+        const int64_t m = n_units - e < TOGETHER ? n_units - e : TOGETHER;
+        for (int j = 0; j < m; j++)
+            row[j] = rows + unit[e + j] * stride;
+        FN(dot_each)(m, row, same, length, out + e);
     }
-}
-
-/* out[k] += row[0:length] . vector[k]: the same sums as those of dot_rows, of one row that is read once. */
-TARGET void FN(dot_vectors)(
-    int64_t n_vectors, const REAL *restrict row, int64_t length, const REAL *const *restrict vector,
-    REAL *restrict out)
-{
-    int64_t k = 0;
-    for (; k + TOGETHER <= n_vectors; k += TOGETHER)
-        FN(dot_with)(TOGETHER, row, length, vector + k, out + k);
-    for (; k + 2 <= n_vectors; k += 2)
-        FN(dot_with)(2, row, length, vector + k, out + k);
-    if (k < n_vectors)
-        FN(dot_with)(1, row, length, vector + k, out + k);
 }
 
 #undef LANES

@@ -17,6 +17,7 @@ from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.gradients import Gradients
+from evsim.memory import empty, zeros
 from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.propagator import Propagator, lif_propagator_vjp
@@ -205,7 +206,7 @@ class Adjoint:
             if not given:
                 if TAPES[kernel]:
                     shape = piece.n_steps, len(piece.lengths), len(TAPES[kernel]), -1
-                    tape = np.zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
+                    tape = zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
                 core.give_arrays(rank, bases[rank], work.log.states(rank, piece), tape)
             tapes.append(tape)
         teams = self._teams and len(piece.lengths) < self.threads
@@ -230,22 +231,22 @@ class _Work:
         self.plan, self.log = plan, log
         n_lanes = log.n_lanes
         self.lane_steps = sum(log.lengths.tolist())
-        self.carry = [np.zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
+        self.carry = [zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
         # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
         self.dbias = [
-            carry[:, :n_in] if p.takes == "changes" else np.zeros((n_lanes, n_in), plan.dtype)
+            carry[:, :n_in] if p.takes == "changes" else zeros((n_lanes, n_in), plan.dtype)
             for p, carry, (n_in, _) in zip(plan.populations, self.carry, plan.sizes, strict=True)
         ]
         self.dthreshold = [
-            np.zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
+            zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
         ]
         # Of LIF units: at the numbers of a step, by unit.
         self.dnumbers = [
-            np.zeros((n_lanes, 5, p.n_units), plan.dtype) if isinstance(p, LIF) else None
+            zeros((n_lanes, 5, p.n_units), plan.dtype) if isinstance(p, LIF) else None
             for p in plan.populations
         ]
         self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
-        self.dweights = [np.empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
+        self.dweights = [empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
         self.macs = {
             name: [0] * len(plan.projections)
             for name in ("macs_state", "macs_weight", "macs_recompute", "macs_rerun")
@@ -269,7 +270,7 @@ class _Work:
         known = [later[: piece.n_done].copy() for later in self.D]
         self.D.clear()
         # Lanes that end early leave the rest of D unwritten.
-        make = np.empty if min(piece.lengths.tolist()) == piece.n_steps else np.zeros
+        make = empty if min(piece.lengths.tolist()) == piece.n_steps else zeros
         self.piece, self.tapes, self.sources = piece, tapes, sources
         self.events = [self.log.events(rank, piece) for rank in range(len(self.plan.populations))]
         self.losses = self.log.losses(piece)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import ParameterError
+from evsim.memory import aligned
 
 
 @dataclass(eq=False)
@@ -69,7 +70,7 @@ class Parameter:
 
     def copy(self, dtype: np.dtype) -> Parameter:
         """The same in an array of its own, of the given float type."""
-        return replace(self, values=self.values.astype(dtype, order="C"))
+        return replace(self, values=aligned(self.values, dtype))
 
     def check(self, values: NDArray) -> None:
         """Raise ParameterError at the first value that is not finite or out of range."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import NetworkError, ParameterError
+from evsim.memory import aligned
 from evsim.parameter import Parameter
 from evsim.population import Population
 
@@ -215,7 +216,7 @@ class Projection:
             self.indptr = np.ascontiguousarray(csr.indptr, dtype=np.int64)
             self.indices = np.ascontiguousarray(csr.indices, dtype=np.int32)
             weight = csr.data
-        self.weight = Parameter(f"{self.name}.weight", np.array(weight, dtype=dtype, order="C"))
+        self.weight = Parameter(f"{self.name}.weight", aligned(weight, dtype))
         if self._initial_delay is not None:
             delay = np.array(self._delays(dtype, rng), dtype=dtype, order="C")
             options: dict[str, Any] = {"lower": 0.0, "reason": "a delay in ms"}

@@ -20,7 +20,7 @@ from evsim.errors import NetworkError, StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.gains import gains_by_index
-from evsim.memory import keep_freed_memory
+from evsim.memory import empty, keep_freed_memory, zeros
 from evsim.network import Network
 from evsim.plan import SOURCES, STATES, TAPES, Plan
 from evsim.stimulus import encode_source, lane_lengths, one_step, shape_of
@@ -399,7 +399,7 @@ class Simulation:
             Events.empty(p.n_units, n_lanes, history, self.plan.dtype) if p.emits else None
             for p, history in zip(self.plan.populations, self.plan.history, strict=True)
         ]
-        self._states = [np.zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
+        self._states = [zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
         for kernel, population, states in zip(
             self.plan.kernels, self.plan.populations, self._states, strict=True
         ):
@@ -412,7 +412,7 @@ class Simulation:
     ) -> dict[str, PopulationLog]:
         """A log of every population, with room for what the core will record."""
         logs = {}
-        make = np.empty if full else np.zeros  # what lies behind the end of a lane stays unwritten
+        make = empty if full else zeros  # what lies behind the end of a lane stays unwritten
         for population, carried in zip(self.plan.populations, self._in_flight, strict=True):
             name, n, events = population.name, population.n_units, given.get(population.name)
             fields = TAPES[population.kernel] if tape or not population.emits else ()

@@ -135,14 +135,14 @@ static REAL *NAME(numbers)(int64_t room, double low, double high)
     return made;
 }
 
-/* n vectors of n numbers, behind the pointers to them. */
+/* n vectors of 2 n numbers, of which a kernel may skip the first n, behind the pointers to them. */
 static const REAL *const *NAME(vectors)(int64_t n)
 {
-    REAL **made = malloc(n * sizeof *made + n * n * sizeof **made);
+    REAL **made = malloc(n * sizeof *made + 2 * n * n * sizeof **made);
     REAL *values = (REAL *)(made + n);
     for (int64_t k = 0; k < n; k++)
-        made[k] = values + k * n;
-    for (int64_t i = 0; i < n * n; i++)
+        made[k] = values + 2 * k * n;
+    for (int64_t i = 0; i < 2 * n * n; i++)
         values[i] = (REAL)uniform(-2, 2);
     return (const REAL *const *)made;
 }

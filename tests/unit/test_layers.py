@@ -13,11 +13,11 @@ FOLDERS = {"evsim": "evsim", "models": "evsim.models", "protocols": "evsim.proto
 LEVELS = (
     ("evsim.errors",),
     ("evsim.core.*",),
+    ("evsim.memory",),
     (
         "evsim.events",
         "evsim.gradients",
         "evsim.interchange",
-        "evsim.memory",
         "evsim.parameter",
         "evsim.propagator",
         "evsim.provenance",
