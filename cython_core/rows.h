@@ -5,13 +5,70 @@
  * in the order of the events, whatever the instruction set.
  */
 
+#define STRIP_ROW_BYTES (8 * 1024)
+
+/* Columns that stay in registers while the events pass, `n` vectors of them; from zero with `fresh`. */
+typedef REAL FN(Lanes) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
+#define STRIP (VECTOR_BYTES == 64 ? 16 : 8) /* half of the registers */
+
+static inline __attribute__((always_inline)) void FN(add_strip)(
+    const int n, int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
+    const REAL *restrict rows, int64_t stride, int32_t fresh, REAL *restrict target)
+{
+    FN(Lanes) sum[STRIP];
+    for (int j = 0; j < n; j++)
+        sum[j] = fresh ? (FN(Lanes)){0} : *(const FN(Lanes) *)(target + j * LANES);
+    for (int64_t e = 0; e < n_events; e++) {
+        const REAL *row = rows + unit[e] * stride;
+        for (int j = 0; j < n; j++)
+            sum[j] += value[e] * *(const FN(Lanes) *)(row + j * LANES);
+    }
+    for (int j = 0; j < n; j++)
+        *(FN(Lanes) *)(target + j * LANES) = sum[j];
+}
+
+static inline void FN(add_strips)(
+    int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
+    const REAL *restrict rows, int64_t stride, int64_t length, int32_t fresh, REAL *restrict target)
+{
+    int64_t i = 0;
+    if (n_events == 0 && !fresh)
+        return;
+    for (; i + STRIP * LANES <= length; i += STRIP * LANES)
+        FN(add_strip)(STRIP, n_events, unit, value, rows + i, stride, fresh, target + i);
+    for (int n = STRIP / 2; n; n /= 2) /* what is left, by halves */
+        if (i + n * LANES <= length) {
+            if (n == 8)
+                FN(add_strip)(8, n_events, unit, value, rows + i, stride, fresh, target + i);
+            else if (n == 4)
+                FN(add_strip)(4, n_events, unit, value, rows + i, stride, fresh, target + i);
+            else if (n == 2)
+                FN(add_strip)(2, n_events, unit, value, rows + i, stride, fresh, target + i);
+            else
+                FN(add_strip)(1, n_events, unit, value, rows + i, stride, fresh, target + i);
+            i += n * LANES;
+        }
+    for (; i < length; i++) {
+        REAL sum = fresh ? 0 : target[i];
+        for (int64_t e = 0; e < n_events; e++)
+            sum += value[e] * rows[unit[e] * stride + i];
+        target[i] = sum;
+    }
+}
+
 /* target[0:length] += sum_e value[e] * rows[unit[e] * stride : + length] */
 TARGET void FN(add_rows)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
     const REAL *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
 {
     int64_t e = 0;
-    /* Four rows per pass: the target is loaded and stored once for four rows. */
+    if (length * (int64_t)sizeof(REAL) <= STRIP_ROW_BYTES) {
+        FN(add_strips)(n_events, unit, value, rows, stride, length, 0, target);
+        return;
+    }
+    /* Long rows come from far away, and the processor reads ahead along a row.  Four rows per pass: the target
+     * is loaded and stored once for four rows. */
     for (; e + 4 <= n_events; e += 4) {
         const REAL *restrict row0 = rows + unit[e] * stride, *restrict row1 = rows + unit[e + 1] * stride;
         const REAL *restrict row2 = rows + unit[e + 2] * stride, *restrict row3 = rows + unit[e + 3] * stride;
@@ -26,42 +83,6 @@ TARGET void FN(add_rows)(
             target[i] += v * row[i];
     }
 }
-
-/* As add_rows, or with `fresh` from zero, for columns that stay in registers while the events pass; the same
- * sums in the same order. */
-typedef REAL FN(Lanes) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
-#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
-#define STRIP 8
-
-static inline void FN(add_strips)(
-    int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
-    const REAL *restrict rows, int64_t stride, int64_t length, int32_t fresh, REAL *restrict target)
-{
-    int64_t i = 0;
-    for (; i + STRIP * LANES <= length; i += STRIP * LANES) {
-        FN(Lanes) sum[STRIP];
-        if (fresh)
-            for (int j = 0; j < STRIP; j++)
-                sum[j] = (FN(Lanes)){0};
-        else
-            for (int j = 0; j < STRIP; j++)
-                sum[j] = *(const FN(Lanes) *)(target + i + j * LANES);
-        for (int64_t e = 0; e < n_events; e++) {
-            const REAL *row = rows + unit[e] * stride + i;
-            for (int j = 0; j < STRIP; j++)
-                sum[j] += value[e] * *(const FN(Lanes) *)(row + j * LANES);
-        }
-        for (int j = 0; j < STRIP; j++)
-            *(FN(Lanes) *)(target + i + j * LANES) = sum[j];
-    }
-    if (i < length) {
-        if (fresh)
-            memset(target + i, 0, (length - i) * sizeof(REAL));
-        FN(add_rows)(n_events, unit, value, rows + i, stride, length - i, target + i);
-    }
-}
-
-#undef STRIP
 
 /* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride, which is
  * added to, or with `fresh` written.  Units increase within a list.
@@ -111,6 +132,8 @@ TARGET void FN(add_rows_many)(
     }
 }
 
+#undef STRIP
+#undef STRIP_ROW_BYTES
 #undef BLOCK_BYTES
 #undef BLOCK_ROW_BYTES
 #undef BLOCK_REUSE

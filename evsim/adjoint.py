@@ -12,12 +12,12 @@ from evsim.continuous_adjoint import ContinuousAdjoint
 from evsim.continuous_plan import ContinuousPlan
 from evsim.core.backward import Backward
 from evsim.core.forward import Forward
+from evsim.core.memory import empty, zeros
 from evsim.dense_products import DenseProducts
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
 from evsim.gradients import Gradients
-from evsim.memory import empty, zeros
 from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.propagator import Propagator, lif_propagator_vjp
@@ -242,7 +242,7 @@ class _Work:
         ]
         # Of LIF units: at the numbers of a step, by unit.
         self.dnumbers = [
-            zeros((n_lanes, 5, p.n_units), plan.dtype) if isinstance(p, LIF) else None
+            zeros((n_lanes, 5, p.n_units), plan.dtype) if p.kernel == "lif" else None
             for p in plan.populations
         ]
         self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
@@ -326,6 +326,8 @@ class _Work:
 
     def dense_weights(self) -> dict[int, int]:
         """The weight gradients that matrix products give, of a piece; MACs by index of the projection."""
+        if not self.plan.dense:
+            return {}
         dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
         for rank, events in enumerate(self.events):
             dense.give_events(rank, events)
@@ -362,7 +364,8 @@ class _Work:
             if by_lane is not None:
                 found[f"{population.name}.threshold"] = _over_lanes(by_lane)
             numbers = self.dnumbers[rank]
-            if isinstance(population, LIF) and numbers is not None:
+            if numbers is not None:
+                assert isinstance(population, LIF)
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from evsim.core.memory import Block
+from evsim.core.memory import empty
 
 
 def keep_freed_memory() -> None:
@@ -23,24 +20,9 @@ def keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)  # glibc does not follow blocks of 32 MiB and more
 
 
-def empty(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray:
-    """As `numpy.empty`, from the start of a cache line on: rows of whole lines are then read without splits."""
-    return _array(shape, np.dtype(dtype), False)
-
-
-def zeros(shape: int | Sequence[int], dtype: DTypeLike) -> NDArray:
-    """The same, zero."""
-    return _array(shape, np.dtype(dtype), True)
-
-
 def aligned(values: ArrayLike, dtype: DTypeLike) -> NDArray:
-    """A copy in an array of that kind, C-contiguous."""
+    """A C-contiguous copy in a float type, from the start of a cache line on."""
     given = np.asarray(values)
-    copy = empty(given.shape, dtype)
+    copy = empty(given.shape, np.dtype(dtype))
     copy[...] = given
     return copy
-
-
-def _array(shape: int | Sequence[int], dtype: np.dtype, zero: bool) -> NDArray:
-    size = shape if isinstance(shape, int) else math.prod(shape)
-    return np.ndarray(shape, dtype, Block(size * dtype.itemsize, zero))

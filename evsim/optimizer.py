@@ -130,8 +130,10 @@ class Optimizer(ABC):
         self.n_steps += 1
         self._move(given)
         for parameter in self.parameters.values():
-            if parameter.lower > -np.inf or parameter.upper < np.inf:
-                np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
+            if parameter.lower > -np.inf:
+                np.maximum(parameter.values, parameter.lower, out=parameter.values)
+            if parameter.upper < np.inf:
+                np.minimum(parameter.values, parameter.upper, out=parameter.values)
         for name, held in self._masked.items():  # also where someone has written into them since
             held.clear(self.parameters[name].values)
         if self.pruning is not None:

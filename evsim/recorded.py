@@ -208,7 +208,10 @@ def pieces(record: Recorded | RecordedFile, plan: Plan, taped: bool) -> Iterator
     stop = n_steps
     for start in reversed(starts):
         end = min(stop + history, n_steps)
-        yield Piece(start, end - start, end - stop, np.clip(record.lengths - start, 0, end - start))
+        lengths = record.lengths
+        if end - start < n_steps:
+            lengths = np.clip(lengths - start, 0, end - start)
+        yield Piece(start, end - start, end - stop, lengths)
         stop = start
 
 

@@ -14,13 +14,14 @@ from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
 from evsim.core.dense import from_tokens
 from evsim.core.forward import Forward
+from evsim.core.memory import empty, zeros
 from evsim.dense_products import DenseProducts
 from evsim.edits import Edits
 from evsim.errors import NetworkError, StimulusError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.gains import gains_by_index
-from evsim.memory import empty, keep_freed_memory, zeros
+from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.plan import SOURCES, STATES, TAPES, Plan
 from evsim.stimulus import encode_source, lane_lengths, one_step, shape_of
@@ -68,6 +69,9 @@ class Simulation:
         self.n_lanes = 0
         self._states: list[NDArray] = []
         self._in_flight: list[Events | None] = []
+        # What is in flight at rest, of so many lanes: made once, as training begins there again and again.
+        self._nothing: list[Events | None] = []
+        self._nothing_for = 0
         # Of the last step, until a run follows: it has what is in flight, but that of given sources.
         self._core: Forward | None = None
         self._core_steps = np.ones(0, np.int64)
@@ -333,7 +337,7 @@ class Simulation:
 
     def _by_source(self, stimulus: Any) -> Mapping[str, Any]:
         """The data by the name of their source; they may come without a name if there is but one."""
-        if isinstance(stimulus, Mapping):
+        if not isinstance(stimulus, np.ndarray) and isinstance(stimulus, Mapping):
             return stimulus
         if len(self.plan.sources) != 1:
             names = [p.name for p in self.plan.sources]
@@ -395,10 +399,13 @@ class Simulation:
         """Rest: states zero, V of LIF units at the reset; nothing in flight."""
         self.reset()
         self.n_lanes = n_lanes
-        self._in_flight = [
-            Events.empty(p.n_units, n_lanes, history, self.plan.dtype) if p.emits else None
-            for p, history in zip(self.plan.populations, self.plan.history, strict=True)
-        ]
+        if self._nothing_for != n_lanes:
+            self._nothing_for = n_lanes
+            self._nothing = [
+                Events.empty(p.n_units, n_lanes, history, self.plan.dtype) if p.emits else None
+                for p, history in zip(self.plan.populations, self.plan.history, strict=True)
+            ]
+        self._in_flight = self._nothing.copy()
         self._states = [zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
         for kernel, population, states in zip(
             self.plan.kernels, self.plan.populations, self._states, strict=True

@@ -19,7 +19,9 @@ LARGEST = {np.dtype(name): float(np.finfo(name).max) / 4 for name in ("float32",
 
 def lane_lengths(lengths: ArrayLike | None, n_steps: int, n_lanes: int) -> NDArray[np.int64]:
     if lengths is None:
-        return np.full(n_lanes, n_steps, np.int64)
+        steps = np.empty(n_lanes, np.int64)
+        steps.fill(n_steps)
+        return steps
     steps = np.asarray(lengths)
     if steps.shape != (n_lanes,) or steps.dtype.kind not in "iu" or steps.min() < 0 or steps.max() > n_steps:
         raise StimulusError(
