@@ -4,16 +4,12 @@
  * D is the gradient at the accumulators, in their layout; dc enters as dL/dc_t and leaves as dL/dc_{t-1}.
  */
 
-/* Units above threshold, in order, with their states; the arrays have room for n.  Without branches: which
- * units fire cannot be predicted. */
+/* Units above threshold, in order, with their states; the arrays have room for n. */
 static inline int32_t FN(fire)(int64_t n, const REAL *restrict a, const REAL *restrict threshold,
                                int32_t *restrict unit, REAL *restrict value)
 {
-    int32_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        unit[count] = (int32_t)i;
-        count += a[i] > threshold[i];
-    }
+    int32_t count;
+    CHOOSE(n, i, a[i] > threshold[i], unit, count);
     for (int32_t e = 0; e < count; e++)
         value[e] = a[unit[e]];
     return count;
@@ -140,10 +136,7 @@ TARGET void FN(pseudo_derivative)(int32_t kind, double gamma_, double eps_, int6
 TARGET int32_t FN(backward_active)(int64_t n, const REAL *restrict a, const REAL *restrict threshold,
                                    const REAL *restrict slope, int32_t *restrict unit)
 {
-    int32_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        unit[count] = (int32_t)i;
-        count += (slope[i] != 0) | (a[i] > threshold[i]);
-    }
+    int32_t count;
+    CHOOSE(n, i, (slope[i] != 0) | (a[i] > threshold[i]), unit, count);
     return count;
 }

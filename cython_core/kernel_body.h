@@ -1,4 +1,5 @@
 /* All kernels for one REAL; the including file defines REAL, REAL_IS_FLOAT, TYPE, ISA, FN and TARGET. */
+#include "choose.h"
 #include "gates.h"
 #include "rows.h"
 #include "sparse_rows.h"

@@ -42,11 +42,8 @@ TARGET int32_t FN(lif_advance)(
         hold[j] = a[j] >= threshold[j] ? steps : left;
         v[j] = after[j] = a[j] >= threshold[j] ? reset : a[j];
     }
-    int32_t count = 0;
-    for (int64_t j = 0; j < n; j++) {
-        unit[count] = (int32_t)j;
-        count += a[j] >= threshold[j];
-    }
+    int32_t count;
+    CHOOSE(n, j, a[j] >= threshold[j], unit, count);
     for (int32_t k = 0; k < count; k++)
         value[k] = (REAL)1;
     return count;
@@ -59,11 +56,8 @@ TARGET int32_t FN(lif_active)(int64_t n, const REAL *restrict tape, const REAL *
     const REAL *restrict a = tape + n, *restrict held = tape + 4 * n;
     for (int64_t j = 0; j < n; j++)
         slope[j] = held[j] > 0 ? (REAL)0 : slope[j];
-    int32_t count = 0;
-    for (int64_t j = 0; j < n; j++) {
-        unit[count] = (int32_t)j;
-        count += (slope[j] != 0) | (a[j] >= threshold[j]);
-    }
+    int32_t count;
+    CHOOSE(n, j, (slope[j] != 0) | (a[j] >= threshold[j]), unit, count);
     return count;
 }
 

@@ -63,7 +63,7 @@ TARGET void FN(add_rows)(
     const REAL *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
 {
     int64_t e = 0;
-    if (length * (int64_t)sizeof(REAL) <= STRIP_ROW_BYTES) {
+    if (stride * (int64_t)sizeof(REAL) <= STRIP_ROW_BYTES) {
         FN(add_strips)(n_events, unit, value, rows, stride, length, 0, target);
         return;
     }
@@ -206,9 +206,10 @@ TARGET void FN(dot_pairs)(
     int64_t n, const REAL *const *restrict row, int64_t from_row, const REAL *const *restrict vector,
     int64_t from, int64_t length, REAL *restrict out)
 {
-    const REAL *rows[TOGETHER], *vectors[TOGETHER];
-    for (int64_t k = 0; k < n; k += TOGETHER) {
-        const int64_t m = n - k < TOGETHER ? n - k : TOGETHER;
+    enum { MOST = TOGETHER > 4 ? 4 : TOGETHER }; /* whose addresses fit in registers */
+    const REAL *rows[MOST], *vectors[MOST];
+    for (int64_t k = 0; k < n; k += MOST) {
+        const int64_t m = n - k < MOST ? n - k : MOST;
         for (int j = 0; j < m; j++) {
             rows[j] = row[k + j] + from_row;
             vectors[j] = vector[k + j] + from;
