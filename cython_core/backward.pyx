@@ -20,7 +20,7 @@ from libc.string cimport memset
 from evsim.core.buffers cimport address, sums
 from evsim.core.fanout cimport outer, outer_many
 from evsim.core.gains cimport heard_free, heard_open, lets_through
-from evsim.core.kernels cimport readout_vjp
+from evsim.core.kernels cimport EventList, readout_vjp
 from evsim.core.layout cimport (
     EGRU_EVNN,
     EGRU_PAPER,
@@ -214,12 +214,12 @@ cdef bint write_rows(
     cdef char *mark = <char *> calloc(p.block, 1)
     cdef bint good
     if block_ptr == NULL and not gated:
-        scratch = malloc(rows[j].chunk * sizeof(int64_t))
+        scratch = malloc(rows[j].chunk * sizeof(EventList))
         good = scratch != NULL
         if good:
             macs = outer_many(p, stop - first, ptr + first, rows[j].arrival, value,
                               <const real *> replay.slot[p.target].window.D, replay.n_cells, target.n_in,
-                              dweight + first * width, fresh, <int64_t *> scratch)
+                              dweight + first * width, fresh, <EventList *> scratch)
     else:
         if not fresh:
             pass

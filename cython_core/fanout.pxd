@@ -7,6 +7,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from evsim.core.kernels cimport (
+    EventList,
     SparseRows,
     add_bf16_rows,
     add_int8_rows,
@@ -128,34 +129,17 @@ cdef inline int64_t deliver(
     return macs
 
 
-cdef inline int64_t deliver_share(
-    const ProjectionRow *p, const Team *team, int64_t n, const int32_t *unit, const real *value,
-    real *accumulators
+cdef inline void deliver_many(
+    const ProjectionRow *p, const Team *team, int64_t n_rows, int64_t n_lists, EventList *lists,
+    const real *tag
 ) noexcept nogil:
-    """This member's share of `deliver` for all blocks; the MACs are those of the whole team."""
-    cdef int32_t first = 0
-    cdef int32_t stop
-    cdef int64_t low
-    cdef int64_t high
-    if team.size == 1 or not shared_out(p):
-        return deliver(p, 0, p.n_blocks, n, unit, value, accumulators) if team.member == 0 else 0
-    while first < p.n_blocks:
-        stop = contiguous(p, first, p.n_blocks)
-        low = share(team, (stop - first) * p.block, False)
-        high = share(team, (stop - first) * p.block, True)
-        add_rows(n, unit, value, <const real *> p.weight + first * p.block + low, p.n_blocks * p.block,
-                 high - low, accumulators + p.offset[first] + low)
-        first = stop
-    return n * p.n_blocks * p.block
+    """`deliver` for the events of several steps and lanes, each to its own accumulators.
 
-
-cdef inline int64_t deliver_many(
-    const ProjectionRow *p, const Team *team, int64_t n_rows,
-    int64_t n_lists, const int64_t *begin, const int64_t *end, const int32_t *unit, const real *value,
-    real *accumulators, int64_t stride, int64_t *next      # scratch (n_lists)
-) noexcept nogil:
-    """`deliver_share` for many lists: events begin[i]:end[i] to accumulators + i * stride."""
-    cdef int64_t macs = 0
+    Every member of a team is to call it with lists of its own, and takes a share of the columns; the MACs of
+    all are counted by the first.  ``tag`` only carries the float type.
+    """
+    cdef const EventList *events
+    cdef int64_t width = p.n_blocks * p.block
     cdef int64_t low
     cdef int64_t high
     cdef int64_t i
@@ -163,20 +147,19 @@ cdef inline int64_t deliver_many(
     cdef int32_t stop
     if not shared_out(p):
         for i in range(n_lists if team.member == 0 else 0):
-            macs += deliver(p, 0, p.n_blocks, end[i] - begin[i], unit + begin[i], value + begin[i],
-                            accumulators + i * stride)
-        return macs
+            events = &lists[i]
+            events.macs[0] += deliver(p, 0, p.n_blocks, events.n, events.unit, <const real *> events.value,
+                                      <real *> events.target)
+        return
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
         low = share(team, (stop - first) * p.block, False)
         high = share(team, (stop - first) * p.block, True)
-        add_rows_many(n_lists, begin, end, unit, value, <const real *> p.weight + first * p.block + low,
-                      n_rows, p.n_blocks * p.block, high - low, False, accumulators + p.offset[first] + low,
-                      stride, next)
+        add_rows_many(n_lists, lists, <const real *> p.weight + first * p.block + low, n_rows, width,
+                      high - low, p.offset[first] + low, False)
         first = stop
-    for i in range(n_lists):
-        macs += (end[i] - begin[i]) * p.n_blocks * p.block
-    return macs
+    for i in range(n_lists if team.member == 0 else 0):
+        lists[i].macs[0] += lists[i].n * width
 
 
 cdef inline int64_t deliver_to(
@@ -271,16 +254,25 @@ cdef inline int64_t gather_from(
 
 cdef inline int64_t outer_many(
     const ProjectionRow *p, int64_t n_units, const int64_t *ptr, const int32_t *arrival, const real *value,
-    const real *D, int64_t n_cells, int64_t n_in, real *dweight, bint fresh, int64_t *next
+    const real *D, int64_t n_cells, int64_t n_in, real *dweight, bint fresh, EventList *lists
 ) noexcept nogil:
-    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; writes ``fresh`` rows."""
+    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; writes ``fresh`` rows.
+
+    ``lists`` (n_units) is scratch.
+    """
     cdef int64_t width = p.n_blocks * p.block
+    cdef int64_t unit
     cdef int32_t first = 0
     cdef int32_t stop
+    for unit in range(n_units):
+        lists[unit].unit = arrival + ptr[unit]
+        lists[unit].value = value + ptr[unit]
+        lists[unit].n = ptr[unit + 1] - ptr[unit]
+        lists[unit].target = dweight + unit * width
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
-        add_rows_many(n_units, ptr, ptr + 1, arrival, value, D + p.offset[first], n_cells, n_in,
-                      (stop - first) * p.block, fresh, dweight + first * p.block, width, next)
+        add_rows_many(n_units, lists, D + p.offset[first], n_cells, n_in, (stop - first) * p.block,
+                      first * p.block, fresh)
         first = stop
     return (ptr[n_units] - ptr[0]) * width
 

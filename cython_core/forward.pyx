@@ -4,8 +4,9 @@ Populations that reach each other form a component.  Components run one after th
 time: what comes from outside is known by then, so it is received for all steps of the stretch at once, before
 the loop over them.
 
-Lanes are independent and run in parallel; with fewer lanes than threads a team of threads shares a lane.  No
-result depends on the number of threads.
+Lanes are independent and run in parallel, some of them side by side in a thread, so that a row that comes
+from memory serves all of these; with fewer lanes than threads a team of threads shares a lane.  No result
+depends on the number of threads.
 """
 
 import numpy as np
@@ -17,14 +18,27 @@ from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address, sums
 from evsim.core.event_queue cimport Queue, queue_again, queue_free, queue_open, queue_peek, queue_push
-from evsim.core.forward_step cimport Run, Scratch, Slot, advance, receive_inside, receive_outside
-from evsim.core.gains cimport passed_free, passed_open
-from evsim.core.layout cimport PlanTable, PopulationRow, holds, real
+from evsim.core.forward_step cimport (
+    Run,
+    Scratch,
+    Slot,
+    advance,
+    begin_stretch,
+    live,
+    receive,
+    received_at,
+)
+from evsim.core.gains cimport Passed, passed_free, passed_open
+from evsim.core.kernels cimport EventList
+from evsim.core.layout cimport PlanTable, PopulationRow, real
 from evsim.core.memory cimport line_malloc
 from evsim.core.team cimport Team, evsim_team_size, wait
 
 cdef enum:
-    STRETCH_BYTES = 4194304     # what a component receives in a stretch of time, at most, but a step at least
+    STRETCH_BYTES = 524288      # what is received in a stretch of time stays in the second-level cache,
+    FEWEST_LISTS = 64           # but rows are to serve so many steps and lanes,
+    MOST_BYTES = 4194304        # within limits; a step at least
+    MOST_LANES = 32             # that a thread runs side by side
 
 
 cdef inline int component_end(const Run *run, int first) noexcept nogil:
@@ -34,8 +48,8 @@ cdef inline int component_end(const Run *run, int first) noexcept nogil:
     return p
 
 
-cdef void lay_out(Run *run, int64_t n_steps, Py_ssize_t size) noexcept nogil:
-    """Whether and where each population receives from outside, and how long a stretch of time is."""
+cdef void lay_out(Run *run) noexcept nogil:
+    """Whether and where each population receives from outside."""
     cdef const PopulationRow *pop
     cdef int64_t at = 0
     cdef int p
@@ -51,37 +65,51 @@ cdef void lay_out(Run *run, int64_t n_steps, Py_ssize_t size) noexcept nogil:
         run.slot[p].received = at
         at += pop.n_in
         run.width = max(run.width, at)
-    run.stretch = max(min(n_steps, <int64_t> STRETCH_BYTES // (run.width * size)), 1)
+
+
+cdef void share_time(Run *run, int64_t together, Py_ssize_t size) noexcept nogil:
+    """How many lanes are run side by side, and how long a stretch of time is."""
+    cdef int64_t step_bytes = run.width * size * together
+    cdef int64_t wanted = max(<int64_t> STRETCH_BYTES // step_bytes, FEWEST_LISTS // together)
+    run.together = together
+    run.stretch = max(min(min(wanted, <int64_t> MOST_BYTES // step_bytes), run.stop - run.first), 1)
 
 
 cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize_t size) noexcept nogil:
     """False if memory ran out."""
     cdef int64_t n = 1
     cdef int64_t n_tape = 1
+    cdef int64_t k
     cdef int p
     for p in range(run.n_populations):
         n = max(n, run.populations[p].n)
         n_tape = max(n_tape, run.populations[p].n_tape)
-    scratch.received = line_malloc(run.stretch * run.width * size)
+    scratch.received = line_malloc(run.together * run.stretch * run.width * size)
     scratch.tape = line_malloc(n_tape * size)
     scratch.gated = line_malloc(n * size)
     scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
     scratch.mark = <char *> calloc(n, 1)
-    scratch.lists = <int64_t *> malloc(team_size * 3 * run.stretch * sizeof(int64_t))
-    scratch.good = (passed_open(&scratch.passed, run.stretch)
-                    and scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
-                    and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL)
+    scratch.lists = <EventList *> malloc(team_size * run.stretch * run.together * sizeof(EventList))
+    scratch.passed = <Passed *> calloc(run.together, sizeof(Passed))
+    scratch.good = (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
+                    and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL
+                    and scratch.passed != NULL)
+    for k in range(run.together if scratch.good else 0):
+        scratch.good = passed_open(&scratch.passed[k], run.stretch) and scratch.good
     return scratch.good
 
 
-cdef void scratch_free(Scratch *scratch) noexcept nogil:
+cdef void scratch_free(const Run *run, Scratch *scratch) noexcept nogil:
+    cdef int64_t k
     free(scratch.received)
     free(scratch.tape)
     free(scratch.gated)
     free(scratch.senders)
     free(scratch.mark)
     free(scratch.lists)
-    passed_free(&scratch.passed)
+    for k in range(run.together if scratch.passed != NULL else 0):
+        passed_free(&scratch.passed[k])
+    free(scratch.passed)
 
 
 cdef void save_states(
@@ -98,74 +126,80 @@ cdef void save_states(
 
 
 cdef void run_component(
-    const Run *run, int first, int stop, int64_t lane, int64_t start, int64_t count, Scratch *scratch,
-    const Team *team, real *tag
+    const Run *run, int first, int stop, int64_t lane, int64_t n_lanes, int64_t start, int64_t count,
+    Scratch *scratch, const Team *team, real *tag
 ) noexcept nogil:
-    """Populations first:stop for ``count`` steps from ``start`` on."""
-    cdef const PopulationRow *pop
-    cdef real *received
+    """Populations first:stop of some lanes for ``count`` steps from ``start`` on."""
     cdef int64_t step
+    cdef int64_t k
     cdef int p
     for p in range(first, stop):
-        received = <real *> scratch.received + run.stretch * run.slot[p].received
-        receive_outside(run, p, lane, start, count, scratch, team, received)
+        if team.member == 0:
+            begin_stretch[real](run, p, lane, n_lanes, start, count, scratch, tag)
+        wait(team)
+        receive[real](run, p, lane, n_lanes, start, count, 0, False, scratch, team, tag)
     wait(team)
     for step in range(count):
         if team.member == 0:
-            save_states(run, first, stop, lane, start + step, tag)
+            for k in range(n_lanes):
+                if live(run, lane + k, start + step, 1):
+                    save_states(run, first, stop, lane + k, start + step, tag)
         wait(team)
         for p in range(first, stop):
-            pop = &run.populations[p]
-            received = <real *> scratch.received + run.stretch * run.slot[p].received + step * pop.n_in
-            receive_inside(run, p, lane, start + step, scratch, team,
-                           <real *> run.slot[p].state + lane * pop.n_state if holds(pop.kind) else received)
+            receive[real](run, p, lane, n_lanes, start + step, 1, step, True, scratch, team, tag)
             wait(team)
-            if team.member == 0 and scratch.good:
-                scratch.good = advance(run, p, lane, start + step, scratch, received)
+            if team.member == 0:
+                for k in range(n_lanes):
+                    if scratch.good and live(run, lane + k, start + step, 1):
+                        scratch.good = advance(run, p, lane + k, start + step, scratch,
+                                               received_at[real](run, p, k, step, scratch, tag))
             wait(team)
         if not scratch.good:
             return
 
 
-cdef void run_lane(
-    const Run *run, int64_t lane, Scratch *scratch, const Team *team, real *tag
+cdef void run_lanes(
+    const Run *run, int64_t lane, int64_t n_lanes, Scratch *scratch, const Team *team, real *tag
 ) noexcept nogil:
-    """The steps of one lane that are to be run now.  ``tag`` only carries the float type."""
+    """The steps of some lanes that are to be run now.  ``tag`` only carries the float type."""
     cdef int64_t start = run.first
-    cdef int64_t end = min(run.stop, run.lengths[lane])
+    cdef int64_t end = 0
     cdef int64_t count
+    cdef int64_t k
     cdef int first
     cdef int stop
+    for k in range(n_lanes):
+        end = max(end, min(run.stop, run.lengths[lane + k]))
     while start < end:
         count = min(run.stretch, end - start)
         first = 0
         while first < run.n_populations and scratch.good:
             stop = component_end(run, first)
             if not run.slot[first].given:       # if it is, it is a component of its own
-                run_component(run, first, stop, lane, start, count, scratch, team, tag)
+                run_component(run, first, stop, lane, n_lanes, start, count, scratch, team, tag)
             first = stop
         start += count
 
 
 cdef void run_member(
-    const Run *run, int64_t lane, Scratch *scratch, int member, int size, real *tag
+    const Run *run, int64_t lane, int64_t n_lanes, Scratch *scratch, int member, int size, real *tag
 ) noexcept nogil:
     cdef Team team
     team.member = member
     team.size = size
-    run_lane(run, lane, scratch, &team, tag)
+    run_lanes(run, lane, n_lanes, scratch, &team, tag)
 
 
-cdef bint run_team(const Run *run, int64_t lane, int n_threads, real *tag) noexcept nogil:
-    """One lane on one thread or several; False if memory ran out."""
+cdef bint run_team(const Run *run, int64_t lane, int64_t n_lanes, int n_threads, real *tag) noexcept nogil:
+    """Some lanes on one thread, or one lane on several; False if memory ran out."""
     cdef Scratch scratch
     if scratch_open(run, n_threads, &scratch, sizeof(real)):
         if n_threads == 1:
-            run_member(run, lane, &scratch, 0, 1, tag)
+            run_member(run, lane, n_lanes, &scratch, 0, 1, tag)
         else:
             with parallel(num_threads=n_threads):
-                run_member(run, lane, &scratch, threadid(), evsim_team_size(), tag)
-    scratch_free(&scratch)
+                run_member(run, lane, n_lanes, &scratch, threadid(), evsim_team_size(), tag)
+    scratch_free(run, &scratch)
     return scratch.good
 
 
@@ -206,7 +240,7 @@ cdef class Forward:
         self.run.gain = <const void **> calloc(max(plan.n_projections, 1), sizeof(void *))
         if self.run.slot == NULL or self.run.macs == NULL or self.run.gain == NULL:
             raise MemoryError("forward: no memory for the run")
-        lay_out(&self.run, n_steps, self.itemsize)
+        lay_out(&self.run)
 
     def __dealloc__(self):
         cdef int p
@@ -342,6 +376,7 @@ cdef class Forward:
         MACs of each projection up to here.
         """
         cdef int64_t lane
+        cdef int64_t part
         cdef int failed = 0
         cdef bint double_precision = self.plan.double_precision
         cdef Run *run = &self.run
@@ -351,20 +386,22 @@ cdef class Forward:
         run.first = first
         run.stop = self.n_steps if stop is None else min(stop, self.n_steps)
         if teams:
+            share_time(run, 1, self.itemsize)
             with nogil:
                 for lane in range(n_lanes):
-                    failed += not (run_team(run, lane, n_threads, &wide) if double_precision
-                                   else run_team(run, lane, n_threads, &narrow))
+                    failed += not (run_team(run, lane, 1, n_threads, &wide) if double_precision
+                                   else run_team(run, lane, 1, n_threads, &narrow))
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
-            if double_precision:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                   chunksize=1):
-                    failed += not run_team(run, lane, 1, &wide)
-            else:
-                for lane in prange(n_lanes, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                   chunksize=1):
-                    failed += not run_team(run, lane, 1, &narrow)
+            share_time(run, min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES),
+                       self.itemsize)
+            for part in prange((n_lanes + run.together - 1) // run.together, nogil=True,
+                               num_threads=n_threads, schedule="dynamic", chunksize=1):
+                lane = part * run.together
+                if double_precision:
+                    failed += not run_team(run, lane, min(run.together, n_lanes - lane), 1, &wide)
+                else:
+                    failed += not run_team(run, lane, min(run.together, n_lanes - lane), 1, &narrow)
         if failed:
             raise MemoryError("forward: no memory for events")
         return sums(run.macs, n_lanes, run.n_projections)

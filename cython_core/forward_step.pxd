@@ -1,12 +1,13 @@
-"""One step of one population in one lane: what it receives, how it advances, what it sends."""
+"""A step of one population: what it receives, in several lanes at once, how it advances, what it sends."""
 
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
 from evsim.core.event_queue cimport Queue, queue_peek, queue_push, queue_room
-from evsim.core.fanout cimport deliver_many, deliver_share, shared_out
+from evsim.core.fanout cimport deliver_many, shared_out
 from evsim.core.gains cimport Passed, counted, share_passed
 from evsim.core.kernels cimport (
+    EventList,
     add_rows,
     delta_gru_advance,
     delta_lstm_advance,
@@ -64,21 +65,22 @@ cdef struct Run:
     int64_t first           # steps to run now: first:stop
     int64_t stop
     int64_t every           # steps from one checkpoint to the next
+    int64_t together        # lanes that a thread runs side by side
     int64_t stretch         # steps
     int64_t width           # reals received in one step by the largest component
     Slot *slot
     const void **gain       # by projection: real[B, units of its source], or NULL
     int64_t *macs           # int64[B, n_projections], OUT
 
-# Memory of one lane; n is the number of units of the largest population.
+# Memory of the lanes that a thread runs side by side; n is the number of units of the largest population.
 cdef struct Scratch:
-    void *received      # real[stretch, width]: accumulators of each step
+    void *received      # real[together, width by population, stretch]: accumulators of each step
     void *tape          # real[n_tape], where none is recorded
     void *gated         # real[n]
     int32_t *senders    # [n]
     char *mark          # [n], zero before and after
-    int64_t *lists      # [team, 3, stretch], of each member: begin and end of each step's events, and next
-    Passed passed       # what gains let through in each step of a stretch, of one projection at a time
+    EventList *lists    # [team, stretch * together]: of each member, the events of a step and lane
+    Passed *passed      # [together]: what gains let through, of one projection at a time
     bint good           # False if memory ran out
 
 
@@ -89,75 +91,119 @@ cdef inline const real *gain_of(const Run *run, int j, int64_t lane, const real 
     return <const real *> run.gain[j] + lane * run.populations[run.projections[j].source].n
 
 
-cdef inline void receive_outside(
-    const Run *run, int p, int64_t lane, int64_t start, int64_t count, Scratch *scratch, const Team *team,
-    real *received
-) noexcept nogil:
-    """Set what a population receives in each of ``count`` steps from other components, and the biases.
+cdef inline int64_t live(const Run *run, int64_t lane, int64_t start, int64_t count) noexcept nogil:
+    """How many of ``count`` steps from ``start`` on a lane takes part in."""
+    return max(min(count, min(run.lengths[lane], run.stop) - start), <int64_t> 0)
 
-    For accumulators that are kept it is only what is new.
+
+cdef inline real *received_at(
+    const Run *run, int p, int64_t k, int64_t step, const Scratch *scratch, const real *tag
+) noexcept nogil:
+    """Where a population of lane k of those side by side receives in a step of the stretch."""
+    return (<real *> scratch.received + run.stretch * (k * run.width + run.slot[p].received)
+            + step * run.populations[p].n_in)
+
+
+cdef inline void begin_stretch(
+    const Run *run, int p, int64_t lane, int64_t n_lanes, int64_t start, int64_t count, Scratch *scratch,
+    const real *tag
+) noexcept nogil:
+    """Set what a population receives in each of ``count`` steps to its biases, or its drive.
+
+    Accumulators that are kept only receive what is new.
+    """
+    cdef const PopulationRow *pop = &run.populations[p]
+    cdef const real *drive
+    cdef real *received
+    cdef int64_t n_in = pop.n_in
+    cdef int64_t step
+    cdef int64_t k
+    for k in range(n_lanes):
+        for step in range(live(run, lane + k, start, count)):
+            received = received_at[real](run, p, k, step, scratch, tag)
+            if run.slot[p].drive != NULL:
+                drive = <const real *> run.slot[p].drive
+                drive += ((start - run.first + step) * run.n_lanes + lane + k) * n_in
+                memcpy(received, drive, n_in * sizeof(real))
+            elif not holds(pop.kind):
+                memcpy(received, run.slot[p].base, n_in * sizeof(real))
+            elif run.slot[p].outside:
+                memset(received, 0, n_in * sizeof(real))
+
+
+cdef inline void receive(
+    const Run *run, int p, int64_t lane, int64_t n_lanes, int64_t start, int64_t count, int64_t place,
+    bint inside, Scratch *scratch, const Team *team, const real *tag
+) noexcept nogil:
+    """Add what arrives in each of ``count`` steps, from the population's own component or from all others.
+
+    ``place`` is that of step ``start`` in the stretch.
     """
     cdef const PopulationRow *pop = &run.populations[p]
     cdef const ProjectionRow *projection
     cdef const Queue *queue
+    cdef const Passed *passed
     cdef const int64_t *bucket
-    cdef const real *drive = <const real *> run.slot[p].drive
     cdef const real *gain
-    cdef const real *value
-    cdef const int32_t *unit
-    cdef int64_t n_in = pop.n_in
-    cdef int64_t *begin = scratch.lists + team.member * 3 * run.stretch
-    cdef int64_t *end = begin + run.stretch
+    cdef EventList *lists = scratch.lists + team.member * run.stretch * run.together
+    cdef EventList *events
+    cdef int64_t n_lists
+    cdef int64_t n_live
     cdef int64_t step
-    cdef int64_t macs
+    cdef int64_t k
     cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
     cdef int j
-    if team.member == 0:
-        if drive != NULL:
-            drive += ((start - run.first) * run.n_lanes + lane) * n_in
-            for step in range(count):
-                memcpy(received + step * n_in, drive + step * run.n_lanes * n_in, n_in * sizeof(real))
-        elif not holds(pop.kind):
-            for step in range(count):
-                memcpy(received + step * n_in, run.slot[p].base, n_in * sizeof(real))
-        elif run.slot[p].outside:
-            memset(received, 0, count * n_in * sizeof(real))
-    wait(team)
     for j in range(pop.in_first, pop.in_stop):
         projection = &run.projections[j]
-        if run.populations[projection.source].component == pop.component:
+        if (run.populations[projection.source].component == pop.component) != inside:
             continue
-        queue = &run.slot[projection.source].queue[lane]
-        gain = gain_of[real](run, j, lane, received)
-        for step in range(count):
-            bucket = queue_peek(queue, start + step - projection.delay)
-            begin[step] = bucket[0]
-            end[step] = bucket[1]
+        if inside and projection.recurrent and pop.kind == EGRU_PAPER:
+            continue
+        n_lists = 0
+        for k in range(n_lanes):
+            queue = &run.slot[projection.source].queue[lane + k]
+            gain = gain_of[real](run, j, lane + k, tag)
+            n_live = live(run, lane + k, start, count)
+            if projection.dense and run.slot[p].drive != NULL:
+                if team.member == 0:
+                    run.macs[(lane + k) * run.n_projections + j] += counted(
+                        projection, queue, start - projection.delay, n_live, gain)
+                continue
+            passed = &scratch.passed[k]
+            if gain != NULL:
+                share_passed(&scratch.passed[k], team, gain, queue, start - projection.delay, n_live,
+                             &scratch.good)
+                if not scratch.good:
+                    return
+            for step in range(n_live):
+                events = &lists[n_lists]
+                n_lists += 1
+                if gain == NULL:
+                    bucket = queue_peek(queue, start + step - projection.delay)
+                    events.unit = queue.unit
+                    events.value = queue.value
+                else:
+                    bucket = passed.ptr + step
+                    events.unit = passed.unit
+                    events.value = passed.value
+                events.unit += bucket[0]
+                events.value = <const real *> events.value + bucket[0]
+                events.n = bucket[1] - bucket[0]
+                events.macs = &run.macs[(lane + k) * run.n_projections + j]
+                if inside and holds(pop.kind):
+                    events.target = <real *> run.slot[p].state + (lane + k) * pop.n_state
+                else:
+                    events.target = received_at[real](run, p, k, place + step, scratch, tag)
         if projection.dense and run.slot[p].drive != NULL:
-            if team.member == 0:
-                run.macs[lane * run.n_projections + j] += counted(projection, count, begin, end, queue.unit,
-                                                                  gain)
             continue
-        unit = queue.unit
-        value = <const real *> queue.value
-        if gain != NULL:
-            share_passed(&scratch.passed, team, gain, queue, count, begin, end, &scratch.good)
-            if not scratch.good:
-                return
-            for step in range(count):
-                begin[step] = scratch.passed.ptr[step]
-                end[step] = scratch.passed.ptr[step + 1]
-            unit = scratch.passed.unit
-            value = <const real *> scratch.passed.value
+        # The order of projections is kept: where rows are not shared out, and from port to port, whose blocks
+        # are shared out differently.
         if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
-            wait(team)      # as below
+            wait(team)
         last = projection.recurrent
-        macs = deliver_many(projection, team, run.populations[projection.source].n, count, begin, end,
-                            unit, value, received, n_in, end + run.stretch)
+        deliver_many(projection, team, run.populations[projection.source].n, n_lists, lists, tag)
         if not shared_out(projection):
             wait(team)
-        if team.member == 0:
-            run.macs[lane * run.n_projections + j] += macs
 
 
 cdef inline int32_t advance_delta(
@@ -188,51 +234,6 @@ cdef inline int32_t advance_delta(
         delta_readout_advance(n, bias, state, tape)
         return 0
     return send_changes(n, fixed, line, <const real *> pop.threshold, sent, unit, value)
-
-
-cdef inline void receive_inside(
-    const Run *run, int p, int64_t lane, int64_t step, Scratch *scratch, const Team *team, real *into
-) noexcept nogil:
-    """Add to the accumulators what arrives in this step from the population's own component."""
-    cdef const PopulationRow *pop = &run.populations[p]
-    cdef const ProjectionRow *projection
-    cdef const Queue *queue
-    cdef const int64_t *bucket
-    cdef const int32_t *unit
-    cdef const real *value
-    cdef const real *gain
-    cdef int64_t n
-    cdef int64_t macs
-    cdef int last = -1      # recurrent or not: the port of the projection before; -1 if there is none
-    cdef int j
-    for j in range(pop.in_first, pop.in_stop):
-        projection = &run.projections[j]
-        if (run.populations[projection.source].component != pop.component
-                or (projection.recurrent and pop.kind == EGRU_PAPER)):
-            continue
-        queue = &run.slot[projection.source].queue[lane]
-        bucket = queue_peek(queue, step - projection.delay)
-        n = bucket[1] - bucket[0]
-        unit = queue.unit + bucket[0]
-        value = <const real *> queue.value + bucket[0]
-        gain = gain_of[real](run, j, lane, into)
-        if gain != NULL:
-            share_passed(&scratch.passed, team, gain, queue, 1, bucket, bucket + 1, &scratch.good)
-            if not scratch.good:
-                return
-            n = scratch.passed.ptr[1]
-            unit = scratch.passed.unit
-            value = <const real *> scratch.passed.value
-        # The order of projections is kept: where rows are not shared out, and from port to port, whose blocks
-        # are shared out differently.
-        if not shared_out(projection) or (last >= 0 and last != projection.recurrent):
-            wait(team)
-        last = projection.recurrent
-        macs = deliver_share(projection, team, n, unit, value, into)
-        if not shared_out(projection):
-            wait(team)
-        if team.member == 0:
-            run.macs[lane * run.n_projections + j] += macs
 
 
 cdef inline int32_t edit(

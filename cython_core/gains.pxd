@@ -6,7 +6,7 @@ Where a gain is 0, the event does not go that way: its row is read neither forwa
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 
-from evsim.core.event_queue cimport Queue
+from evsim.core.event_queue cimport Queue, queue_peek
 from evsim.core.fanout cimport gather
 from evsim.core.layout cimport ProjectionRow, real
 from evsim.core.team cimport Team, wait
@@ -41,17 +41,18 @@ cdef inline void passed_free(Passed *passed) noexcept nogil:
 
 
 cdef inline bint let_through(
-    Passed *passed, const real *gain, const Queue *queue,
-    int64_t n_lists, const int64_t *begin, const int64_t *end
+    Passed *passed, const real *gain, const Queue *queue, int64_t first, int64_t n_steps
 ) noexcept nogil:
     """List the events of some steps of a lane as they come through; False if memory ran out."""
     cdef const real *value = <const real *> queue.value
+    cdef const int64_t *bucket
     cdef real *into
     cdef int64_t n = 0
     cdef int64_t i
     cdef int64_t e
-    for i in range(n_lists):
-        n += end[i] - begin[i]
+    for i in range(n_steps):
+        bucket = queue_peek(queue, first + i)
+        n += bucket[1] - bucket[0]
     if n > passed.capacity:
         n += n // 2
         free(passed.unit)
@@ -63,42 +64,44 @@ cdef inline bint let_through(
             return False
     into = <real *> passed.value
     n = 0
-    for i in range(n_lists):
+    for i in range(n_steps):
         passed.ptr[i] = n
-        for e in range(begin[i], end[i]):
+        bucket = queue_peek(queue, first + i)
+        for e in range(bucket[0], bucket[1]):
             if gain[queue.unit[e]] != 0:
                 passed.unit[n] = queue.unit[e]
                 into[n] = gain[queue.unit[e]] * value[e]
                 n += 1
-    passed.ptr[n_lists] = n
+    passed.ptr[n_steps] = n
     return True
 
 
 cdef inline void share_passed(
-    Passed *passed, const Team *team, const real *gain, const Queue *queue,
-    int64_t n_lists, const int64_t *begin, const int64_t *end, bint *good
+    Passed *passed, const Team *team, const real *gain, const Queue *queue, int64_t first, int64_t n_steps,
+    bint *good
 ) noexcept nogil:
     """`let_through`, by member 0 for its whole team; not ``good`` for all of them if memory ran out."""
     wait(team)      # nobody reads what was let through before
     if team.member == 0 and good[0]:
-        good[0] = let_through(passed, gain, queue, n_lists, begin, end)
+        good[0] = let_through(passed, gain, queue, first, n_steps)
     wait(team)
 
 
 cdef inline int64_t counted(
-    const ProjectionRow *p, int64_t n_lists, const int64_t *begin, const int64_t *end,
-    const int32_t *unit, const real *gain
+    const ProjectionRow *p, const Queue *queue, int64_t first, int64_t n_steps, const real *gain
 ) noexcept nogil:
     """The MACs of events whose products are made elsewhere; without gains, ``gain`` is NULL."""
+    cdef const int64_t *bucket
     cdef int64_t n = 0
     cdef int64_t i
     cdef int64_t e
-    for i in range(n_lists):
+    for i in range(n_steps):
+        bucket = queue_peek(queue, first + i)
         if gain == NULL:
-            n += end[i] - begin[i]
+            n += bucket[1] - bucket[0]
             continue
-        for e in range(begin[i], end[i]):
-            n += gain[unit[e]] != 0
+        for e in range(bucket[0], bucket[1]):
+            n += gain[queue.unit[e]] != 0
     return n * p.n_blocks * p.block
 
 

@@ -2,8 +2,7 @@
 KERNEL(evaluate_gates, void, (int64_t, const REAL *, REAL *, REAL *))
 KERNEL(add_rows, void, (int64_t, const int32_t *, const REAL *, const REAL *, int64_t, int64_t, REAL *))
 KERNEL(add_rows_many, void,
-       (int64_t, const int64_t *, const int64_t *, const int32_t *, const REAL *, const REAL *, int64_t, int64_t,
-        int64_t, int32_t, REAL *, int64_t, int64_t *))
+       (int64_t, EventList *, const REAL *, int64_t, int64_t, int64_t, int64_t, int32_t))
 KERNEL(dot_rows, void, (int64_t, const int32_t *, const REAL *, int64_t, int64_t, const REAL *, REAL *))
 KERNEL(dot_pairs, void,
        (int64_t, const REAL *const *, int64_t, const REAL *const *, int64_t, int64_t, REAL *))

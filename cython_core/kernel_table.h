@@ -2,6 +2,7 @@
 #ifndef EVSIM_KERNEL_TABLE_H
 #define EVSIM_KERNEL_TABLE_H
 
+#include "event_list.h"
 #include "fixed_format.h"
 #include "flow.h"
 #include "sparse_format.h"

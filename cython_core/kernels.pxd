@@ -9,6 +9,13 @@ from evsim.core.layout cimport FixedFormat, real
 
 
 cdef extern from "kernel_table.h" nogil:
+    ctypedef struct EventList:
+        const int32_t *unit
+        const void *value
+        int64_t n
+        void *target
+        int64_t *macs
+
     ctypedef struct SparseRows:
         const int64_t *ptr
         const void *column
@@ -21,8 +28,7 @@ cdef extern from "kernel_table.h" nogil:
         void (*add_rows)(
             int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
         void (*add_rows_many)(
-            int64_t, const int64_t *, const int64_t *, const int32_t *, const float *, const float *, int64_t,
-            int64_t, int64_t, int32_t, float *, int64_t, int64_t *) noexcept nogil
+            int64_t, EventList *, const float *, int64_t, int64_t, int64_t, int64_t, int32_t) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
         void (*dot_pairs)(int64_t, const float *const *, int64_t, const float *const *, int64_t, int64_t,
@@ -97,8 +103,7 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const int32_t *, const double *, const double *, int64_t, int64_t,
             double *) noexcept nogil
         void (*add_rows_many)(
-            int64_t, const int64_t *, const int64_t *, const int32_t *, const double *, const double *,
-            int64_t, int64_t, int64_t, int32_t, double *, int64_t, int64_t *) noexcept nogil
+            int64_t, EventList *, const double *, int64_t, int64_t, int64_t, int64_t, int32_t) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
@@ -229,16 +234,13 @@ cdef inline void add_rows(
 
 
 cdef inline void add_rows_many(
-    int64_t n_lists, const int64_t *begin, const int64_t *end, const int32_t *unit, const real *value,
-    const real *rows, int64_t n_rows, int64_t stride, int64_t length, bint fresh, real *target,
-    int64_t target_stride, int64_t *next
+    int64_t n_lists, EventList *lists, const real *rows, int64_t n_rows, int64_t stride, int64_t length,
+    int64_t from_place, bint fresh
 ) noexcept nogil:
     if real is float:
-        active.f32.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, fresh,
-                                 target, target_stride, next)
+        active.f32.add_rows_many(n_lists, lists, rows, n_rows, stride, length, from_place, fresh)
     else:
-        active.f64.add_rows_many(n_lists, begin, end, unit, value, rows, n_rows, stride, length, fresh,
-                                 target, target_stride, next)
+        active.f64.add_rows_many(n_lists, lists, rows, n_rows, stride, length, from_place, fresh)
 
 
 cdef inline void dot_rows(

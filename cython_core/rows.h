@@ -84,33 +84,30 @@ TARGET void FN(add_rows)(
     }
 }
 
-/* add_rows for many lists of events: list l is begin[l]:end[l] and goes to target + l * target_stride, which is
- * added to, or with `fresh` written.  Units increase within a list.
+/* add_rows for many lists of events, each to the places from `from` on of its own target, which is added to, or
+ * with `fresh` written.
  *
  * Rows that are asked for several times are taken in blocks that fit the second-level cache, and each block
  * serves all lists: so a row comes from memory once and not once per event.  Every sum is still taken in the
  * order of the list. */
 #define BLOCK_BYTES (384 * 1024)
 #define BLOCK_ROW_BYTES (6 * 1024)
-#define BLOCK_REUSE 4
+#define BLOCK_REUSE 3
 
 TARGET void FN(add_rows_many)(
-    int64_t n_lists, const int64_t *restrict begin, const int64_t *restrict end,
-    const int32_t *restrict unit, const REAL *restrict value,
-    const REAL *restrict rows, int64_t n_rows, int64_t stride, int64_t length,
-    int32_t fresh, REAL *restrict target, int64_t target_stride,
-    int64_t *restrict next) /* scratch (n_lists) */
+    int64_t n_lists, EventList *restrict lists, const REAL *restrict rows, int64_t n_rows, int64_t stride,
+    int64_t length, int64_t from, int32_t fresh)
 {
     const int64_t most_columns = BLOCK_ROW_BYTES / (int64_t)sizeof(REAL);
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
-        n_events += end[l] - begin[l];
+        n_events += lists[l].n;
     if (n_events < BLOCK_REUSE * n_rows || n_rows == 0) {
         for (int64_t l = 0; l < n_lists; l++) {
+            REAL *target = (REAL *)lists[l].target + from;
             if (fresh)
-                memset(target + l * target_stride, 0, length * sizeof(REAL));
-            FN(add_rows)(end[l] - begin[l], unit + begin[l], value + begin[l], rows, stride, length,
-                         target + l * target_stride);
+                memset(target, 0, length * sizeof(REAL));
+            FN(add_rows)(lists[l].n, lists[l].unit, lists[l].value, rows, stride, length, target);
         }
         return;
     }
@@ -118,16 +115,17 @@ TARGET void FN(add_rows_many)(
         const int64_t columns = length - first < most_columns ? length - first : most_columns;
         const int64_t most_rows = BLOCK_BYTES / (columns * (int64_t)sizeof(REAL));
         for (int64_t l = 0; l < n_lists; l++)
-            next[l] = begin[l];
+            lists[l].next = 0;
         for (int64_t row = 0; row < n_rows; row += most_rows)
             for (int64_t l = 0; l < n_lists; l++) {
-                const int64_t from = next[l];
-                int64_t e = from;
-                while (e < end[l] && unit[e] < row + most_rows)
+                const int32_t *unit = lists[l].unit;
+                const int64_t next = lists[l].next;
+                int64_t e = next;
+                while (e < lists[l].n && unit[e] < row + most_rows)
                     e++;
-                FN(add_strips)(e - from, unit + from, value + from, rows + first, stride, columns,
-                               fresh && row == 0, target + l * target_stride + first);
-                next[l] = e;
+                FN(add_strips)(e - next, unit + next, (const REAL *)lists[l].value + next, rows + first, stride,
+                               columns, fresh && row == 0, (REAL *)lists[l].target + from + first);
+                lists[l].next = e;
             }
     }
 }

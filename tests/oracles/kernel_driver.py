@@ -28,8 +28,7 @@ LOCALS = {
     "const double *": "const double *{a} = numbers;",
     "const FixedFormat *": "const FixedFormat *{a} = &fixed;",
     "const SparseRows *": "const SparseRows *{a} = sparse(n, kind & 1);",
-    "const int64_t *": "const int64_t *{a} = bounds(n, {place});",
-    "int64_t *": "int64_t *{a} = bounds(n, 0);",
+    "EventList *": "EventList *{a} = NAME(lists)(n);",
     "const int32_t *": "const int32_t *{a} = indices(room);",
     "int32_t *": "int32_t *{a} = indices(room);",
     "const uint32_t *": "const uint32_t *{a} = words(room);",
@@ -37,8 +36,12 @@ LOCALS = {
     "const REAL *const *": "const REAL *const *{a} = NAME(vectors)(n);",
     "REAL *": "REAL *{a} = NAME(numbers)(room, 0.05, 1.95);",
 }
-#: What a kernel leaves in these is a result; in an int64_t * it is nothing but scratch.
-RESULTS = {"REAL *": "NAME(mix)", "int32_t *": "mix_indices"}
+#: What a kernel leaves in these is a result: what hashes it, and how much of it.
+RESULTS = {
+    "REAL *": ("NAME(mix)", "room"),
+    "int32_t *": ("mix_indices", "room"),
+    "EventList *": ("NAME(mix_lists)", "n"),
+}
 #: These are made once.
 KEPT = {"const double *", "const FixedFormat *", "const SparseRows *"}
 #: Arguments that stand for a choice: what they choose is tried in turn.
@@ -71,15 +74,6 @@ static int32_t *indices(int64_t room)
     int32_t *made = malloc(room * sizeof *made);
     for (int64_t i = 0; i < room; i++)
         made[i] = (int32_t)i;
-    return made;
-}
-
-/* Begins and ends of lists of events. */
-static int64_t *bounds(int64_t n, int end)
-{
-    int64_t *made = malloc(n * sizeof *made);
-    for (int64_t i = 0; i < n; i++)
-        made[i] = end ? n - i / 3 : i / 2;
     return made;
 }
 
@@ -152,6 +146,25 @@ static void NAME(mix)(const REAL *x, int64_t room)
     for (int64_t i = 0; i < room; i++) /* processors differ in the bits of a NaN */
         x[i] == x[i] ? mix(x + i, sizeof *x) : mix("nan", 3);
 }
+
+/* n lists of some of n units, each with a target of 2 n numbers, of which a kernel may skip the first n. */
+static EventList *NAME(lists)(int64_t n)
+{
+    EventList *made = malloc(n * sizeof *made);
+    for (int64_t l = 0; l < n; l++) {
+        made[l].unit = indices(n) + l / 2;
+        made[l].value = NAME(numbers)(n, -2, 2);
+        made[l].n = n - l / 3 > l / 2 ? n - l / 3 - l / 2 : 0;
+        made[l].target = NAME(numbers)(2 * n, -2, 2);
+    }
+    return made;
+}
+
+static void NAME(mix_lists)(const EventList *lists, int64_t n)
+{
+    for (int64_t l = 0; l < n; l++)
+        NAME(mix)(lists[l].target, 2 * n);
+}
 """
 
 MAIN = """
@@ -195,13 +208,14 @@ def call(number: int, name: str, result: str, types: list[str], kind: str) -> st
     """C that runs one kernel on all sizes, and prints the hash."""
     names = [f"a{i}" for i in range(len(types))]
     arguments = list(zip(names, types, strict=True))
-    mixed = [f"{RESULTS[t]}({a}, room);" for a, t in arguments if t in RESULTS]
+    indexed = any(re.fullmatch(r"(const )?u?int\d+_t \*|EventList \*", t) for t in types)
+    mixed = [f"{RESULTS[t][0]}({a}, {RESULTS[t][1]});" for a, t in arguments if t in RESULTS]
     return CALL.format(
         number=1000 * number,
         name=name,
         type=kind,
-        room="n * n + 8 * n" if any("int" in t and "*" in t for t in types) else "6 * n",  # rows, or a tape
-        n_sizes=6 if "const int64_t *" in types else 5,
+        room="n * n + 8 * n" if indexed else "6 * n",  # rows, or a tape
+        n_sizes=6 if "EventList *" in types else 5,
         kinds=3 if CHOICES.intersection(types) else 1,
         locals=" ".join(LOCALS[t].format(a=a, place=types[: int(a[1:])].count(t)) for a, t in arguments),
         result="" if result == "void" else f"const {result} found = ",
