@@ -23,7 +23,7 @@ from evsim.core.team cimport Team, share
 
 
 cdef enum:
-    STRIP_WORDS = 8     # of a strip of narrow weights, see narrow_rows.h
+    STRIP_WORDS = 16    # of a strip of narrow weights, see narrow_rows.h
 
 
 cdef inline bint shared_out(const ProjectionRow *p) noexcept nogil:

@@ -3,23 +3,25 @@
  * Template, see kernel_table.c.  Weights become REAL again before they are multiplied; sums run in the order
  * of the events.  So the bits do not depend on the instruction set.
  *
- * Rows are whole strips of eight 32-bit words, of 16 columns (bfloat16) or 32 columns (int8), the last one
- * filled up with zeros.  Field k of word j, counted from the low end, is column 8 k + j of its strip.  So
+ * Rows are whole strips of sixteen 32-bit words, of 32 columns (bfloat16) or 64 columns (int8), the last one
+ * filled up with zeros.  Field k of word j, counted from the low end, is column 16 k + j of its strip.  So
  * a shift or a mask brings a weight to the top of its lane, and no byte has to change lanes.  (Of columns
  * in their natural order the compiler makes shuffles that take longer than the sums.)
  */
 
 #define INLINE static inline __attribute__((always_inline))
 
-typedef int32_t FN(Words) __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float FN(Floats) __attribute__((vector_size(32)));
-typedef REAL FN(Eight) __attribute__((vector_size(8 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+typedef int32_t FN(Words) __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+typedef float FN(Floats) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL FN(Wide)
+    __attribute__((vector_size(VECTOR_BYTES / 4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 
 #define TOP16 ((int32_t)0xffff0000)
 #define TOP8 ((int32_t)0xff000000)
-#define WORDS 8
-#define BF16_COLUMNS 16
-#define INT8_COLUMNS 32
+#define WORDS 16
+#define PART (VECTOR_BYTES / 4) /* words of a strip that are taken at once */
+#define BF16_COLUMNS 32
+#define INT8_COLUMNS 64
 
 /* Ask for the first 256 bytes of rows that come next; the rest of a row follows by itself. */
 INLINE void FN(ask_for_rows)(int64_t n, const int32_t *unit, const uint32_t *rows, int64_t stride)
@@ -33,36 +35,42 @@ INLINE void FN(ask_for_rows)(int64_t n, const int32_t *unit, const uint32_t *row
 INLINE void FN(add_bf16_strip)(
     const int n, const uint32_t *const *row, int64_t word, const REAL *factor, REAL *target)
 {
-    FN(Eight) *const t = (FN(Eight) *)target;
-    FN(Eight) sum0 = t[0], sum1 = t[1];
+    for (int part = 0; part < WORDS; part += PART) {
+        FN(Wide) *const t0 = (FN(Wide) *)(target + part), *const t1 = (FN(Wide) *)(target + WORDS + part);
+        FN(Wide) sum0 = *t0, sum1 = *t1;
 #pragma GCC unroll 8
-    for (int r = 0; r < n; r++) {
-        const FN(Words) x = *(const FN(Words) *)(row[r] + word);
-        sum0 += factor[r] * __builtin_convertvector((FN(Floats))(x << 16), FN(Eight));
-        sum1 += factor[r] * __builtin_convertvector((FN(Floats))(x & TOP16), FN(Eight));
+        for (int r = 0; r < n; r++) {
+            const FN(Words) x = *(const FN(Words) *)(row[r] + word + part);
+            sum0 += factor[r] * __builtin_convertvector((FN(Floats))(x << 16), FN(Wide));
+            sum1 += factor[r] * __builtin_convertvector((FN(Floats))(x & TOP16), FN(Wide));
+        }
+        *t0 = sum0;
+        *t1 = sum1;
     }
-    t[0] = sum0;
-    t[1] = sum1;
 }
 
 /* The same; the integers are 2^24 times the weights, the factors 2^-24 times what they should be. */
 INLINE void FN(add_int8_strip)(
     const int n, const uint32_t *const *row, int64_t word, const REAL *factor, REAL *target)
 {
-    FN(Eight) *const t = (FN(Eight) *)target;
-    FN(Eight) sum0 = t[0], sum1 = t[1], sum2 = t[2], sum3 = t[3];
+    for (int part = 0; part < WORDS; part += PART) {
+        FN(Wide) *const t0 = (FN(Wide) *)(target + part), *const t1 = (FN(Wide) *)(target + WORDS + part);
+        FN(Wide) *const t2 = (FN(Wide) *)(target + 2 * WORDS + part);
+        FN(Wide) *const t3 = (FN(Wide) *)(target + 3 * WORDS + part);
+        FN(Wide) sum0 = *t0, sum1 = *t1, sum2 = *t2, sum3 = *t3;
 #pragma GCC unroll 8
-    for (int r = 0; r < n; r++) {
-        const FN(Words) x = *(const FN(Words) *)(row[r] + word);
-        sum0 += factor[r] * __builtin_convertvector(x << 24, FN(Eight));
-        sum1 += factor[r] * __builtin_convertvector((x << 16) & TOP8, FN(Eight));
-        sum2 += factor[r] * __builtin_convertvector((x << 8) & TOP8, FN(Eight));
-        sum3 += factor[r] * __builtin_convertvector(x & TOP8, FN(Eight));
+        for (int r = 0; r < n; r++) {
+            const FN(Words) x = *(const FN(Words) *)(row[r] + word + part);
+            sum0 += factor[r] * __builtin_convertvector(x << 24, FN(Wide));
+            sum1 += factor[r] * __builtin_convertvector((x << 16) & TOP8, FN(Wide));
+            sum2 += factor[r] * __builtin_convertvector((x << 8) & TOP8, FN(Wide));
+            sum3 += factor[r] * __builtin_convertvector(x & TOP8, FN(Wide));
+        }
+        *t0 = sum0;
+        *t1 = sum1;
+        *t2 = sum2;
+        *t3 = sum3;
     }
-    t[0] = sum0;
-    t[1] = sum1;
-    t[2] = sum2;
-    t[3] = sum3;
 }
 
 /* All strips of n rows; the last one by way of a copy if it is not full. */
@@ -133,6 +141,7 @@ TARGET void FN(add_int8_rows)(
 #undef TOP16
 #undef TOP8
 #undef WORDS
+#undef PART
 #undef BF16_COLUMNS
 #undef INT8_COLUMNS
 #undef ALL_STRIPS

@@ -21,7 +21,7 @@ def keep_freed_memory() -> None:
 
 
 def aligned(values: ArrayLike, dtype: DTypeLike) -> NDArray:
-    """A C-contiguous copy in a float type, from the start of a cache line on."""
+    """A C-contiguous copy in some type, from the start of a cache line on."""
     given = np.asarray(values)
     copy = empty(given.shape, np.dtype(dtype))
     copy[...] = given

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import NetworkError
+from evsim.memory import aligned
 from evsim.network import Network
 from evsim.projection import Projection
 
 #: What weights can be narrowed to.
 FORMATS = ("bfloat16", "int8")
-#: Eight 32-bit words of a strip hold so many columns of each type.
-STRIP_COLUMNS = {np.dtype(np.uint16): 16, np.dtype(np.int8): 32}
+#: 32-bit words of a strip, and how many columns of each type they hold.
+STRIP_WORDS = 16
+STRIP_COLUMNS = {np.dtype(np.uint16): 2 * STRIP_WORDS, np.dtype(np.int8): 4 * STRIP_WORDS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +171,8 @@ def to_int8(weight: NDArray) -> tuple[NDArray[np.int8], NDArray]:
 def strips(narrow: NDArray, n_blocks: int) -> NDArray[np.uint32]:
     """Narrow weights in the order in which the core reads them (see narrow_rows.h).
 
-    Each block of a row is cut into strips of eight words; field k of word j, counted from its low end, is
-    column 8 k + j of the strip.  The last strip of a block is filled up with zeros.
+    Each block of a row is cut into strips of sixteen words; field k of word j, counted from its low end, is
+    column 16 k + j of the strip.  The last strip of a block is filled up with zeros.
 
     Parameters
     ----------
@@ -182,10 +184,11 @@ def strips(narrow: NDArray, n_blocks: int) -> NDArray[np.uint32]:
     ndarray of uint32, shape (rows, words)
     """
     columns = STRIP_COLUMNS[narrow.dtype]
-    fields, bits = columns // 8, 8 * narrow.itemsize
+    fields, bits = columns // STRIP_WORDS, 8 * narrow.itemsize
     n_rows, block = len(narrow), narrow.shape[1] // n_blocks
     whole = np.zeros((n_rows, n_blocks, -(-block // columns) * columns), f"u{narrow.itemsize}")
     whole[:, :, :block] = narrow.view(whole.dtype).reshape(n_rows, n_blocks, block)
-    split = whole.reshape(n_rows, -1, fields, 8).astype(np.uint32)
+    split = whole.reshape(n_rows, -1, fields, STRIP_WORDS).astype(np.uint32)
     shift = (bits * np.arange(fields, dtype=np.uint32))[:, None]
-    return np.ascontiguousarray(np.bitwise_or.reduce(split << shift, axis=2).reshape(n_rows, -1))
+    words = np.bitwise_or.reduce(split << shift, axis=2).reshape(n_rows, -1)
+    return aligned(words, np.uint32)

@@ -62,14 +62,14 @@ def test_int8(dtype):
 
 
 def test_order_of_the_strips():
-    whole = np.arange(-40, 40, dtype=np.int8).reshape(1, 80)  # 2 blocks of 40 columns: two strips each
+    whole = np.arange(-80, 80, dtype=np.int8).reshape(1, 160)  # 2 blocks of 80 columns: two strips each
     words = strips(whole, 2)
-    assert words.shape == (1, 32)
-    fields = words.view("<u4").view(np.int8).reshape(4, 8, 4)  # strip, word, field
+    assert words.shape == (1, 64)
+    fields = words.view("<u4").view(np.int8).reshape(4, 16, 4)  # strip, word, field
     for block in range(2):
-        for column in range(64):
-            found = fields[2 * block + column // 32, column % 8, column % 32 // 8]
-            assert found == (whole[0, 40 * block + column] if column < 40 else 0)
+        for column in range(128):
+            found = fields[2 * block + column // 64, column % 16, column % 64 // 16]
+            assert found == (whole[0, 80 * block + column] if column < 80 else 0)
 
 
 @st.composite
