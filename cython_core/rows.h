@@ -57,6 +57,26 @@ static inline void FN(add_strips)(
     }
 }
 
+/* n rows in one pass over the target, which is loaded and stored once for all of them. */
+static inline __attribute__((always_inline)) void FN(add_pass)(
+    const int n, const int32_t *restrict unit, const REAL *restrict value, const REAL *restrict rows,
+    int64_t stride, int64_t length, REAL *restrict target)
+{
+    const REAL *row[8];
+    int64_t i = 0;
+    for (int r = 0; r < n; r++)
+        row[r] = rows + unit[r] * stride;
+    for (; i + LANES <= length; i += LANES) {
+        FN(Lanes) sum = *(const FN(Lanes) *)(target + i);
+        for (int r = 0; r < n; r++)
+            sum += value[r] * *(const FN(Lanes) *)(row[r] + i);
+        *(FN(Lanes) *)(target + i) = sum;
+    }
+    for (; i < length; i++)
+        for (int r = 0; r < n; r++)
+            target[i] += value[r] * row[r][i];
+}
+
 /* target[0:length] += sum_e value[e] * rows[unit[e] * stride : + length] */
 TARGET void FN(add_rows)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
@@ -67,21 +87,15 @@ TARGET void FN(add_rows)(
         FN(add_strips)(n_events, unit, value, rows, stride, length, 0, target);
         return;
     }
-    /* Long rows come from far away, and the processor reads ahead along a row.  Four rows per pass: the target
-     * is loaded and stored once for four rows. */
-    for (; e + 4 <= n_events; e += 4) {
-        const REAL *restrict row0 = rows + unit[e] * stride, *restrict row1 = rows + unit[e + 1] * stride;
-        const REAL *restrict row2 = rows + unit[e + 2] * stride, *restrict row3 = rows + unit[e + 3] * stride;
-        const REAL v0 = value[e], v1 = value[e + 1], v2 = value[e + 2], v3 = value[e + 3];
-        for (int64_t i = 0; i < length; i++)
-            target[i] = (((target[i] + v0 * row0[i]) + v1 * row1[i]) + v2 * row2[i]) + v3 * row3[i];
+    /* Long rows come from far away, and the processor reads ahead along each of a few rows. */
+    for (; e + 8 <= n_events; e += 8)
+        FN(add_pass)(8, unit + e, value + e, rows, stride, length, target);
+    if (e + 4 <= n_events) {
+        FN(add_pass)(4, unit + e, value + e, rows, stride, length, target);
+        e += 4;
     }
-    for (; e < n_events; e++) {
-        const REAL *restrict row = rows + unit[e] * stride;
-        const REAL v = value[e];
-        for (int64_t i = 0; i < length; i++)
-            target[i] += v * row[i];
-    }
+    for (; e < n_events; e++)
+        FN(add_pass)(1, unit + e, value + e, rows, stride, length, target);
 }
 
 /* add_rows for many lists of events, each to the places from `from` on of its own target, which is added to, or
