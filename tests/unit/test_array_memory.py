@@ -1,0 +1,81 @@
+"""Memory of arrays that the core reads: where it begins, and blocks that are kept and used again."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evsim.core.memory import empty, let_go, zeros
+from evsim.memory import aligned
+
+FLOAT = np.dtype(np.float32)
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    let_go()
+    yield
+    let_go()
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("make", [empty, zeros])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5, 0), (7, 3), (33, 1000), (3, 1 << 20)])
+def test_arrays_begin_at_a_cache_line(make, shape):
+    array = make(shape, FLOAT)
+    assert (array.shape, array.dtype) == (shape, FLOAT)
+    assert array.flags.carray
+    assert address(array) % 64 == 0
+    array[...] = 1
+
+
+def test_a_copy_is_contiguous():
+    given = np.arange(12.0).reshape(3, 4).T
+    copy = aligned(given, np.float32)
+    np.testing.assert_array_equal(copy, given)
+    assert copy.dtype == FLOAT
+    assert copy.flags.carray
+    assert not np.shares_memory(copy, given)
+
+
+def test_large_blocks_are_used_again_and_zeros_are_zero():
+    first = empty((4 * MIB,), FLOAT)
+    where = address(first)
+    first[:] = 1
+    del first
+    again = zeros((4 * MIB - 100,), FLOAT)  # about the same size
+    assert address(again) == where
+    assert not again.any()
+
+
+def test_small_blocks_are_not_kept():
+    del [empty((1000,), FLOAT) for _ in range(9)][:]
+    assert let_go() == 0
+
+
+def test_no_more_is_kept_than_256_mib():
+    arrays = [empty((n * MIB,), np.dtype(np.uint8)) for n in (100, 50, 100, 60)]
+    while arrays:
+        arrays.pop(0)  # the first one has to go when the last one comes
+    assert let_go() == 216 * MIB  # 52 + 104 + 60: rounded to 4, 8 and 4 MiB
+    del [empty((300 * MIB,), np.dtype(np.uint8))][:]
+    assert let_go() == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=40))
+def test_live_arrays_never_share_memory(steps):
+    """Of arrays that come and go, each keeps what was written into it."""
+    alive = []
+    for number, (take, size) in enumerate(steps):
+        if take or not alive:
+            array = empty((size * MIB // 4,), FLOAT)
+            array[:: 1 << 16] = number
+            alive.append((number, array))
+        else:
+            alive.pop(size % len(alive))
+        for written, array in alive:
+            assert (array[:: 1 << 16] == written).all()
