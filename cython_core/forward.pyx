@@ -377,6 +377,7 @@ cdef class Forward:
         """
         cdef int64_t lane
         cdef int64_t part
+        cdef int64_t groups
         cdef int failed = 0
         cdef bint double_precision = self.plan.double_precision
         cdef Run *run = &self.run
@@ -392,9 +393,13 @@ cdef class Forward:
                     failed += not (run_team(run, lane, 1, n_threads, &wide) if double_precision
                                    else run_team(run, lane, 1, n_threads, &narrow))
         else:
-            n_threads = <int> min(<int64_t> n_threads, n_lanes)
-            share_time(run, min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES),
-                       self.itemsize)
+            n_threads = <int> max(min(<int64_t> n_threads, n_lanes), <int64_t> 1)
+            # Lanes of unequal length go in smaller groups, so that all threads end at about the same time.
+            groups = n_threads
+            for lane in range(1, n_lanes):
+                if n_threads > 1 and run.lengths[lane] != run.lengths[0]:
+                    groups = 4 * n_threads
+            share_time(run, min(max(n_lanes // groups, <int64_t> 1), <int64_t> MOST_LANES), self.itemsize)
             for part in prange((n_lanes + run.together - 1) // run.together, nogil=True,
                                num_threads=n_threads, schedule="dynamic", chunksize=1):
                 lane = part * run.together
