@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import evsim.log
 import evsim.plan
 import evsim.recorded
 from evsim.adjoint import Adjoint
@@ -79,6 +80,24 @@ def test_threads(recipe):
     assert bits(first) == bits(second)
     assert bits(first.inputs) == bits(second.inputs)
     assert first.counters == second.counters
+
+
+@given(recipes(max_lanes=40, max_steps=6), st.booleans(), st.booleans(), st.randoms(use_true_random=False))
+@settings(max_examples=20)
+def test_lanes_that_are_run_side_by_side(recipe, gained, equal, random):
+    """Up to 32 in one thread; with a thread for each lane it runs alone.  Of any lengths, and carried on."""
+    rng, logs = np.random.default_rng(random.getrandbits(32)), []
+    gains = some_gains(recipe.build(), recipe.n_lanes, rng) if gained else None
+    lengths = None if equal else rng.integers(0, recipe.n_steps + 1, recipe.n_lanes)
+    options = {"gains": gains, "lengths": lengths, "checkpoint": 2}
+    for threads in (1, recipe.n_lanes):
+        simulation, first = run(recipe, threads=threads, **options)
+        logs.append((first, simulation.run(recipe.stimulus(3), carry=True, **options)))
+    for one, alone in zip(*logs, strict=True):
+        assert facts(one) == facts(alone)
+        assert one.counters == alone.counters
+        for name in one:
+            assert evsim.log.same(one[name].checkpoints, alone[name].checkpoints), name
 
 
 @given(recipes(max_lanes=20, max_steps=6), st.booleans(), st.randoms(use_true_random=False))
