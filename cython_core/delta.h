@@ -43,6 +43,14 @@ TARGET void FN(delta_gru_advance)(
     }
 }
 
+/* The local errors D are added to G, and become what G is then.  (A loop by itself: in that of the errors it would
+ * keep the compiler from vectorising.) */
+static inline void FN(add_up)(int64_t n, REAL *restrict G, REAL *restrict D)
+{
+    for (int64_t i = 0; i < n; i++)
+        D[i] = G[i] += D[i];
+}
+
 TARGET void FN(delta_gru_vjp)(
     int64_t n, const REAL *restrict tape, const REAL *restrict h_before, /* IN */
     REAL *restrict dh, REAL *restrict G,                                 /* IN and OUT: dL/dh_t to dL/dh_{t-1} */
@@ -54,12 +62,13 @@ TARGET void FN(delta_gru_vjp)(
         const REAL dc = dh[i] * ((REAL)1 - z[i]) * ((REAL)1 - c[i] * c[i]);
         const REAL dz = dh[i] * (h_before[i] - c[i]) * z[i] * ((REAL)1 - z[i]);
         const REAL dr = dc * q[i] * r[i] * ((REAL)1 - r[i]);
-        D[i] = G[i] += dr;
-        D[n + i] = G[n + i] += dz;
-        D[2 * n + i] = G[2 * n + i] += dc;
-        D[3 * n + i] = G[3 * n + i] += dc * r[i];
+        D[i] = dr;
+        D[n + i] = dz;
+        D[2 * n + i] = dc;
+        D[3 * n + i] = dc * r[i];
         dh[i] *= z[i];
     }
+    FN(add_up)(4 * n, G, D);
 }
 
 /* m, bias (4 n): i, f, g, o.  Tape (6 n): i, f, g, o, c, h. */
@@ -94,17 +103,14 @@ TARGET void FN(delta_lstm_vjp)(
     for (int64_t i = 0; i < n; i++) {
         const REAL t = out[i] / o[i]; /* tanh(c); a logistic function is never 0 here, see gates.h */
         const REAL d = dc[i] + dh[i] * o[i] * ((REAL)1 - t * t);
-        const REAL d_in = d * g[i] * in[i] * ((REAL)1 - in[i]);
-        const REAL d_f = d * c_before[i] * f[i] * ((REAL)1 - f[i]);
-        const REAL d_g = d * in[i] * ((REAL)1 - g[i] * g[i]);
-        const REAL d_o = dh[i] * t * o[i] * ((REAL)1 - o[i]);
-        D[i] = G[i] += d_in;
-        D[n + i] = G[n + i] += d_f;
-        D[2 * n + i] = G[2 * n + i] += d_g;
-        D[3 * n + i] = G[3 * n + i] += d_o;
+        D[i] = d * g[i] * in[i] * ((REAL)1 - in[i]);
+        D[n + i] = d * c_before[i] * f[i] * ((REAL)1 - f[i]);
+        D[2 * n + i] = d * in[i] * ((REAL)1 - g[i] * g[i]);
+        D[3 * n + i] = dh[i] * t * o[i] * ((REAL)1 - o[i]);
         dc[i] = d * f[i];
         dh[i] = 0;
     }
+    FN(add_up)(4 * n, G, D);
 }
 
 /* v = m + bias. */

@@ -79,23 +79,29 @@ TARGET void FN(lif_vjp)(
     REAL *restrict dhold = dstate + 3 * n;
     REAL *restrict dleak = dnumbers, *restrict dkeep_e = dnumbers + n, *restrict dkeep_i = dnumbers + 2 * n;
     REAL *restrict dgain_e = dnumbers + 3 * n, *restrict dgain_i = dnumbers + 4 * n;
+    /* Three loops: with so many arrays in one the compiler does not vectorise. */
     for (int64_t j = 0; j < n; j++) {
         /* o enters y = o and v = a + o (reset - a) */
         const REAL fire = slope[j] * (d_event[j] + dy[j] + (reset - a[j]) * dv[j]);
         const REAL kept = a[j] >= threshold[j] ? (REAL)0 : dv[j];
         const REAL da = held[j] > 0 ? (REAL)0 : kept + fire;
         dthreshold[j] -= fire;
+        dhold[j] = da; /* for the moment */
+    }
+    for (int64_t j = 0; j < n; j++) {
+        const REAL da = dhold[j];
         dbias[j] += da * leak;
         dleak[j] += da * (bias[j] - v_before[j]);
-        dkeep_e[j] += de[j] * e[j];
-        dkeep_i[j] += di[j] * i[j];
         dgain_e[j] += da * e[j];
         dgain_i[j] += da * i[j];
         dv[j] = FN(without_trace)(da - da * leak);
-        de[j] = FN(without_trace)(da * gain_e + de[j] * keep_e);
-        di[j] = FN(without_trace)(da * gain_i + di[j] * keep_i);
+    }
+    for (int64_t j = 0; j < n; j++) {
+        const REAL da = dhold[j];
+        dkeep_e[j] += de[j] * e[j];
+        dkeep_i[j] += di[j] * i[j];
+        D[j] = de[j] = FN(without_trace)(da * gain_e + de[j] * keep_e);
+        D[n + j] = di[j] = FN(without_trace)(da * gain_i + di[j] * keep_i);
         dhold[j] = 0;
-        D[j] = de[j];
-        D[n + j] = di[j];
     }
 }
