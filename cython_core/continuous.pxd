@@ -10,6 +10,7 @@ from evsim.core.kernels cimport active
 from evsim.core.messages cimport Message
 
 cdef enum:
+    GROUP = 8           # items of a whole group, see vec.h
     MAX_BLOCKS = 4
     MAX_SLOTS = 8
     NO_FLOW = -1        # kind of a source, which has no states
@@ -99,8 +100,8 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
 
 
 cdef inline int64_t align(int64_t n) noexcept nogil:
-    """Numbers up to the next whole vector."""
-    return (n + 3) // 4 * 4
+    """Numbers up to the next whole group."""
+    return (n + GROUP - 1) // GROUP * GROUP
 
 
 cdef extern from *:

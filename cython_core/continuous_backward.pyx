@@ -23,6 +23,7 @@ from evsim.core.buffers cimport address, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
     EVENT,
+    GROUP,
     MAX_BLOCKS,
     MAX_SLOTS,
     NO_FLOW,
@@ -358,10 +359,10 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
     cdef int k
     bring_back(lane, p, 1, &unit, event.time)
     for k in range(pop.n_slot):
-        x[k] = lane.x[k * 4]
-        lam[k] = lane.lam[k * 4]
+        x[k] = lane.x[k * GROUP]
+        lam[k] = lane.lam[k * GROUP]
     for k in range(pop.n_par):
-        par[k] = lane.par[k * 4]
+        par[k] = lane.par[k * GROUP]
     if pool.dsums != NULL:
         dsums[0] = pool.dsums[unit]
         dsums[1] = pool.dsums[pop.stride + unit]
@@ -392,8 +393,8 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
             dpar[k * pop.stride] += to_par[k]
     lane.latest[pop.first + unit] = lane.previous[number]
     for k in range(pop.n_slot):
-        lane.x[k * 4] = x[k]
-        lane.lam[k * 4] = lam[k]
+        lane.x[k * GROUP] = x[k]
+        lane.lam[k * GROUP] = lam[k]
     put_back(lane, p, 1, &unit)
 
 
@@ -647,7 +648,7 @@ cdef class ContinuousBackward:
         self.run.start, self.run.stop, self.run.min_slope = tape.start, tape.stop, min_slope
         self.run.samples = <const double *> address(samples, len(samples), c"d")
         self.run.record = tape.record
-        self.run.stride = 4
+        self.run.stride = GROUP
         for p in range(plan.n_populations):
             self.run.stride = max(self.run.stride, <int64_t> plan.populations[p].stride)
         p = max(n_shards * plan.n_projections, 1)

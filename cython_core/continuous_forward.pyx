@@ -21,6 +21,7 @@ from evsim.core.continuous cimport (
     ARRIVAL,
     EVENT,
     FAR_APART,
+    GROUP,
     MAX_BLOCKS,
     MAX_SLOTS,
     NO_FLOW,
@@ -340,14 +341,14 @@ cdef bint look(Lane *lane, int64_t entry, double now) noexcept nogil:
     cdef int k
     bring(lane, p, 1, &unit, now)
     for k in range(pop.n_slot):
-        one[k] = lane.x[k * 4]
+        one[k] = lane.x[k * GROUP]
     for k in range(pop.n_par):
-        par[k] = lane.par[k * 4]
+        par[k] = lane.par[k * GROUP]
     if pool.sure[unit]:
         gated = logistic(one[2]) if pop.own_gate else 1.0
         value = flow.fire(K, par, one)
         for k in range(pop.n_slot):
-            lane.x[k * 4] = one[k]
+            lane.x[k * GROUP] = one[k]
         pool.sure[unit] = 0
         put_back(lane, p, 1, &unit, now)
         if lane.record.n_events >= lane.run.most_events:
@@ -585,7 +586,7 @@ cdef class ContinuousForward:
         self.run.start, self.run.stop, self.run.every = start, stop, every
         self.run.most_events, self.run.n_samples = most_events, len(samples)
         self.run.samples = <const double *> address(samples, len(samples), c"d")
-        self.run.stride = 4
+        self.run.stride = GROUP
         for p in range(plan.n_populations):
             self.run.stride = max(self.run.stride, <int64_t> plan.populations[p].stride)
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))

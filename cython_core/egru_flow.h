@@ -24,6 +24,8 @@
  */
 #define LAST 14
 #define PI 3.14159265358979323846
+#define BLOCK 256 /* items at a time */
+#define WAYS 5    /* four orders, and several steps */
 
 /* Coefficients of u, z, c, u (1 - u), 1 - z^2, z - c and G = u (z - c) in powers of s / S, for a step to S. */
 typedef struct {
@@ -103,15 +105,66 @@ INLINE VEC FN(egru_bend)(double kappa, VEC du, VEC dz)
     return FN(larger)(d, FN(splat)(kappa > 1 ? kappa : 1));
 }
 
-/* Which part of `left` one step covers in all items; 0 if u and z do not change any more.  |s| is at most
- * x / (1 - x), forwards and back. */
-INLINE double FN(egru_share)(VEC left, double kappa, double most, VEC du, VEC dz)
+/* Which part of `left` one step covers in all items of a group; 0 if u and z do not change any more.  |s| is at
+ * most x / (1 - x), forwards and back. */
+INLINE double FN(egru_share)(const VEC *left, double kappa, double most, const VEC *du, const VEC *dz)
 {
-    if (FN(largest)(FN(larger)(FN(absolute)(du), FN(absolute)(dz))) < 1e-17)
+    VEC change[PARTS], reach[PARTS];
+    for (int p = 0; p < PARTS; p++) {
+        change[p] = FN(larger)(FN(absolute)(du[p]), FN(absolute)(dz[p]));
+        const VEC s = FN(smaller)(most / FN(egru_bend)(kappa, du[p], dz[p]), FN(splat)(0.5));
+        reach[p] = left[p] * (1.0 + s) / s;
+    }
+    if (FN(largest)(change) < 1e-17)
         return 0.0;
-    const VEC s = FN(smaller)(most / FN(egru_bend)(kappa, du, dz), FN(splat)(0.5));
-    const double reach = FN(largest)(left * (1.0 + s) / s);
-    return reach > 1 ? 1 / reach : 1.0;
+    const double whole = FN(largest)(reach);
+    return whole > 1 ? 1 / whole : 1.0;
+}
+
+/* What is known of up to BLOCK items before their steps, and which groups of them take which order: a step that
+ * is chosen where it is made is a branch that nobody can foretell. */
+typedef struct {
+    double step[BLOCK];  /* s of the step, as far as the items have to go */
+    double decay[BLOCK]; /* e^-x; on the way back e^x */
+    int32_t count[WAYS];
+    uint8_t place[WAYS][BLOCK / GROUP]; /* of each group, in groups */
+} FN(EgruSteps);
+
+/* With back, h is taken backwards. */
+INLINE void FN(egru_sort)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
+                          const double *x, int back, FN(EgruSteps) *steps)
+{
+    const double tau_s = K[1], kappa = tau_s / K[0], *q = K + 2;
+    VEC left = FN(splat)(0.0), step = FN(splat)(0.0), decay = FN(splat)(1.0);
+    for (int way = 0; way < WAYS; way++)
+        steps->count[way] = 0;
+    for (int64_t i = 0; i < m; i += GROUP) {
+        int way = 0;
+        int beyond[WAYS - 1] = {0};
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t j = i + p * WIDTH;
+            const VEC length = FN(load)(h, j) * (1 / tau_s);
+            if (!FN(same)(length, left)) { /* units that were together before are as far back */
+                left = length;
+                decay = FN(vec_exponential)(-left);
+                if (back) {
+                    decay = 1.0 / decay;
+                    step = 1.0 - decay;
+                } else
+                    step = 1.0 - decay;
+            }
+            const VEC du = FN(load)(x + stride, j) - FN(load)(par, j);
+            const VEC dz = FN(load)(x + 3 * stride, j) - FN(load)(par + 2 * stride, j);
+            const VEC reach = FN(absolute)(step) * FN(egru_bend)(kappa, du, dz);
+            for (int k = 0; k < WAYS - 1; k++)
+                beyond[k] |= FN(beyond)(reach, q[k]);
+            FN(store)(steps->step, j, step);
+            FN(store)(steps->decay, j, decay);
+        }
+        for (int k = 0; k < WAYS - 1; k++)
+            way += beyond[k];
+        steps->place[way][steps->count[way]++] = (uint8_t)(i / GROUP);
+    }
 }
 
 /* c after a step to S; adds its integral over x and that of its square, if they are wanted. */
@@ -131,70 +184,97 @@ INLINE VEC FN(egru_step)(const int order, VEC S, double kappa, VEC du, VEC dz, V
     return FN(at_end)(s.C, order);
 }
 
-/* The same for steps of any length, piece by piece. */
-static VEC FN(egru_long)(VEC left, double kappa, double most, VEC bu, VEC bz, VEC du, VEC dz, VEC u, VEC z,
-                         VEC c, int sums, VEC *integral, VEC *square)
+/* The same for steps of any length of a group, piece by piece. */
+static void FN(egru_long)(VEC *left, double kappa, double most, const VEC *bu, const VEC *bz, VEC *du, VEC *dz,
+                          VEC *u, VEC *z, VEC *c, int sums, VEC *integral, VEC *square)
 {
     while (FN(largest)(left) > 0) {
         const double share = FN(egru_share)(left, kappa, most, du, dz);
-        const VEC step = left * share; /* all of it if share is 1 */
-        if (share == 0) { /* c relaxes to z at the constant rate u */
-            const VEC fall = FN(vec_exponential)(-kappa * u * left), away = c - z;
-            if (sums) {
-                const VEC rate = kappa * u, lost = away * (1.0 - fall) / rate;
-                *integral += z * left + lost;
-                *square += z * (z * left + 2 * lost) + away * away * (1.0 - fall * fall) / (2 * rate);
+        for (int p = 0; p < PARTS; p++) {
+            const VEC step = left[p] * share; /* all of it if share is 1 */
+            left[p] -= step;
+            if (share == 0) { /* c relaxes to z at the constant rate u */
+                const VEC rest = left[p], fall = FN(vec_exponential)(-kappa * u[p] * rest);
+                const VEC away = c[p] - z[p];
+                if (sums) {
+                    const VEC rate = kappa * u[p], lost = away * (1.0 - fall) / rate;
+                    integral[p] += z[p] * rest + lost;
+                    square[p] += z[p] * (z[p] * rest + 2 * lost) + away * away * (1.0 - fall * fall) / (2 * rate);
+                }
+                c[p] = z[p] + away * fall;
+                left[p] = FN(splat)(0.0);
+                continue;
             }
-            return z + away * fall;
+            const VEC fall = FN(vec_exponential)(-step);
+            c[p] = FN(egru_step)(LAST, 1.0 - fall, kappa, du[p], dz[p], u[p], z[p], c[p], sums, integral + p,
+                                 square + p);
+            du[p] *= fall;
+            dz[p] *= fall;
+            FN(vec_gates)(bu[p] + du[p], bz[p] + dz[p], u + p, z + p);
         }
-        const VEC fall = FN(vec_exponential)(-step);
-        c = FN(egru_step)(LAST, 1.0 - fall, kappa, du, dz, u, z, c, sums, integral, square);
-        du *= fall;
-        dz *= fall;
-        FN(vec_gates)(bu + du, bz + dz, &u, &z);
-        left -= step;
     }
-    return c;
+}
+
+/* The groups of a block that take one step of an order, or (0) several of the highest. */
+INLINE void FN(egru_steps)(const int order, int way, const FN(EgruSteps) *steps, const double *K, int64_t stride,
+                           const double *h, const double *par, double *x, double *sums)
+{
+    const double tau_s = K[1], kappa = tau_s / K[0];
+    const int wanted = sums != NULL;
+    for (int32_t k = 0; k < steps->count[way]; k++) {
+        const int64_t i = steps->place[way][k] * GROUP;
+        VEC bu[PARTS], bz[PARTS], c[PARTS], u[PARTS], z[PARTS], du[PARTS], dz[PARTS];
+        VEC later_u[PARTS], later_z[PARTS], integral[PARTS], square[PARTS], left[PARTS];
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t j = i + p * WIDTH;
+            const VEC decay = FN(load)(steps->decay, j);
+            bu[p] = FN(load)(par, j);
+            bz[p] = FN(load)(par + 2 * stride, j);
+            c[p] = FN(load)(x, j);
+            u[p] = FN(load)(x + 4 * stride, j);
+            z[p] = FN(load)(x + 5 * stride, j);
+            du[p] = FN(load)(x + stride, j) - bu[p];
+            dz[p] = FN(load)(x + 3 * stride, j) - bz[p];
+            later_u[p] = bu[p] + du[p] * decay;
+            later_z[p] = bz[p] + dz[p] * decay;
+            integral[p] = square[p] = FN(splat)(0.0);
+            if (order)
+                c[p] = FN(egru_step)(order, FN(load)(steps->step, j), kappa, du[p], dz[p], u[p], z[p], c[p],
+                                     wanted, integral + p, square + p);
+            else
+                left[p] = FN(load)(h, j) * (1 / tau_s);
+        }
+        if (!order)
+            FN(egru_long)(left, kappa, K[5], bu, bz, du, dz, u, z, c, wanted, integral, square);
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t j = i + p * WIDTH;
+            const VEC br = FN(load)(par + stride, j);
+            FN(store)(x, j, c[p]);
+            FN(store)(x + stride, j, later_u[p]);
+            FN(store)(x + 2 * stride, j, br + (FN(load)(x + 2 * stride, j) - br) * FN(load)(steps->decay, j));
+            FN(store)(x + 3 * stride, j, later_z[p]);
+            if (wanted) {
+                FN(store)(sums, j, FN(load)(sums, j) + integral[p] * tau_s);
+                FN(store)(sums + stride, j, FN(load)(sums + stride, j) + square[p] * tau_s);
+            }
+        }
+    }
 }
 
 TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
                              double *x, double *sums)
 {
-    const double tau_s = K[1], kappa = tau_s / K[0], *q = K + 2;
-    const int wanted = sums != NULL;
-    VEC left = FN(splat)(0.0), decay = FN(splat)(1.0), S = FN(splat)(0.0);
-    for (int64_t i = 0; i < m; i += WIDTH) {
-        const VEC length = FN(load)(h, i) * (1 / tau_s);
-        if (!FN(all)(length == left)) { /* units that were together before are as far back */
-            left = length;
-            decay = FN(vec_exponential)(-left);
-            S = 1.0 - decay;
-        }
-        const VEC bu = FN(load)(par, i), br = FN(load)(par + stride, i);
-        const VEC bz = FN(load)(par + 2 * stride, i), c = FN(load)(x, i);
-        const VEC u = FN(load)(x + 4 * stride, i), z = FN(load)(x + 5 * stride, i);
-        const VEC du = FN(load)(x + stride, i) - bu, dz = FN(load)(x + 3 * stride, i) - bz;
-        const VEC dr = FN(load)(x + 2 * stride, i) - br;
-        const double reach = FN(largest)(S * FN(egru_bend)(kappa, du, dz));
-        VEC integral = FN(splat)(0.0), square = FN(splat)(0.0), later;
-#define STEP(p) FN(egru_step)(p, S, kappa, du, dz, u, z, c, wanted, &integral, &square)
-        if (reach <= q[0])
-            later = STEP(4);
-        else if (reach <= q[1])
-            later = STEP(6);
-        else if (reach <= q[2])
-            later = STEP(9);
-        else
-            later = FN(egru_long)(left, kappa, q[3], bu, bz, du, dz, u, z, c, wanted, &integral, &square);
-#undef STEP
-        FN(store)(x, i, later);
-        FN(store)(x + stride, i, bu + du * decay);
-        FN(store)(x + 2 * stride, i, br + dr * decay);
-        FN(store)(x + 3 * stride, i, bz + dz * decay);
-        if (sums) {
-            FN(store)(sums, i, FN(load)(sums, i) + integral * tau_s);
-            FN(store)(sums + stride, i, FN(load)(sums + stride, i) + square * tau_s);
-        }
+    FN(EgruSteps) steps;
+    for (int64_t first = 0; first < m; first += BLOCK) {
+        const int64_t n = m - first < BLOCK ? m - first : BLOCK;
+        const double *hb = h + first, *pb = par + first;
+        double *xb = x + first, *sb = sums ? sums + first : NULL;
+        FN(egru_sort)(K, n, stride, hb, pb, xb, 0, &steps);
+        FN(egru_steps)(4, 0, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(6, 1, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(9, 2, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(LAST, 3, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(0, 4, &steps, K, stride, hb, pb, xb, sb);
     }
 }
 
@@ -224,28 +304,28 @@ TARGET void FN(egru_bound)(const double *K, int64_t m, int64_t stride, const dou
 TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double *x, double *when)
 {
     const double tau_s = K[1], kappa = tau_s / K[0], most = K[5];
-    double coefficient[LAST + 1], wait[WIDTH], h[WIDTH], now[6 * WIDTH], own[6 * WIDTH];
+    double coefficient[LAST + 1], wait[GROUP], h[GROUP], now[6 * GROUP], own[6 * GROUP];
     for (int k = 0; k < 6; k++) {
-        FN(store)(now, k * WIDTH, FN(splat)(x[k]));
-        FN(store)(own, k * WIDTH, FN(splat)(par[k]));
+        FN(fill)(now + k * GROUP, x[k]);
+        FN(fill)(own + k * GROUP, par[k]);
     }
     *when = 0;
     for (int steps = 0; steps < 4; steps++) {
-        FN(egru_bound)(K, 1, WIDTH, own, now, wait);
+        FN(egru_bound)(K, 1, GROUP, own, now, wait);
         if (wait[0] == 0)
             return 1;
         if (wait[0] == INFINITY) {
             *when = INFINITY;
             return 0;
         }
-        const VEC du = FN(load)(now, WIDTH) - par[0], dz = FN(load)(now, 3 * WIDTH) - par[2];
+        const VEC du = FN(load)(now, GROUP) - par[0], dz = FN(load)(now, 3 * GROUP) - par[2];
         /* The longest step that one series takes: however near the threshold, it goes on by that much. */
         const double S = most / FN(egru_bend)(kappa, du, dz)[0];
         double length = -log1p(-S) * tau_s;
         if (length > wait[0]) {
             FN(EgruSeries) s;
-            FN(egru_series)(LAST, FN(splat)(S), kappa, du, dz, FN(load)(now, 4 * WIDTH),
-                            FN(load)(now, 5 * WIDTH), FN(load)(now, 0), &s);
+            FN(egru_series)(LAST, FN(splat)(S), kappa, du, dz, FN(load)(now, 4 * GROUP),
+                            FN(load)(now, 5 * GROUP), FN(load)(now, 0), &s);
             for (int k = 0; k <= LAST; k++)
                 coefficient[k] = s.C[k][0];
             coefficient[0] -= par[3];
@@ -256,8 +336,8 @@ TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double 
             }
         } else
             length = wait[0];
-        FN(store)(h, 0, FN(splat)(length));
-        FN(egru_advance)(K, 1, WIDTH, h, own, now, NULL);
+        FN(fill)(h, length);
+        FN(egru_advance)(K, 1, GROUP, h, own, now, NULL);
         *when += length;
     }
     return 0;
@@ -353,18 +433,84 @@ INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_
 }
 
 /* As egru_long. */
-static void FN(egru_long_back)(VEC left, double kappa, double tau_s, double most, VEC m1, VEC m2, int taus,
-                               FN(EgruAdjoint) *a)
+static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double most, const VEC *m1, const VEC *m2,
+                               int taus, FN(EgruAdjoint) *a)
 {
     while (FN(largest)(left) > 0) {
-        double share = FN(egru_share)(left, kappa, most, a->du, a->dz);
+        VEC du[PARTS], dz[PARTS];
+        for (int p = 0; p < PARTS; p++) {
+            du[p] = a[p].du;
+            dz[p] = a[p].dz;
+        }
+        double share = FN(egru_share)(left, kappa, most, du, dz);
         if (share == 0) /* nothing bends but c */
             share = fmin(1.0, most / (2 * (kappa > 1 ? kappa : 1) * FN(largest)(left)));
-        const VEC step = left * share, grown = FN(vec_exponential)(step);
-        FN(egru_step_back)(LAST, 1.0 - grown, kappa, tau_s, m1, m2, taus, a);
-        a->du *= grown;
-        a->dz *= grown;
-        left -= step;
+        for (int p = 0; p < PARTS; p++) {
+            const VEC step = left[p] * share, grown = FN(vec_exponential)(step);
+            FN(egru_step_back)(LAST, 1.0 - grown, kappa, tau_s, m1[p], m2[p], taus, a + p);
+            a[p].du *= grown;
+            a[p].dz *= grown;
+            left[p] -= step;
+        }
+    }
+}
+
+/* As egru_steps; tau_m and tau_s sum their gradients. */
+INLINE void FN(egru_steps_back)(const int order, int way, const FN(EgruSteps) *steps, const double *K, int64_t m,
+                                int64_t stride, const double *h, const double *par, double *x, double *lam,
+                                const double *dsums, double *dpar, VEC *tau_m, VEC *tau_s_sum)
+{
+    const double tau_s = K[1], kappa = tau_s / K[0];
+    const int taus = K[6] != 0;
+    for (int32_t k = 0; k < steps->count[way]; k++) {
+        const int64_t i = steps->place[way][k] * GROUP;
+        FN(EgruAdjoint) a[PARTS];
+        VEC du[PARTS], dz[PARTS], left[PARTS], m1[PARTS], m2[PARTS];
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t j = i + p * WIDTH;
+            const VEC grown = FN(load)(steps->decay, j);
+            m1[p] = dsums ? FN(load)(dsums, j) : FN(splat)(0.0);
+            m2[p] = dsums ? FN(load)(dsums + stride, j) : FN(splat)(0.0);
+            a[p] = (FN(EgruAdjoint)){
+                .c = FN(load)(x, j), .du = FN(load)(x + stride, j) - FN(load)(par, j),
+                .dz = FN(load)(x + 3 * stride, j) - FN(load)(par + 2 * stride, j),
+                .u = FN(load)(x + 4 * stride, j), .z = FN(load)(x + 5 * stride, j), .lc = FN(load)(lam, j),
+                .lu = FN(load)(lam + stride, j), .lz = FN(load)(lam + 3 * stride, j)};
+            du[p] = a[p].du * grown;
+            dz[p] = a[p].dz * grown;
+            if (order)
+                FN(egru_step_back)(order, FN(load)(steps->step, j), kappa, tau_s, m1[p], m2[p], taus, a + p);
+            else
+                left[p] = FN(load)(h, j) * (1 / tau_s);
+        }
+        if (!order)
+            FN(egru_long_back)(left, kappa, tau_s, K[5], m1, m2, taus, a);
+        for (int p = 0; p < PARTS; p++) {
+            const int64_t j = i + p * WIDTH;
+            const VEC grown = FN(load)(steps->decay, j), fall = 1.0 / grown;
+            const VEC br = FN(load)(par + stride, j), lr = FN(load)(lam + 2 * stride, j);
+            const VEC dr = FN(load)(x + 2 * stride, j) - br;
+            FN(store)(x, j, a[p].c);
+            FN(store)(x + stride, j, FN(load)(par, j) + du[p]);
+            FN(store)(x + 2 * stride, j, br + dr * grown);
+            FN(store)(x + 3 * stride, j, FN(load)(par + 2 * stride, j) + dz[p]);
+            FN(store)(x + 4 * stride, j, a[p].u);
+            FN(store)(x + 5 * stride, j, a[p].z);
+            FN(store)(lam, j, a[p].lc);
+            FN(store)(lam + stride, j, a[p].lu);
+            FN(store)(lam + 2 * stride, j, lr * fall);
+            FN(store)(lam + 3 * stride, j, a[p].lz);
+            FN(store)(dpar, j, FN(load)(dpar, j) + a[p].bias_u);
+            FN(store)(dpar + stride, j, FN(load)(dpar + stride, j) + lr * (1.0 - fall));
+            FN(store)(dpar + 2 * stride, j, FN(load)(dpar + 2 * stride, j) + a[p].bias_z);
+            if (taus) {
+                a[p].tau_s += FN(load)(h, j) * (1 / tau_s) * lr * dr;
+                for (int64_t n = j; n < j + WIDTH && n < m; n++) {
+                    tau_m[p][n - j] -= a[p].tau_m[n - j] * (kappa / K[0]);
+                    tau_s_sum[p][n - j] += a[p].tau_s[n - j] / tau_s;
+                }
+            }
+        }
     }
 }
 
@@ -372,62 +518,25 @@ static void FN(egru_long_back)(VEC left, double kappa, double tau_s, double most
 TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
                              double *x, double *lam, const double *dsums, double *dpar, double *dK)
 {
-    const double tau_m = K[0], tau_s = K[1], kappa = tau_s / tau_m, *q = K + 2;
-    const int taus = K[6] != 0;
-    VEC to_tau_m = FN(splat)(0.0), to_tau_s = FN(splat)(0.0);
-    VEC left = FN(splat)(0.0), fall = FN(splat)(1.0), grown = FN(splat)(1.0);
-    for (int64_t i = 0; i < m; i += WIDTH) {
-        const VEC length = FN(load)(h, i) * (1 / tau_s);
-        if (!FN(all)(length == left)) {
-            left = length;
-            fall = FN(vec_exponential)(-left);
-            grown = 1.0 / fall;
-        }
-        const VEC bu = FN(load)(par, i), br = FN(load)(par + stride, i);
-        const VEC bz = FN(load)(par + 2 * stride, i);
-        const VEC m1 = dsums ? FN(load)(dsums, i) : FN(splat)(0.0);
-        const VEC m2 = dsums ? FN(load)(dsums + stride, i) : FN(splat)(0.0);
-        const VEC dr = FN(load)(x + 2 * stride, i) - br, lr = FN(load)(lam + 2 * stride, i);
-        FN(EgruAdjoint) a = {
-            .c = FN(load)(x, i), .du = FN(load)(x + stride, i) - bu,
-            .dz = FN(load)(x + 3 * stride, i) - bz, .u = FN(load)(x + 4 * stride, i),
-            .z = FN(load)(x + 5 * stride, i), .lc = FN(load)(lam, i),
-            .lu = FN(load)(lam + stride, i), .lz = FN(load)(lam + 3 * stride, i)};
-        const VEC du = a.du * grown, dz = a.dz * grown;
-        const double reach = FN(largest)((grown - 1.0) * FN(egru_bend)(kappa, a.du, a.dz));
-#define STEP_BACK(p) FN(egru_step_back)(p, 1.0 - grown, kappa, tau_s, m1, m2, taus, &a)
-        if (reach <= q[0])
-            STEP_BACK(4);
-        else if (reach <= q[1])
-            STEP_BACK(6);
-        else if (reach <= q[2])
-            STEP_BACK(9);
-        else
-            FN(egru_long_back)(left, kappa, tau_s, q[3], m1, m2, taus, &a);
-#undef STEP_BACK
-        FN(store)(x, i, a.c);
-        FN(store)(x + stride, i, bu + du);
-        FN(store)(x + 2 * stride, i, br + dr * grown);
-        FN(store)(x + 3 * stride, i, bz + dz);
-        FN(store)(x + 4 * stride, i, a.u);
-        FN(store)(x + 5 * stride, i, a.z);
-        FN(store)(lam, i, a.lc);
-        FN(store)(lam + stride, i, a.lu);
-        FN(store)(lam + 2 * stride, i, lr * fall);
-        FN(store)(lam + 3 * stride, i, a.lz);
-        FN(store)(dpar, i, FN(load)(dpar, i) + a.bias_u);
-        FN(store)(dpar + stride, i, FN(load)(dpar + stride, i) + lr * (1.0 - fall));
-        FN(store)(dpar + 2 * stride, i, FN(load)(dpar + 2 * stride, i) + a.bias_z);
-        if (taus) {
-            a.tau_s += left * lr * dr;
-            for (int64_t j = i; j < i + WIDTH && j < m; j++) {
-                to_tau_m[j - i] -= a.tau_m[j - i] * (kappa / tau_m);
-                to_tau_s[j - i] += a.tau_s[j - i] / tau_s;
-            }
-        }
+    FN(EgruSteps) steps;
+    VEC tau_m[PARTS], tau_s[PARTS];
+    for (int p = 0; p < PARTS; p++)
+        tau_m[p] = tau_s[p] = FN(splat)(0.0);
+    for (int64_t first = 0; first < m; first += BLOCK) {
+        const int64_t n = m - first < BLOCK ? m - first : BLOCK;
+        FN(egru_sort)(K, n, stride, h + first, par + first, x + first, 1, &steps);
+#define STEPS(order, way)                                                                                     \
+    FN(egru_steps_back)(order, way, &steps, K, n, stride, h + first, par + first, x + first, lam + first,     \
+                        dsums ? dsums + first : NULL, dpar + first, tau_m, tau_s)
+        STEPS(4, 0);
+        STEPS(6, 1);
+        STEPS(9, 2);
+        STEPS(LAST, 3);
+        STEPS(0, 4);
+#undef STEPS
     }
-    dK[0] += FN(total)(to_tau_m);
-    dK[1] += FN(total)(to_tau_s);
+    dK[0] += FN(total)(tau_m);
+    dK[1] += FN(total)(tau_s);
 }
 
 /* Takes the event of egru_receive back: x and lambda after the arrival become those before it.
@@ -442,7 +551,9 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
                                double *gradient, double *timing, double *payload)
 {
     const double per_m = 1 / K[0], per_s = 1 / K[1];
-    VEC plain = FN(splat)(0.0), through_gate = FN(splat)(0.0);
+    VEC plain[PARTS], through_gate[PARTS];
+    for (int p = 0; p < PARTS; p++)
+        plain[p] = through_gate[p] = FN(splat)(0.0);
     for (int64_t i = 0; i < m; i += WIDTH) {
         const VEC wu = FN(load)(w, i), wr = FN(load)(w + stride, i), wz = FN(load)(w + 2 * stride, i);
         const VEC lc = FN(load)(lam, i), lu = FN(load)(lam + stride, i);
@@ -471,18 +582,21 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
         FN(store)(x + 4 * stride, i, u);
         FN(store)(x + 5 * stride, i, z);
         FN(store)(lam + 2 * stride, i, lr + slope);
+        const int p = (int)(i / WIDTH % PARTS);
         if (i + WIDTH <= m) {
-            plain += u_and_r;
-            through_gate += by_z;
+            plain[p] += u_and_r;
+            through_gate[p] += by_z;
         } else
             for (int64_t j = i; j < m; j++) {
-                plain[j - i] += u_and_r[j - i];
-                through_gate[j - i] += by_z[j - i];
+                plain[p][j - i] += u_and_r[j - i];
+                through_gate[p][j - i] += by_z[j - i];
             }
     }
     payload[0] += FN(total)(plain);
     payload[1] += FN(total)(through_gate);
 }
 
+#undef WAYS
+#undef BLOCK
 #undef LAST
 #undef PI

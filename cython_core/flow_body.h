@@ -14,12 +14,16 @@
 TARGET int64_t FN(least)(int64_t n, const double *numbers, double *smallest)
 {
     VEC low = FN(splat)(INFINITY);
-    for (int64_t i = 0; i < n; i += WIDTH)
-        low = FN(smaller)(FN(load)(numbers, i), low);
-    const double a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
     int64_t i = 0;
-    *smallest = a < b ? a : b;
-    while (i < n - 1 && numbers[i] != *smallest)
+    for (; i < n; i += WIDTH)
+        low = FN(smaller)(FN(load)(numbers, i), low);
+    double smallest_of[WIDTH];
+    FN(store)(smallest_of, 0, low);
+    for (int k = WIDTH / 2; k > 0; k /= 2)
+        for (int j = 0; j < k; j++)
+            smallest_of[j] = smallest_of[j + k] < smallest_of[j] ? smallest_of[j + k] : smallest_of[j];
+    *smallest = smallest_of[0];
+    for (i = 0; i < n - 1 && numbers[i] != *smallest;)
         i++;
     return i;
 }

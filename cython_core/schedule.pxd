@@ -37,7 +37,7 @@ cdef inline bint schedule_open(Schedule *schedule, int64_t n) noexcept nogil:
     cdef double *entries
     schedule.n_levels = 0
     while True:
-        room = (max(n, 1) + 3) // 4 * 4
+        room = (max(n, 1) + 7) // 8 * 8
         entries = <double *> malloc(room * sizeof(double))
         if entries == NULL:
             schedule_free(schedule)

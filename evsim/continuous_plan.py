@@ -181,7 +181,7 @@ class ContinuousPlan:
 
     def _fill_units(self, rank: int, population: Population) -> None:
         row, kernel, n = self.unit_rows[rank], population.kernel, population.n_units
-        stride = -(-n // 4) * 4
+        stride = -(-n // 8) * 8
         row["kind"], row["n"], row["stride"] = FLOWS[kernel], n, stride
         row["n_state"], row["n_slot"], row["main"] = SLOTS[kernel]
         own = [p for p in population.parameters if p in ("bias", "threshold")]
