@@ -32,23 +32,35 @@ typedef struct {
     VEC U[LAST + 1], Z[LAST + 1], C[LAST + 1], P[LAST + 1], Q[LAST + 1], V[LAST + 1], G[LAST + 1];
 } FN(EgruSeries);
 
-/* sum_{i <= k} a_i b_{k - i} */
-INLINE VEC FN(product)(const VEC *a, const VEC *b, int k)
+/* sum_{0 < i < k} a_i b_{k - i}, k > 1: what can be added up before a_k and b_k are known.  The series are chains of
+ * products; the newest coefficients come last in each sum, so that little has to wait for them. */
+INLINE VEC FN(inner)(const VEC *a, const VEC *b, int k)
 {
-    VEC sum = a[0] * b[k];
+    VEC sum = a[1] * b[k - 1];
 #pragma GCC unroll 16
-    for (int i = 1; i <= k; i++)
+    for (int i = 2; i < k; i++)
         sum += a[i] * b[k - i];
     return sum;
 }
 
-INLINE VEC FN(square)(const VEC *a, int k)
+/* sum_{i <= k} a_i b_{k - i}; b_k is the newest. */
+INLINE VEC FN(product)(const VEC *a, const VEC *b, int k)
 {
     if (k == 0)
-        return a[0] * a[0];
-    VEC sum = a[0] * a[k];
+        return a[0] * b[0];
+    if (k == 1)
+        return a[1] * b[0] + a[0] * b[1];
+    return (FN(inner)(a, b, k) + a[k] * b[0]) + a[0] * b[k];
+}
+
+/* The inner sum of a with itself, k > 1. */
+INLINE VEC FN(inner_square)(const VEC *a, int k)
+{
+    if (k == 2)
+        return a[1] * a[1];
+    VEC sum = a[1] * a[k - 1];
 #pragma GCC unroll 16
-    for (int i = 1; 2 * i < k; i++)
+    for (int i = 2; 2 * i < k; i++)
         sum += a[i] * a[k - i];
     sum += sum;
     if (k % 2 == 0)
@@ -56,14 +68,24 @@ INLINE VEC FN(square)(const VEC *a, int k)
     return sum;
 }
 
+INLINE VEC FN(square)(const VEC *a, int k)
+{
+    if (k == 0)
+        return a[0] * a[0];
+    const VEC newest = (a[0] + a[0]) * a[k];
+    if (k == 1)
+        return newest;
+    return FN(inner_square)(a, k) + newest;
+}
+
 /* sum_k a_k */
 INLINE VEC FN(at_end)(const VEC *a, int order)
 {
-    VEC sum = a[order];
+    VEC sum = a[order - 2] + a[order - 3];
 #pragma GCC unroll 16
-    for (int k = order - 1; k >= 0; k--)
+    for (int k = order - 4; k >= 0; k--)
         sum += a[k];
-    return sum;
+    return sum + (a[order - 1] + a[order]);
 }
 
 /* Its integral over x from 0 to the end of the step: dx = ds / (1 - s). */
@@ -72,7 +94,7 @@ INLINE VEC FN(integral)(const VEC *a, int order, VEC S)
     VEC term = S * a[0], sum = term;
 #pragma GCC unroll 16
     for (int k = 1; k <= order; k++) {
-        term = S * (a[k] + k * term) * (1.0 / (k + 1));
+        term = S * (1.0 / (k + 1)) * a[k] + S * ((double)k / (k + 1)) * term;
         sum += term;
     }
     return sum;
@@ -81,20 +103,30 @@ INLINE VEC FN(integral)(const VEC *a, int order, VEC S)
 INLINE void FN(egru_series)(const int order, VEC S, double kappa, VEC du, VEC dz, VEC u, VEC z, VEC c,
                             FN(EgruSeries) *s)
 {
-    const VEC Su = -S * du, Sz = -S * dz;
+    const VEC Su = -S * du, Sz = -S * dz, Sc = S * kappa, bend = 1.0 - (u + u), twice = z + z;
     s->U[0] = u;
     s->Z[0] = z;
     s->C[0] = c;
 #pragma GCC unroll 16
     for (int k = 0; k < order; k++) {
-        const VEC share = S * (1.0 / (k + 1));
-        s->P[k] = s->U[k] - FN(square)(s->U, k);
-        s->Q[k] = (k ? 0.0 : 1.0) - FN(square)(s->Z, k);
+        const double part = 1.0 / (k + 1);
         s->V[k] = s->Z[k] - s->C[k];
+        if (k == 0) {
+            s->P[0] = u - u * u;
+            s->Q[0] = 1.0 - z * z;
+        } else if (k == 1) {
+            s->P[1] = bend * s->U[1];
+            s->Q[1] = -(twice * s->Z[1]);
+        } else {
+            s->P[k] = bend * s->U[k] - FN(inner_square)(s->U, k);
+            s->Q[k] = -(FN(inner_square)(s->Z, k) + twice * s->Z[k]);
+        }
         s->G[k] = FN(product)(s->U, s->V, k);
-        s->U[k + 1] = Su * (1.0 / (k + 1)) * s->P[k];
-        s->Z[k + 1] = Sz * (1.0 / (k + 1)) * s->Q[k];
-        s->C[k + 1] = share * (kappa * s->G[k] + k * s->C[k]);
+        s->U[k + 1] = Su * part * s->P[k];
+        s->Z[k + 1] = Sz * part * s->Q[k];
+        s->C[k + 1] = Sc * part * s->G[k];
+        if (k)
+            s->C[k + 1] += S * (k * part) * s->C[k];
     }
 }
 
