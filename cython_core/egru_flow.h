@@ -421,8 +421,8 @@ typedef struct {
 
 /* With M = u lambda_c: (1 - s) d lambda_c / ds = kappa M - (loss per x), and (1 - s) d lambda_X / ds =
  * lambda_X - kappa M f_X with f_u = (1 - u) (z - c), f_z = 1 - z^2.  S < 0. */
-INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_s, VEC m1, VEC m2, int taus,
-                               FN(EgruAdjoint) *a)
+INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_s, int running, VEC m1, VEC m2,
+                               int taus, FN(EgruAdjoint) *a)
 {
     FN(EgruSeries) s;
     VEC L[LAST + 1], M[LAST + 1], F[LAST + 1], Lu[LAST + 1], Lz[LAST + 1];
@@ -432,15 +432,19 @@ INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_
     Lz[0] = a->lz;
 #pragma GCC unroll 16
     for (int k = 0; k < order; k++) {
-        const VEC share = S * (1.0 / (k + 1));
-        VEC running = 2 * m2 * s.C[k];
-        if (k == 0)
-            running += m1;
+        const double part = 1.0 / (k + 1);
         M[k] = kappa * FN(product)(s.U, L, k);
         F[k] = s.V[k] - s.G[k];
-        L[k + 1] = share * (M[k] + k * L[k] - tau_s * running);
-        Lu[k + 1] = share * ((k + 1) * Lu[k] - FN(product)(M, F, k));
-        Lz[k + 1] = share * ((k + 1) * Lz[k] - FN(product)(M, s.Q, k));
+        L[k + 1] = S * part * M[k];
+        if (k)
+            L[k + 1] += S * (k * part) * L[k];
+        if (running) {
+            L[k + 1] -= S * (part * tau_s) * (2 * m2 * s.C[k]);
+            if (k == 0)
+                L[1] -= S * tau_s * m1;
+        }
+        Lu[k + 1] = S * Lu[k] - S * part * FN(product)(M, F, k);
+        Lz[k + 1] = S * Lz[k] - S * part * FN(product)(M, s.Q, k);
     }
     if (taus) {
         VEC change[LAST + 1];
@@ -465,8 +469,8 @@ INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_
 }
 
 /* As egru_long. */
-static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double most, const VEC *m1, const VEC *m2,
-                               int taus, FN(EgruAdjoint) *a)
+static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double most, int running, const VEC *m1,
+                               const VEC *m2, int taus, FN(EgruAdjoint) *a)
 {
     while (FN(largest)(left) > 0) {
         VEC du[PARTS], dz[PARTS];
@@ -479,7 +483,7 @@ static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double mos
             share = fmin(1.0, most / (2 * (kappa > 1 ? kappa : 1) * FN(largest)(left)));
         for (int p = 0; p < PARTS; p++) {
             const VEC step = left[p] * share, grown = FN(vec_exponential)(step);
-            FN(egru_step_back)(LAST, 1.0 - grown, kappa, tau_s, m1[p], m2[p], taus, a + p);
+            FN(egru_step_back)(LAST, 1.0 - grown, kappa, tau_s, running, m1[p], m2[p], taus, a + p);
             a[p].du *= grown;
             a[p].dz *= grown;
             left[p] -= step;
@@ -511,12 +515,13 @@ INLINE void FN(egru_steps_back)(const int order, int way, const FN(EgruSteps) *s
             du[p] = a[p].du * grown;
             dz[p] = a[p].dz * grown;
             if (order)
-                FN(egru_step_back)(order, FN(load)(steps->step, j), kappa, tau_s, m1[p], m2[p], taus, a + p);
+                FN(egru_step_back)(order, FN(load)(steps->step, j), kappa, tau_s, dsums != NULL, m1[p], m2[p], taus,
+                                   a + p);
             else
                 left[p] = FN(load)(h, j) * (1 / tau_s);
         }
         if (!order)
-            FN(egru_long_back)(left, kappa, tau_s, K[5], m1, m2, taus, a);
+            FN(egru_long_back)(left, kappa, tau_s, K[5], dsums != NULL, m1, m2, taus, a);
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
             const VEC grown = FN(load)(steps->decay, j), fall = 1.0 / grown;
