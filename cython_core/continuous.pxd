@@ -163,25 +163,34 @@ cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
     return (<const double *> fan.delay)[place if fan.pair else 0]
 
 
-cdef inline void read_weights(
-    const FanRow *fan, int64_t n_target, int64_t row, int64_t place, int64_t m, int64_t stride, double *w
+cdef inline void read_row(
+    const FanRow *fan, int64_t n_target, int64_t row, int64_t first, int64_t m, int64_t stride, double *w
 ) noexcept nogil:
-    """The weights of m pairs, or of a whole dense row, block by block: w[b * stride + i]; then zeros."""
+    """Weights of m targets of a dense row, from the ``first`` on: w[b * stride + i]; then zeros."""
+    cdef int64_t at = row * fan.n_blocks * n_target + first
+    cdef int64_t i
+    cdef int b
+    for b in range(fan.n_blocks):
+        if fan.wide:
+            for i in range(m):
+                w[b * stride + i] = (<const double *> fan.weight)[at + b * n_target + i]
+        else:
+            active.flow.widen(m, <const float *> fan.weight + at + b * n_target, w + b * stride)
+        for i in range(m, align(m)):
+            w[b * stride + i] = 0
+
+
+cdef inline void read_weights(
+    const FanRow *fan, int64_t place, int64_t m, int64_t stride, double *w
+) noexcept nogil:
+    """The weights of m pairs, block by block: w[b * stride + i]; then zeros."""
     cdef const int64_t *where = <const int64_t *> fan.where
     cdef const double *doubles = <const double *> fan.weight
     cdef const float *floats = <const float *> fan.weight
     cdef int64_t at
     cdef int64_t i
     cdef int b
-    if not fan.ptr:
-        at = row * fan.n_blocks * n_target
-        for b in range(fan.n_blocks):
-            if fan.wide:
-                for i in range(m):
-                    w[b * stride + i] = doubles[at + b * n_target + i]
-            else:
-                active.flow.widen(m, floats + at + b * n_target, w + b * stride)
-    elif not where:
+    if not where:
         for i in range(m):
             w[i] = doubles[place + i] if fan.wide else floats[place + i]
     else:

@@ -39,9 +39,11 @@ from evsim.core.continuous cimport (
     delay_of,
     gather,
     group_end,
+    read_row,
     read_weights,
     scatter,
 )
+from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.messages cimport Message
 from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW, Flow, active, logistic
 
@@ -126,8 +128,28 @@ cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, i
     return lane.record.event[event].time + (<const double *> pop.constants)[4]
 
 
+cdef void bring_range_back(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """Bring the m units from ``first``, a multiple of GROUP, back to ``now``, where they are."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    cdef Slot *slot = &lane.run.slot[p]
+    cdef int64_t i
+    for i in range(m, align(m)):
+        lane.h[i] = 0
+    # The lambda of an LSTM at h goes on to c by a retreat of any length.
+    if not sweeps().elapse(m, now, 1, pool.last + first, lane.h) and pop.kind != LSTM_FLOW:
+        return
+    if pop.kind == LIF_FLOW:
+        for i in range(first, first + m):
+            pool.x[3 * pop.stride + i] = max(held_until(lane, pop, pool, i) - now, 0.0)
+    active.flow.kind[pop.kind].retreat(
+        <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
+        pool.x + first, pool.lam + first, pool.dsums + first if pool.dsums != NULL else NULL,
+        slot.dpar + lane.number * pop.n_par * pop.stride + first, slot.dconstants + lane.number * 8)
+
+
 cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) back to ``now``, side by side in scratch (all: where they are)."""
+    """Bring some units back to ``now``, side by side in scratch."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef Slot *slot = &lane.run.slot[p]
@@ -135,35 +157,27 @@ cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double n
     cdef const double *par = <const double *> pop.par
     cdef double *dpar = slot.dpar + lane.number * pop.n_par * pop.stride
     cdef double *dK = slot.dconstants + lane.number * 8
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef bint moves = False
     cdef int64_t i
-    cdef int64_t j
     cdef int k
-    if unit != NULL:
-        for k in range(pop.n_slot):
-            gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
-            gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
-        for k in range(pop.n_par):
-            gather(m, unit, par + k * pop.stride, lane.par + k * stride)
+    for k in range(pop.n_slot):
+        gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
+        gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
+    for k in range(pop.n_par):
+        gather(m, unit, par + k * pop.stride, lane.par + k * stride)
     for i in range(m, align(m)):
         lane.h[i] = 0
     for i in range(m):
-        j = unit[i] if unit != NULL else i
-        lane.h[i] = pool.last[j] - now
+        lane.h[i] = pool.last[unit[i]] - now
         moves = moves or lane.h[i] > 0
-        pool.last[j] = now
-    if not moves and pop.kind != LSTM_FLOW:     # its lambda at h goes on to c by a retreat of any length
+        pool.last[unit[i]] = now
+    if not moves and pop.kind != LSTM_FLOW:
         return
     if pop.kind == LIF_FLOW:
         for i in range(m):
-            j = unit[i] if unit != NULL else i
-            (lane.x if unit != NULL else pool.x)[3 * stride + i] = max(
-                held_until(lane, pop, pool, j) - now, 0.0)
-    if unit == NULL:
-        flow.retreat(K, m, stride, lane.h, par, pool.x, pool.lam, pool.dsums, dpar, dK)
-        return
+            lane.x[3 * stride + i] = max(held_until(lane, pop, pool, unit[i]) - now, 0.0)
     if pool.dsums != NULL:
         for k in range(2):
             gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
@@ -235,22 +249,29 @@ cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, in
     return payload
 
 
-cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t n, int64_t row, int64_t place,
-                      int64_t m, int64_t stride) noexcept nogil:
-    """Add what is in the scratch to the gradient of the weights of m pairs, or of a whole row."""
+cdef void add_row(Lane *lane, const FanRow *fan, int projection, int64_t n, int64_t row, int64_t first,
+                  int64_t m, int64_t stride) noexcept nogil:
+    """Add what is in the scratch to the gradient of the weights of m targets of a dense row."""
+    cdef void *to = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
+    cdef int64_t at
+    cdef int b
+    for b in range(fan.n_blocks):
+        at = (row * fan.n_blocks + b) * n + first
+        if fan.wide:
+            active.flow.add_to_double(m, lane.gradient + b * stride, <double *> to + at)
+        else:
+            active.flow.add_to_float(m, lane.gradient + b * stride, <float *> to + at)
+
+
+cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t place, int64_t m,
+                      int64_t stride) noexcept nogil:
+    """Add what is in the scratch to the gradient of the weights of m pairs."""
     cdef void *to = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
     cdef const int64_t *where = <const int64_t *> fan.where
     cdef int64_t at
     cdef int64_t i
     cdef int b
     for b in range(fan.n_blocks):
-        if not fan.ptr:
-            at = (row * fan.n_blocks + b) * n
-            if fan.wide:
-                active.flow.add_to_double(m, lane.gradient + b * stride, <double *> to + at)
-            else:
-                active.flow.add_to_float(m, lane.gradient + b * stride, <float *> to + at)
-            continue
         for i in range(m):
             at = where[(place + i) * fan.n_blocks + b] if where else place + i
             if at < 0:
@@ -261,6 +282,41 @@ cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t n, 
                 (<float *> to)[at] += <float> lane.gradient[b * stride + i]
 
 
+cdef void take_back(Lane *lane, const UnitRow *pop, const FanRow *fan, int64_t m, int64_t stride, double *x,
+                    double *lam, const double *par, double value, double gated, const double *dsums,
+                    double *payload) noexcept nogil:
+    """Undo what an arrival did to m units; gradients in the scratch, sums over units as of egru_give_back."""
+    cdef int64_t i
+    if pop.kind == EGRU_FLOW:
+        active.flow.egru_give_back(
+            <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
+            gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
+        return
+    payload[0] += give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
+    for i in range(m):
+        payload[2] += lane.timing[i]
+
+
+cdef void give_back_all(Lane *lane, int projection, int64_t row, double now, double value, double gated,
+                        double *payload) noexcept nogil:
+    """Undo an arrival at all units of the target, block by block."""
+    cdef const FanRow *fan = &lane.run.projections[projection]
+    cdef const UnitRow *pop = &lane.run.populations[fan.target]
+    cdef Pool *pool = &lane.pool[fan.target]
+    cdef int64_t first
+    cdef int64_t m
+    cdef int block
+    for block in range((pop.n + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        m = min(<int64_t> BLOCK, pop.n - first)
+        bring_range_back(lane, fan.target, first, m, now)
+        read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
+        take_back(lane, pop, fan, m, pop.stride, pool.x + first, pool.lam + first,
+                  <const double *> pop.par + first, value, gated,
+                  pool.dsums + first if pool.dsums != NULL else NULL, payload)
+        add_row(lane, fan, projection, pop.n, row, first, m, pop.stride)
+
+
 cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int64_t stop, double now,
                     int64_t event, double value, double gated) noexcept nogil:
     """Undo an arrival at the pairs from ``place`` to ``stop``, or at all units of the target."""
@@ -268,56 +324,41 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
     cdef const FanRow *fan = &run.projections[projection]
     cdef const UnitRow *pop = &run.populations[fan.target]
     cdef Pool *pool = &lane.pool[fan.target]
-    cdef const double *par = <const double *> pop.par
-    cdef const int32_t *unit = NULL
-    cdef int64_t m = pop.n
-    cdef int64_t stride = pop.stride
-    cdef double *x = pool.x
-    cdef double *lam = pool.lam
+    cdef const int32_t *unit = <const int32_t *> fan.unit + place
+    cdef int64_t m = stop - place if fan.ptr else pop.n
+    cdef int64_t stride = align(m)
     cdef double *ddelay = run.ddelay[lane.shard * run.n_projections + projection]
-    cdef const double *dsums = pool.dsums
-    cdef double payload[2]
-    cdef double total = 0
+    cdef double payload[3]
     cdef int64_t i
     cdef int k
-    if fan.ptr:
-        unit = <const int32_t *> fan.unit + place
-        m = stop - place
-        stride = align(m)
-        x, lam, par = lane.x, lane.lam, lane.par
     run.macs[lane.shard * run.n_projections + projection] += m * fan.n_blocks
-    bring_back(lane, fan.target, m, unit, now)
-    read_weights(fan, pop.n, row, place, m, stride, lane.w)
-    payload[0] = payload[1] = 0
-    if pop.kind == EGRU_FLOW:
-        active.flow.egru_give_back(
-            <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
-            gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
-    else:
-        if unit != NULL and dsums != NULL:
+    memset(payload, 0, sizeof(payload))
+    if fan.ptr:
+        bring_back(lane, fan.target, m, unit, now)
+        read_weights(fan, place, m, stride, lane.w)
+        if pool.dsums != NULL:
             for k in range(2):
                 gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
-            dsums = lane.dsums
-        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
-    add_weights(lane, fan, projection, pop.n, row, place, m, stride)
-    for i in range(m):
-        total += lane.timing[i]
+        take_back(lane, pop, fan, m, stride, lane.x, lane.lam, lane.par, value, gated,
+                  lane.dsums if pool.dsums != NULL else NULL, payload)
+        add_weights(lane, fan, projection, place, m, stride)
+        put_back(lane, fan.target, m, unit)
+    else:
+        give_back_all(lane, projection, row, now, value, gated, payload)
     if ddelay != NULL:
         if fan.pair:
             for i in range(m):
                 ddelay[(<const int64_t *> fan.pair)[place + i]] += lane.timing[i]
         else:
-            ddelay[0] += total
+            ddelay[0] += payload[2]
     if event >= 0:
         i = run.event_ptr[lane.number] + event
-        run.at_time[i] += total
+        run.at_time[i] += payload[2]
         run.at_value[i] += payload[0]
         if fan.gated:
             lane.through_gate[event] += payload[1]
         else:
             run.at_value[i] += payload[1]
-    if unit != NULL:
-        put_back(lane, fan.target, m, unit)
 
 
 cdef void uncross(Lane *lane, const UnitRow *pop, double after, double before, double jump, double *B,
@@ -448,7 +489,7 @@ cdef void undo_sample(Lane *lane, int64_t number) noexcept nogil:
             continue
         pool = &lane.pool[p]
         slot = &run.slot[p]
-        bring_back(lane, p, pop.n, NULL, run.samples[number])
+        bring_range_back(lane, p, 0, pop.n, run.samples[number])
         at = (number * run.n_lanes + lane.number) * pop.n
         if slot.dstate != NULL:
             for i in range(pop.n):
@@ -586,7 +627,7 @@ cdef void lane_finish(Lane *lane) noexcept nogil:
     for p in range(lane.run.n_populations):
         pop = &lane.run.populations[p]
         if pop.kind != NO_FLOW:
-            bring_back(lane, p, pop.n, NULL, lane.run.start)
+            bring_range_back(lane, p, 0, pop.n, lane.run.start)
             memcpy(lane.run.slot[p].dinitial + lane.number * pop.n_slot * pop.stride, lane.pool[p].lam,
                    pop.n_slot * pop.stride * sizeof(double))
 

@@ -39,10 +39,12 @@ from evsim.core.continuous cimport (
     fetch,
     gather,
     group_end,
+    read_row,
     read_weights,
     room_for,
     scatter,
 )
+from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
 from evsim.core.schedule cimport (
@@ -96,7 +98,7 @@ cdef struct Run:
 cdef struct Pool:
     double *x       # [n_slot, stride]
     double *last    # [stride] the time that x belongs to
-    char *sure      # [n] whether the entry in the schedule is that of the next event
+    int64_t *sure   # [n] whether (1) the entry in the schedule is that of the next event
     double *sums    # [2, stride] or NULL
 
 cdef struct Lane:
@@ -128,16 +130,6 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
     cdef double *entry = lane.schedule.level[0] + pop.first
     cdef int64_t i
     cdef int64_t k
-    if unit == NULL:
-        for i in range(m):
-            if pool.sure[i] and entry[i] <= now:
-                continue
-            pool.sure[i] = 0
-            entry[i] = now + wait[i]
-            if wait[i] != wait[i]:
-                lane.status = -3
-        schedule_refresh(&lane.schedule, pop.first, m)
-        return
     for i in range(m):
         k = unit[i]
         if pool.sure[k] and entry[k] <= now:
@@ -148,23 +140,51 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
             lane.status = -3
 
 
+cdef void bring_range(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """Bring the m units from ``first``, a multiple of GROUP, to the present, where they are."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    cdef int64_t i
+    for i in range(m, align(m)):
+        lane.h[i] = 0
+    sweeps().elapse(m, now, 0, pool.last + first, lane.h)
+    active.flow.kind[pop.kind].advance(
+        <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
+        pool.x + first, pool.sums + first if pool.sums != NULL else NULL)
+
+
+cdef void put_back_range(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """After `bring_range` and what happened: look ahead; the nodes of the schedule are left to be refreshed."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    cdef const Flow *flow = &active.flow.kind[pop.kind]
+    if flow.bound == NULL:
+        return
+    flow.bound(<const double *> pop.constants, m, pop.stride, <const double *> pop.par + first,
+               pool.x + first, lane.wait)
+    if sweeps().renew(m, now, lane.wait, pool.sure + first, lane.schedule.level[0] + pop.first + first):
+        lane.status = -3
+
+
+cdef void bring_all(Lane *lane, int p, double now) noexcept nogil:
+    """Bring all units to the present and look ahead."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    bring_range(lane, p, 0, pop.n, now)
+    put_back_range(lane, p, 0, pop.n, now)
+    schedule_refresh(&lane.schedule, pop.first, pop.n)
+
+
 cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) to the present, side by side in scratch (all: where they are)."""
+    """Bring some units to the present, side by side in scratch."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef const double *par = <const double *> pop.par
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int64_t i
     cdef int k
     for i in range(m, align(m)):
         lane.h[i] = 0
-    if unit == NULL:
-        for i in range(m):
-            lane.h[i] = now - pool.last[i]
-            pool.last[i] = now
-        flow.advance(<const double *> pop.constants, m, stride, lane.h, par, pool.x, pool.sums)
-        return
     if pop.n >= FAR_APART:
         fetch(m, unit, 0, 1, pool.last)
         fetch(m, unit, pop.stride, pop.n_slot, pool.x)
@@ -191,18 +211,44 @@ cdef void put_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now
     """After `bring` and what happened: look ahead, and write the units back."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int k
     if flow.bound != NULL:
-        if unit == NULL:
-            flow.bound(<const double *> pop.constants, m, stride, <const double *> pop.par, pool.x, lane.wait)
-        else:
-            flow.bound(<const double *> pop.constants, m, stride, lane.par, lane.x, lane.wait)
+        flow.bound(<const double *> pop.constants, m, stride, lane.par, lane.x, lane.wait)
         look_ahead(lane, pop, pool, m, unit, now, lane.wait)
-    if unit != NULL:
-        for k in range(pop.n_slot):
-            scatter(m, unit, lane.x + k * stride, pool.x + k * pop.stride)
+    for k in range(pop.n_slot):
+        scatter(m, unit, lane.x + k * stride, pool.x + k * pop.stride)
+
+
+cdef inline void add_arrival(const FanRow *fan, const UnitRow *pop, int64_t m, int64_t stride, double *x,
+                             const double *w, double value, double gated) noexcept nogil:
+    """What an event does to the states of m units."""
+    cdef int64_t i
+    cdef int b
+    if pop.kind == EGRU_FLOW:
+        active.flow.egru_receive(m, stride, x, w, value, gated if fan.gated else value, fan.post)
+        return
+    for b in range(fan.n_blocks):
+        for i in range(m):
+            x[fan.slot[b] * stride + i] += value * w[b * stride + i]
+
+
+cdef void receive_all(Lane *lane, const FanRow *fan, int64_t row, double now, double value,
+                      double gated) noexcept nogil:
+    """An event arrives at all units of the target, block by block."""
+    cdef const UnitRow *pop = &lane.run.populations[fan.target]
+    cdef int64_t first
+    cdef int64_t m
+    cdef int block
+    for block in range((pop.n + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        m = min(<int64_t> BLOCK, pop.n - first)
+        bring_range(lane, fan.target, first, m, now)
+        read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
+        add_arrival(fan, pop, m, pop.stride, lane.pool[fan.target].x + first, lane.w, value, gated)
+        put_back_range(lane, fan.target, first, m, now)
+    schedule_refresh(&lane.schedule, pop.first, pop.n)
 
 
 cdef void receive(Lane *lane, int projection, int64_t row, int64_t place, int64_t stop, double now,
@@ -210,26 +256,15 @@ cdef void receive(Lane *lane, int projection, int64_t row, int64_t place, int64_
     """An event arrives at the pairs from ``place`` to ``stop``, or at all units of the target."""
     cdef const FanRow *fan = &lane.run.projections[projection]
     cdef const UnitRow *pop = &lane.run.populations[fan.target]
-    cdef const int32_t *unit = NULL
-    cdef int64_t m = pop.n
-    cdef int64_t stride = pop.stride
-    cdef double *x = lane.pool[fan.target].x
-    cdef int64_t i
-    cdef int b
-    if fan.ptr:
-        unit = <const int32_t *> fan.unit + place
-        m = stop - place
-        stride = align(m)
-        x = lane.x
+    cdef const int32_t *unit = <const int32_t *> fan.unit + place
+    cdef int64_t m = stop - place if fan.ptr else pop.n
     lane.run.macs[lane.number * lane.run.n_projections + projection] += m * fan.n_blocks
+    if not fan.ptr:
+        receive_all(lane, fan, row, now, value, gated)
+        return
     bring(lane, fan.target, m, unit, now)
-    read_weights(fan, pop.n, row, place, m, stride, lane.w)
-    if pop.kind == EGRU_FLOW:
-        active.flow.egru_receive(m, stride, x, lane.w, value, gated if fan.gated else value, fan.post)
-    else:
-        for b in range(fan.n_blocks):
-            for i in range(m):
-                x[fan.slot[b] * stride + i] += value * lane.w[b * stride + i]
+    read_weights(fan, place, m, align(m), lane.w)
+    add_arrival(fan, pop, m, align(m), lane.x, lane.w, value, gated)
     put_back(lane, fan.target, m, unit, now)
 
 
@@ -381,8 +416,7 @@ cdef void sample(Lane *lane, double now) noexcept nogil:
         if pop.kind == NO_FLOW:
             continue
         pool = &lane.pool[p]
-        bring(lane, p, pop.n, NULL, now)
-        put_back(lane, p, pop.n, NULL, now)
+        bring_all(lane, p, now)
         at = (lane.next_sample * run.n_lanes + lane.number) * pop.n
         memcpy(run.slot[p].state + at, pool.x + pop.main * pop.stride, pop.n * sizeof(double))
         if pop.kind == SUM_FLOW:
@@ -509,7 +543,7 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
             continue
         pool.x = run.slot[p].x + number * pop.n_slot * pop.stride
         pool.last = <double *> malloc(pop.stride * sizeof(double))
-        pool.sure = <char *> calloc(pop.n, 1)
+        pool.sure = <int64_t *> calloc(pop.n, sizeof(int64_t))
         if pool.last == NULL or pool.sure == NULL:
             return False
         if run.slot[p].integral != NULL:
@@ -518,7 +552,8 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
                 return False
         for i in range(pop.stride):
             pool.last[i] = run.start
-        put_back(lane, p, pop.n, NULL, run.start)
+        put_back_range(lane, p, 0, pop.n, run.start)
+        schedule_refresh(&lane.schedule, pop.first, pop.n)
     return True
 
 
@@ -548,8 +583,7 @@ cdef void lane_run(Lane *lane) noexcept nogil:
             for p in range(lane.run.n_populations):
                 pop = &lane.run.populations[p]
                 if pop.kind != NO_FLOW:
-                    bring(lane, p, pop.n, NULL, lane.run.stop)
-                    put_back(lane, p, pop.n, NULL, lane.run.stop)
+                    bring_all(lane, p, lane.run.stop)
 
 
 cdef class ContinuousForward:

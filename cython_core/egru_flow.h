@@ -580,7 +580,7 @@ TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const d
  *
  *     gradient   dL/dw, laid out like w
  *     timing     dL/d(time of the arrival) of each item
- *     payload    sums over items: dL/ds of what is not gated, dL/d gated
+ *     payload    sums over items: dL/ds of what is not gated, dL/d gated, and of timing
  *
  * u and z must be those after the arrival, and are then those before it. */
 TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const double *par, double *x,
@@ -588,9 +588,9 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
                                double *gradient, double *timing, double *payload)
 {
     const double per_m = 1 / K[0], per_s = 1 / K[1];
-    VEC plain[PARTS], through_gate[PARTS];
+    VEC plain[PARTS], through_gate[PARTS], moved[PARTS];
     for (int p = 0; p < PARTS; p++)
-        plain[p] = through_gate[p] = FN(splat)(0.0);
+        plain[p] = through_gate[p] = moved[p] = FN(splat)(0.0);
     for (int64_t i = 0; i < m; i += WIDTH) {
         const VEC wu = FN(load)(w, i), wr = FN(load)(w + stride, i), wz = FN(load)(w + 2 * stride, i);
         const VEC lc = FN(load)(lam, i), lu = FN(load)(lam + stride, i);
@@ -608,8 +608,8 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
         VEC u, z;
         FN(vec_gates)(au, az, &u, &z);
         const VEC u_and_r = lu * wu + lr * wr, by_z = lz * wz * r;
-        FN(store)(timing, i,
-                  lc * (u * (z - c) - after) * per_m + (u_and_r * s + by_z * gated) * per_s + in_time);
+        const VEC later = lc * (u * (z - c) - after) * per_m + (u_and_r * s + by_z * gated) * per_s + in_time;
+        FN(store)(timing, i, later);
         FN(store)(gradient, i, lu * s);
         FN(store)(gradient + stride, i, lr * s);
         FN(store)(gradient + 2 * stride, i, lz * gated * r);
@@ -623,14 +623,17 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
         if (i + WIDTH <= m) {
             plain[p] += u_and_r;
             through_gate[p] += by_z;
+            moved[p] += later;
         } else
             for (int64_t j = i; j < m; j++) {
                 plain[p][j - i] += u_and_r[j - i];
                 through_gate[p][j - i] += by_z[j - i];
+                moved[p][j - i] += later[j - i];
             }
     }
     payload[0] += FN(total)(plain);
     payload[1] += FN(total)(through_gate);
+    payload[2] += FN(total)(moved);
 }
 
 #undef WAYS
