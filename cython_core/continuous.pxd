@@ -163,6 +163,19 @@ cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
     return (<const double *> fan.delay)[place if fan.pair else 0]
 
 
+cdef inline void fetch_row(
+    const FanRow *fan, const void *weight, int64_t n_target, int64_t row, int64_t first, int64_t m
+) noexcept nogil:
+    """Ask for weights, or gradients of them, of m targets of a dense row ahead of their use."""
+    cdef int64_t width = sizeof(double) if fan.wide else sizeof(float)
+    cdef const char *start = <const char *> weight + (row * fan.n_blocks * n_target + first) * width
+    cdef int64_t line
+    cdef int b
+    for b in range(fan.n_blocks):
+        for line in range((m * width + 63) // 64):
+            EVSIM_FETCH(start + b * n_target * width + line * 64)
+
+
 cdef inline void read_row(
     const FanRow *fan, int64_t n_target, int64_t row, int64_t first, int64_t m, int64_t stride, double *w
 ) noexcept nogil:

@@ -137,15 +137,16 @@ INLINE VEC FN(egru_bend)(double kappa, VEC du, VEC dz)
     return FN(larger)(d, FN(splat)(kappa > 1 ? kappa : 1));
 }
 
-/* Which part of `left` one step covers in all items of a group; 0 if u and z do not change any more.  |s| is at
- * most x / (1 - x), forwards and back. */
-INLINE double FN(egru_share)(const VEC *left, double kappa, double most, const VEC *du, const VEC *dz)
+/* Which part of `left` one step covers in all items of a group; 0 if u and z do not change any more.  A step of
+ * x = s + s^2 / 2 has 1 - e^-x < s, and one of x = s / (1 + s / 2) back e^x - 1 < s. */
+INLINE double FN(egru_share)(const VEC *left, double kappa, double most, const VEC *du, const VEC *dz, int back)
 {
     VEC change[PARTS], reach[PARTS];
     for (int p = 0; p < PARTS; p++) {
         change[p] = FN(larger)(FN(absolute)(du[p]), FN(absolute)(dz[p]));
         const VEC s = FN(smaller)(most / FN(egru_bend)(kappa, du[p], dz[p]), FN(splat)(0.5));
-        reach[p] = left[p] * (1.0 + s) / s;
+        const VEC stretch = 1.0 + 0.5 * s;
+        reach[p] = back ? left[p] * stretch / s : left[p] / (stretch * s);
     }
     if (FN(largest)(change) < 1e-17)
         return 0.0;
@@ -221,7 +222,7 @@ static void FN(egru_long)(VEC *left, double kappa, double most, const VEC *bu, c
                           VEC *u, VEC *z, VEC *c, int sums, VEC *integral, VEC *square)
 {
     while (FN(largest)(left) > 0) {
-        const double share = FN(egru_share)(left, kappa, most, du, dz);
+        const double share = FN(egru_share)(left, kappa, most, du, dz, 0);
         for (int p = 0; p < PARTS; p++) {
             const VEC step = left[p] * share; /* all of it if share is 1 */
             left[p] -= step;
@@ -240,6 +241,8 @@ static void FN(egru_long)(VEC *left, double kappa, double most, const VEC *bu, c
             const VEC fall = FN(vec_exponential)(-step);
             c[p] = FN(egru_step)(LAST, 1.0 - fall, kappa, du[p], dz[p], u[p], z[p], c[p], sums, integral + p,
                                  square + p);
+            if (share == 1) /* it was the last */
+                continue;
             du[p] *= fall;
             dz[p] *= fall;
             FN(vec_gates)(bu[p] + du[p], bz[p] + dz[p], u + p, z + p);
@@ -478,7 +481,7 @@ static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double mos
             du[p] = a[p].du;
             dz[p] = a[p].dz;
         }
-        double share = FN(egru_share)(left, kappa, most, du, dz);
+        double share = FN(egru_share)(left, kappa, most, du, dz, 1);
         if (share == 0) /* nothing bends but c */
             share = fmin(1.0, most / (2 * (kappa > 1 ? kappa : 1) * FN(largest)(left)));
         for (int p = 0; p < PARTS; p++) {
