@@ -24,7 +24,7 @@
  */
 #define LAST 14
 #define PI 3.14159265358979323846
-#define BLOCK 256 /* items at a time */
+#define BLOCK 128 /* items at a time */
 #define WAYS 5    /* four orders, and several steps */
 
 /* Coefficients of u, z, c, u (1 - u), 1 - z^2, z - c and G = u (z - c) in powers of s / S, for a step to S. */

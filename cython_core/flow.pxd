@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 from evsim.core.kernels cimport active
 
 cdef enum:
-    BLOCK = 256     # units of a dense arrival that are handled together: what they need fits the nearest cache
+    BLOCK = 128    # units of a dense arrival that are handled together: what they need fits the nearest cache
 
 cdef extern from "flow.h":
     ctypedef struct Sweeps "FlowTable":
