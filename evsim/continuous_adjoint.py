@@ -97,7 +97,6 @@ class ContinuousAdjoint:
         parts = self._losses(log, losses)
         self.plan.refresh(self.tolerance)
         outcome = self._outcome(log)
-        self.plan.refresh(self.tolerance)  # running again has a tolerance of its own
         work = _Work(self.plan, log, outcome, parts, self.min_slope)
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
@@ -184,6 +183,7 @@ class ContinuousAdjoint:
         window = log.start, log.stop
         self.plan.refresh(log.provenance.get("tolerance", self.tolerance))
         outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
+        self.plan.refresh(self.tolerance)
         events, lane, rows = outcome.events(self.plan)
         for rank, population in enumerate(self.plan.populations):
             sent = log[population.name].events
