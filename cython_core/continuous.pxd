@@ -5,8 +5,10 @@ The NumPy twins are in continuous.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport realloc
+from libc.string cimport memset
+from posix.stdlib cimport posix_memalign
 
-from evsim.core.kernels cimport active
+from evsim.core.kernels cimport EGRU_FLOW, active
 from evsim.core.messages cimport Message
 
 cdef enum:
@@ -99,6 +101,15 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
     return True
 
 
+cdef inline void *whole_lines(int64_t n) noexcept nogil:
+    """n zeros of 8 bytes that begin with a cache line: a vector of eight is then one line, not parts of two."""
+    cdef void *found = NULL
+    if posix_memalign(&found, 64, max(n, <int64_t> 1) * 8) != 0:
+        return NULL
+    memset(found, 0, n * 8)
+    return found
+
+
 cdef inline int64_t align(int64_t n) noexcept nogil:
     """Numbers up to the next whole group."""
     return (n + GROUP - 1) // GROUP * GROUP
@@ -142,6 +153,13 @@ cdef inline void scatter(int64_t m, const int32_t *unit, const double *array, do
     cdef int64_t i
     for i in range(m):
         out[unit[i]] = array[i]
+
+
+cdef inline void fill_up(const UnitRow *pop, int64_t m, double *h) noexcept nogil:
+    """The times of the last group that belong to no unit; those of EGRU let it go the way of its last unit."""
+    cdef int64_t i
+    for i in range(m, align(m)):
+        h[i] = h[m - 1] if pop.kind == EGRU_FLOW else 0.0
 
 
 cdef inline int64_t group_end(const FanRow *fan, int64_t row, int64_t place) noexcept nogil:

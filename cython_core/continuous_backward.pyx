@@ -38,11 +38,13 @@ from evsim.core.continuous cimport (
     align,
     delay_of,
     fetch_row,
+    fill_up,
     gather,
     group_end,
     read_row,
     read_weights,
     scatter,
+    whole_lines,
 )
 from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.messages cimport Message
@@ -135,11 +137,10 @@ cdef void bring_range_back(Lane *lane, int p, int64_t first, int64_t m, double n
     cdef Pool *pool = &lane.pool[p]
     cdef Slot *slot = &lane.run.slot[p]
     cdef int64_t i
-    for i in range(m, align(m)):
-        lane.h[i] = 0
     # The lambda of an LSTM at h goes on to c by a retreat of any length.
     if not sweeps().elapse(m, now, 1, pool.last + first, lane.h) and pop.kind != LSTM_FLOW:
         return
+    fill_up(pop, m, lane.h)
     if pop.kind == LIF_FLOW:
         for i in range(first, first + m):
             pool.x[3 * pop.stride + i] = max(held_until(lane, pop, pool, i) - now, 0.0)
@@ -168,12 +169,11 @@ cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double n
         gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
     for k in range(pop.n_par):
         gather(m, unit, par + k * pop.stride, lane.par + k * stride)
-    for i in range(m, align(m)):
-        lane.h[i] = 0
     for i in range(m):
         lane.h[i] = pool.last[unit[i]] - now
         moves = moves or lane.h[i] > 0
         pool.last[unit[i]] = now
+    fill_up(pop, m, lane.h)
     if not moves and pop.kind != LSTM_FLOW:
         return
     if pop.kind == LIF_FLOW:
@@ -536,13 +536,12 @@ cdef void bring_back_each(Lane *lane, int p, const double *time) noexcept nogil:
     cdef Pool *pool = &lane.pool[p]
     cdef const Slot *slot = &lane.run.slot[p]
     cdef int64_t i
-    for i in range(pop.n, align(pop.n)):
-        lane.h[i] = 0
     for i in range(pop.n):
         lane.h[i] = pool.last[i] - time[i]
         pool.last[i] = time[i]
         if pop.kind == LIF_FLOW:
             pool.x[3 * pop.stride + i] = max(held_until(lane, pop, pool, i) - time[i], 0.0)
+    fill_up(pop, pop.n, lane.h)
     active.flow.kind[pop.kind].retreat(
         <const double *> pop.constants, pop.n, pop.stride, lane.h, <const double *> pop.par, pool.x, pool.lam,
         pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride, slot.dconstants + lane.number * 8)
@@ -569,7 +568,7 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
     lane.latest = <int64_t *> malloc(max(run.n_units, <int64_t> 1) * sizeof(int64_t))
     lane.previous = <int64_t *> malloc(max(lane.record.n_events, <int64_t> 1) * sizeof(int64_t))
     lane.through_gate = <double *> calloc(max(lane.record.n_events, <int64_t> 1), sizeof(double))
-    lane.h = <double *> calloc((6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride, sizeof(double))
+    lane.h = <double *> whole_lines((6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride)
     if (lane.pool == NULL or lane.latest == NULL or lane.previous == NULL or lane.through_gate == NULL
             or lane.h == NULL):
         return
@@ -595,9 +594,9 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
         if pop.kind == NO_FLOW:
             continue
         pool = &lane.pool[p]
-        pool.x = <double *> calloc((2 * pop.n_slot + 2) * pop.stride, sizeof(double))
+        pool.x = <double *> whole_lines((2 * pop.n_slot + 2) * pop.stride)
         if run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL:
-            pool.dsums = <double *> calloc(2 * pop.stride, sizeof(double))
+            pool.dsums = <double *> whole_lines(2 * pop.stride)
         if pool.x == NULL or ((run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL)
                               and pool.dsums == NULL):
             return

@@ -38,12 +38,14 @@ from evsim.core.continuous cimport (
     delay_of,
     fetch,
     fetch_row,
+    fill_up,
     gather,
     group_end,
     read_row,
     read_weights,
     room_for,
     scatter,
+    whole_lines,
 )
 from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
@@ -145,10 +147,8 @@ cdef void bring_range(Lane *lane, int p, int64_t first, int64_t m, double now) n
     """Bring the m units from ``first``, a multiple of GROUP, to the present, where they are."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
-    cdef int64_t i
-    for i in range(m, align(m)):
-        lane.h[i] = 0
     sweeps().elapse(m, now, 0, pool.last + first, lane.h)
+    fill_up(pop, m, lane.h)
     active.flow.kind[pop.kind].advance(
         <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
         pool.x + first, pool.sums + first if pool.sums != NULL else NULL)
@@ -184,8 +184,6 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int64_t i
     cdef int k
-    for i in range(m, align(m)):
-        lane.h[i] = 0
     if pop.n >= FAR_APART:
         fetch(m, unit, 0, 1, pool.last)
         fetch(m, unit, pop.stride, pop.n_slot, pool.x)
@@ -194,6 +192,7 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
     for i in range(m):
         lane.h[i] = now - pool.last[unit[i]]
         pool.last[unit[i]] = now
+    fill_up(pop, m, lane.h)
     for k in range(pop.n_slot):
         gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
     for k in range(pop.n_par):
@@ -533,7 +532,7 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
     lane.number = number
     lane.next_given = run.given_ptr[number]
     lane.pool = <Pool *> calloc(run.n_populations, sizeof(Pool))
-    lane.h = <double *> malloc((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride * sizeof(double))
+    lane.h = <double *> whole_lines((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride)
     if lane.pool == NULL or lane.h == NULL or not schedule_open(&lane.schedule, run.n_units):
         return False
     lane.wait = lane.h + run.stride
@@ -547,12 +546,12 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
         if pop.kind == NO_FLOW:
             continue
         pool.x = run.slot[p].x + number * pop.n_slot * pop.stride
-        pool.last = <double *> malloc(pop.stride * sizeof(double))
-        pool.sure = <int64_t *> calloc(pop.n, sizeof(int64_t))
+        pool.last = <double *> whole_lines(pop.stride)
+        pool.sure = <int64_t *> whole_lines(pop.stride)
         if pool.last == NULL or pool.sure == NULL:
             return False
         if run.slot[p].integral != NULL:
-            pool.sums = <double *> calloc(2 * pop.stride, sizeof(double))
+            pool.sums = <double *> whole_lines(2 * pop.stride)
             if pool.sums == NULL:
                 return False
         for i in range(pop.stride):

@@ -27,9 +27,9 @@
 #define BLOCK 128 /* items at a time */
 #define WAYS 5    /* four orders, and several steps */
 
-/* Coefficients of u, z, c, u (1 - u), 1 - z^2, z - c and G = u (z - c) in powers of s / S, for a step to S. */
+/* Coefficients of u, z, c, z^2 - 1, z - c and G = u (z - c) in powers of s / S, for a step to S. */
 typedef struct {
-    VEC U[LAST + 1], Z[LAST + 1], C[LAST + 1], P[LAST + 1], Q[LAST + 1], V[LAST + 1], G[LAST + 1];
+    VEC U[LAST + 1], Z[LAST + 1], C[LAST + 1], Q[LAST + 1], V[LAST + 1], G[LAST + 1];
 } FN(EgruSeries);
 
 /* sum_{0 < i < k} a_i b_{k - i}, k > 1: what can be added up before a_k and b_k are known.  The series are chains of
@@ -88,45 +88,72 @@ INLINE VEC FN(at_end)(const VEC *a, int order)
     return sum + (a[order - 1] + a[order]);
 }
 
-/* Its integral over x from 0 to the end of the step: dx = ds / (1 - s). */
-INLINE VEC FN(integral)(const VEC *a, int order, VEC S)
+/* What all series of a step to S have in common: S / (k + 1), also times kappa, S k / (k + 1), and the integrals of (s / S)^k over x
+ * from 0 to the end of the step, dx = ds / (1 - s). */
+typedef struct {
+    VEC part[LAST], slow[LAST], keep[LAST], weight[LAST + 1];
+} FN(EgruScale);
+
+INLINE void FN(egru_scale)(const int order, VEC S, double kappa, FN(EgruScale) *scale)
 {
-    VEC term = S * a[0], sum = term;
 #pragma GCC unroll 16
-    for (int k = 1; k <= order; k++) {
-        term = S * (1.0 / (k + 1)) * a[k] + S * ((double)k / (k + 1)) * term;
-        sum += term;
+    for (int k = 0; k < order; k++) {
+        scale->part[k] = S * (1.0 / (k + 1));
+        scale->slow[k] = kappa * scale->part[k];
+        scale->keep[k] = S * ((double)k / (k + 1));
     }
-    return sum;
+    /* From the integral of a higher power, as far as its first term: each step down divides that error by S. */
+    VEC weight = S * (1.0 / (order + 4));
+#pragma GCC unroll 32
+    for (int k = order + 3; k > 0; k--) {
+        weight = S * (weight + 1.0 / k);
+        if (k <= order + 1)
+            scale->weight[k - 1] = weight;
+    }
 }
 
-INLINE void FN(egru_series)(const int order, VEC S, double kappa, VEC du, VEC dz, VEC u, VEC z, VEC c,
-                            FN(EgruSeries) *s)
+/* sum_k a_k weight_k */
+INLINE VEC FN(integral)(const VEC *a, int order, const FN(EgruScale) *scale)
 {
-    const VEC Su = -S * du, Sz = -S * dz, Sc = S * kappa, bend = 1.0 - (u + u), twice = z + z;
+    VEC sum = a[order - 2] * scale->weight[order - 2];
+#pragma GCC unroll 16
+    for (int k = order - 3; k >= 0; k--)
+        sum += a[k] * scale->weight[k];
+    return sum + (a[order - 1] * scale->weight[order - 1] + a[order] * scale->weight[order]);
+}
+
+/* What the newest coefficients are multiplied by is made ahead: each waits for its predecessor no longer than one
+ * product and one sum take. */
+INLINE void FN(egru_series)(const int order, const FN(EgruScale) *scale, double kappa, VEC du, VEC dz, VEC u,
+                            VEC z, VEC c, FN(EgruSeries) *s)
+{
+    const VEC bend = u + u - 1.0, twice = z + z, du_bend = du * bend, dz_twice = dz * twice;
     s->U[0] = u;
     s->Z[0] = z;
     s->C[0] = c;
+    s->V[0] = z - c;
+    s->Q[0] = z * z - 1.0;
+    s->G[0] = u * s->V[0];
+    s->U[1] = du * scale->part[0] * (u * u - u);
+    s->Z[1] = dz * scale->part[0] * s->Q[0];
+    s->C[1] = scale->slow[0] * s->G[0];
 #pragma GCC unroll 16
-    for (int k = 0; k < order; k++) {
-        const double part = 1.0 / (k + 1);
+    for (int k = 1; k < order; k++) {
+        const VEC part = scale->part[k], slow = scale->slow[k];
+        VEC rest = s->U[k] * s->V[0] + u * s->Z[k]; /* G but for u C_k */
         s->V[k] = s->Z[k] - s->C[k];
-        if (k == 0) {
-            s->P[0] = u - u * u;
-            s->Q[0] = 1.0 - z * z;
-        } else if (k == 1) {
-            s->P[1] = bend * s->U[1];
-            s->Q[1] = -(twice * s->Z[1]);
-        } else {
-            s->P[k] = bend * s->U[k] - FN(inner_square)(s->U, k);
-            s->Q[k] = -(FN(inner_square)(s->Z, k) + twice * s->Z[k]);
+        s->Q[k] = twice * s->Z[k];
+        s->U[k + 1] = du_bend * part * s->U[k];
+        s->Z[k + 1] = dz_twice * part * s->Z[k];
+        if (k > 1) {
+            const VEC inner_u = FN(inner_square)(s->U, k), inner_z = FN(inner_square)(s->Z, k);
+            s->Q[k] += inner_z;
+            s->U[k + 1] += du * part * inner_u;
+            s->Z[k + 1] += dz * part * inner_z;
+            rest += FN(inner)(s->U, s->V, k);
         }
-        s->G[k] = FN(product)(s->U, s->V, k);
-        s->U[k + 1] = Su * part * s->P[k];
-        s->Z[k + 1] = Sz * part * s->Q[k];
-        s->C[k + 1] = Sc * part * s->G[k];
-        if (k)
-            s->C[k + 1] += S * (k * part) * s->C[k];
+        s->G[k] = rest - u * s->C[k];
+        s->C[k + 1] = slow * rest + (scale->keep[k] - slow * u) * s->C[k];
     }
 }
 
@@ -157,8 +184,11 @@ INLINE double FN(egru_share)(const VEC *left, double kappa, double most, const V
 /* What is known of up to BLOCK items before their steps, and which groups of them take which order: a step that
  * is chosen where it is made is a branch that nobody can foretell. */
 typedef struct {
-    double step[BLOCK];  /* s of the step, as far as the items have to go */
-    double decay[BLOCK]; /* e^-x; on the way back e^x */
+    double step[BLOCK] __attribute__((aligned(64))); /* s of the step, as far as the items have to go */
+    double fall[BLOCK];  /* e^-x */
+    double grown[BLOCK]; /* on the way back: e^x */
+    VEC common;          /* the step of most groups */
+    uint8_t own[BLOCK / GROUP]; /* whether that of a group is another */
     int32_t count[WAYS];
     uint8_t place[WAYS][BLOCK / GROUP]; /* of each group, in groups */
 } FN(EgruSteps);
@@ -168,23 +198,26 @@ INLINE void FN(egru_sort)(const double *K, int64_t m, int64_t stride, const doub
                           const double *x, int back, FN(EgruSteps) *steps)
 {
     const double tau_s = K[1], kappa = tau_s / K[0], *q = K + 2;
-    VEC left = FN(splat)(0.0), step = FN(splat)(0.0), decay = FN(splat)(1.0);
+    /* Units that were together before are as far back; those that were looked at since, less. */
+    const double first = h[0], middle = h[m / 2], end = h[m - 1], more = first > middle ? first : middle;
+    const VEC left = FN(splat)(more > end ? more : end) * (1 / tau_s);
+    const VEC common_fall = FN(vec_exponential)(-left), common_grown = 1.0 / common_fall;
+    steps->common = 1.0 - (back ? common_grown : common_fall);
     for (int way = 0; way < WAYS; way++)
         steps->count[way] = 0;
     for (int64_t i = 0; i < m; i += GROUP) {
-        int way = 0;
+        int way = 0, own = 0;
         int beyond[WAYS - 1] = {0};
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
             const VEC length = FN(load)(h, j) * (1 / tau_s);
-            if (!FN(same)(length, left)) { /* units that were together before are as far back */
-                left = length;
-                decay = FN(vec_exponential)(-left);
-                if (back) {
-                    decay = 1.0 / decay;
-                    step = 1.0 - decay;
-                } else
-                    step = 1.0 - decay;
+            VEC fall = common_fall, grown = common_grown, step = steps->common;
+            if (!FN(same)(length, left)) {
+                fall = FN(vec_exponential)(-length);
+                if (back)
+                    grown = 1.0 / fall;
+                step = 1.0 - (back ? grown : fall);
+                own = 1;
             }
             const VEC du = FN(load)(x + stride, j) - FN(load)(par, j);
             const VEC dz = FN(load)(x + 3 * stride, j) - FN(load)(par + 2 * stride, j);
@@ -192,27 +225,30 @@ INLINE void FN(egru_sort)(const double *K, int64_t m, int64_t stride, const doub
             for (int k = 0; k < WAYS - 1; k++)
                 beyond[k] |= FN(beyond)(reach, q[k]);
             FN(store)(steps->step, j, step);
-            FN(store)(steps->decay, j, decay);
+            FN(store)(steps->fall, j, fall);
+            if (back)
+                FN(store)(steps->grown, j, grown);
         }
         for (int k = 0; k < WAYS - 1; k++)
             way += beyond[k];
+        steps->own[i / GROUP] = (uint8_t)own;
         steps->place[way][steps->count[way]++] = (uint8_t)(i / GROUP);
     }
 }
 
 /* c after a step to S; adds its integral over x and that of its square, if they are wanted. */
-INLINE VEC FN(egru_step)(const int order, VEC S, double kappa, VEC du, VEC dz, VEC u, VEC z, VEC c, int sums,
+INLINE VEC FN(egru_step)(const int order, const FN(EgruScale) *scale, double kappa, VEC du, VEC dz, VEC u, VEC z, VEC c, int sums,
                          VEC *integral, VEC *square)
 {
     FN(EgruSeries) s;
-    FN(egru_series)(order, S, kappa, du, dz, u, z, c, &s);
+    FN(egru_series)(order, scale, kappa, du, dz, u, z, c, &s);
     if (sums) {
         VEC power[LAST + 1];
 #pragma GCC unroll 16
         for (int k = 0; k <= order; k++)
             power[k] = FN(square)(s.C, k);
-        *integral += FN(integral)(s.C, order, S);
-        *square += FN(integral)(power, order, S);
+        *integral += FN(integral)(s.C, order, scale);
+        *square += FN(integral)(power, order, scale);
     }
     return FN(at_end)(s.C, order);
 }
@@ -239,7 +275,9 @@ static void FN(egru_long)(VEC *left, double kappa, double most, const VEC *bu, c
                 continue;
             }
             const VEC fall = FN(vec_exponential)(-step);
-            c[p] = FN(egru_step)(LAST, 1.0 - fall, kappa, du[p], dz[p], u[p], z[p], c[p], sums, integral + p,
+            FN(EgruScale) scale;
+            FN(egru_scale)(LAST, 1.0 - fall, kappa, &scale);
+            c[p] = FN(egru_step)(LAST, &scale, kappa, du[p], dz[p], u[p], z[p], c[p], sums, integral + p,
                                  square + p);
             if (share == 1) /* it was the last */
                 continue;
@@ -256,13 +294,16 @@ INLINE void FN(egru_steps)(const int order, int way, const FN(EgruSteps) *steps,
 {
     const double tau_s = K[1], kappa = tau_s / K[0];
     const int wanted = sums != NULL;
+    FN(EgruScale) common, own;
+    if (order && steps->count[way])
+        FN(egru_scale)(order, steps->common, kappa, &common);
     for (int32_t k = 0; k < steps->count[way]; k++) {
         const int64_t i = steps->place[way][k] * GROUP;
         VEC bu[PARTS], bz[PARTS], c[PARTS], u[PARTS], z[PARTS], du[PARTS], dz[PARTS];
         VEC later_u[PARTS], later_z[PARTS], integral[PARTS], square[PARTS], left[PARTS];
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
-            const VEC decay = FN(load)(steps->decay, j);
+            const VEC decay = FN(load)(steps->fall, j);
             bu[p] = FN(load)(par, j);
             bz[p] = FN(load)(par + 2 * stride, j);
             c[p] = FN(load)(x, j);
@@ -273,10 +314,15 @@ INLINE void FN(egru_steps)(const int order, int way, const FN(EgruSteps) *steps,
             later_u[p] = bu[p] + du[p] * decay;
             later_z[p] = bz[p] + dz[p] * decay;
             integral[p] = square[p] = FN(splat)(0.0);
-            if (order)
-                c[p] = FN(egru_step)(order, FN(load)(steps->step, j), kappa, du[p], dz[p], u[p], z[p], c[p],
-                                     wanted, integral + p, square + p);
-            else
+            if (order) {
+                const FN(EgruScale) *scale = &common;
+                if (steps->own[i / GROUP]) {
+                    FN(egru_scale)(order, FN(load)(steps->step, j), kappa, &own);
+                    scale = &own;
+                }
+                c[p] = FN(egru_step)(order, scale, kappa, du[p], dz[p], u[p], z[p], c[p], wanted, integral + p,
+                                     square + p);
+            } else
                 left[p] = FN(load)(h, j) * (1 / tau_s);
         }
         if (!order)
@@ -286,7 +332,7 @@ INLINE void FN(egru_steps)(const int order, int way, const FN(EgruSteps) *steps,
             const VEC br = FN(load)(par + stride, j);
             FN(store)(x, j, c[p]);
             FN(store)(x + stride, j, later_u[p]);
-            FN(store)(x + 2 * stride, j, br + (FN(load)(x + 2 * stride, j) - br) * FN(load)(steps->decay, j));
+            FN(store)(x + 2 * stride, j, br + (FN(load)(x + 2 * stride, j) - br) * FN(load)(steps->fall, j));
             FN(store)(x + 3 * stride, j, later_z[p]);
             if (wanted) {
                 FN(store)(sums, j, FN(load)(sums, j) + integral[p] * tau_s);
@@ -358,8 +404,10 @@ TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double 
         const double S = most / FN(egru_bend)(kappa, du, dz)[0];
         double length = -log1p(-S) * tau_s;
         if (length > wait[0]) {
+            FN(EgruScale) scale;
             FN(EgruSeries) s;
-            FN(egru_series)(LAST, FN(splat)(S), kappa, du, dz, FN(load)(now, 4 * GROUP),
+            FN(egru_scale)(LAST, FN(splat)(S), kappa, &scale);
+            FN(egru_series)(LAST, &scale, kappa, du, dz, FN(load)(now, 4 * GROUP),
                             FN(load)(now, 5 * GROUP), FN(load)(now, 0), &s);
             for (int k = 0; k <= LAST; k++)
                 coefficient[k] = s.C[k][0];
@@ -422,53 +470,82 @@ typedef struct {
     VEC bias_u, bias_z, tau_m, tau_s; /* sums */
 } FN(EgruAdjoint);
 
-/* With M = u lambda_c: (1 - s) d lambda_c / ds = kappa M - (loss per x), and (1 - s) d lambda_X / ds =
- * lambda_X - kappa M f_X with f_u = (1 - u) (z - c), f_z = 1 - z^2.  S < 0. */
-INLINE void FN(egru_step_back)(const int order, VEC S, double kappa, double tau_s, int running, VEC m1, VEC m2,
+/* With M = kappa u lambda_c: (1 - s) d lambda_c / ds = M - (loss per x), and (1 - s) d lambda_X / ds =
+ * lambda_X - M f_X with f_u = (1 - u) (z - c), f_z = 1 - z^2.  So d ((1 - s) lambda_X) / ds = - M f_X, and the
+ * integral of lambda_X over x is what lambda_X gains and that of M f_X.  S < 0; fall is 1 / (1 - S). */
+INLINE void FN(egru_step_back)(const int order, const FN(EgruScale) *scale, VEC S, VEC fall, double kappa, double tau_s, int running, VEC m1, VEC m2,
                                int taus, FN(EgruAdjoint) *a)
 {
     FN(EgruSeries) s;
-    VEC L[LAST + 1], M[LAST + 1], F[LAST + 1], Lu[LAST + 1], Lz[LAST + 1];
-    FN(egru_series)(order, S, kappa, a->du, a->dz, a->u, a->z, a->c, &s);
+    VEC L[LAST + 1], M[LAST + 1], F[LAST + 1], by_u[LAST + 1], by_z[LAST + 1];
+    FN(egru_series)(order, scale, kappa, a->du, a->dz, a->u, a->z, a->c, &s);
+    const VEC slope = kappa * a->u;
+#pragma GCC unroll 16
+    for (int k = 0; k < order; k++)
+        F[k] = s.V[k] - s.G[k];
+    a->c = FN(at_end)(s.C, order);
+    a->u = FN(at_end)(s.U, order);
+    a->z = FN(at_end)(s.Z, order);
     L[0] = a->lc;
-    Lu[0] = a->lu;
-    Lz[0] = a->lz;
 #pragma GCC unroll 16
     for (int k = 0; k < order; k++) {
-        const double part = 1.0 / (k + 1);
-        M[k] = kappa * FN(product)(s.U, L, k);
-        F[k] = s.V[k] - s.G[k];
-        L[k + 1] = S * part * M[k];
-        if (k)
-            L[k + 1] += S * (k * part) * L[k];
+        const VEC slow = scale->slow[k];
+        M[k] = slope * L[k];
+        L[k + 1] = (scale->keep[k] + slow * s.U[0]) * L[k];
+        if (k) {
+            VEC rest = s.U[k] * L[0]; /* of M / kappa */
+            if (k > 1)
+                rest += FN(inner)(s.U, L, k);
+            M[k] += kappa * rest;
+            L[k + 1] += slow * rest;
+        }
         if (running) {
-            L[k + 1] -= S * (part * tau_s) * (2 * m2 * s.C[k]);
+            L[k + 1] -= scale->part[k] * (tau_s * 2 * m2 * s.C[k]);
             if (k == 0)
                 L[1] -= S * tau_s * m1;
         }
-        Lu[k + 1] = S * Lu[k] - S * part * FN(product)(M, F, k);
-        Lz[k + 1] = S * Lz[k] - S * part * FN(product)(M, s.Q, k);
+    }
+    a->lc = FN(at_end)(L, order);
+    VEC gain_u, gain_z, gone_u, gone_z; /* of (1 - s) lambda, and the integrals of M f over x */
+#pragma GCC unroll 16
+    for (int k = 0; k < order; k++) {
+        by_u[k] = FN(product)(M, F, k);
+        if (k == 0) {
+            gain_u = by_u[0] * scale->part[0];
+            gone_u = by_u[0] * scale->weight[0];
+        } else {
+            gain_u += by_u[k] * scale->part[k];
+            gone_u += by_u[k] * scale->weight[k];
+        }
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < order; k++) {
+        by_z[k] = FN(product)(M, s.Q, k);
+        if (k == 0) {
+            gain_z = by_z[0] * scale->part[0];
+            gone_z = by_z[0] * scale->weight[0];
+        } else {
+            gain_z += by_z[k] * scale->part[k];
+            gone_z += by_z[k] * scale->weight[k];
+        }
     }
     if (taus) {
         VEC change[LAST + 1];
 #pragma GCC unroll 16
         for (int k = 0; k < order; k++)
             change[k] = FN(product)(L, s.G, k);
-        a->tau_m -= FN(integral)(change, order - 1, S);
-        VEC deviation = a->du * Lu[0] + a->dz * Lz[0];
+        a->tau_m -= FN(integral)(change, order - 1, scale);
+        VEC deviation = (a->du * a->lu + a->dz * a->lz) * scale->weight[0];
 #pragma GCC unroll 16
-        for (int k = 1; k < order; k++) /* d (1 - s) dx = d ds */
-            deviation += (a->du * Lu[k] + a->dz * Lz[k]) * (1.0 / (k + 1));
-        a->tau_s -= S * deviation;
+        for (int k = 0; k < order; k++) /* of the integral of (1 - s) (d_u lambda_u + d_z lambda_z) over x */
+            deviation += (a->dz * by_z[k] - a->du * by_u[k]) * scale->part[k] * scale->weight[k + 1];
+        a->tau_s -= deviation;
     }
-    a->bias_u -= FN(integral)(Lu, order, S);
-    a->bias_z -= FN(integral)(Lz, order, S);
-    a->lc = FN(at_end)(L, order);
-    a->lu = FN(at_end)(Lu, order);
-    a->lz = FN(at_end)(Lz, order);
-    a->c = FN(at_end)(s.C, order);
-    a->u = FN(at_end)(s.U, order);
-    a->z = FN(at_end)(s.Z, order);
+    const VEC lu = (a->lu - gain_u) * fall, lz = (a->lz + gain_z) * fall;
+    a->bias_u -= (lu - a->lu) + gone_u;
+    a->bias_z -= (lz - a->lz) - gone_z;
+    a->lu = lu;
+    a->lz = lz;
 }
 
 /* As egru_long. */
@@ -486,7 +563,9 @@ static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double mos
             share = fmin(1.0, most / (2 * (kappa > 1 ? kappa : 1) * FN(largest)(left)));
         for (int p = 0; p < PARTS; p++) {
             const VEC step = left[p] * share, grown = FN(vec_exponential)(step);
-            FN(egru_step_back)(LAST, 1.0 - grown, kappa, tau_s, running, m1[p], m2[p], taus, a + p);
+            FN(EgruScale) scale;
+            FN(egru_scale)(LAST, 1.0 - grown, kappa, &scale);
+            FN(egru_step_back)(LAST, &scale, 1.0 - grown, 1.0 / grown, kappa, tau_s, running, m1[p], m2[p], taus, a + p);
             a[p].du *= grown;
             a[p].dz *= grown;
             left[p] -= step;
@@ -494,22 +573,25 @@ static void FN(egru_long_back)(VEC *left, double kappa, double tau_s, double mos
     }
 }
 
-/* As egru_steps; tau_m and tau_s sum their gradients. */
-INLINE void FN(egru_steps_back)(const int order, int way, const FN(EgruSteps) *steps, const double *K, int64_t m,
+/* As egru_steps; tau_m and tau_s sum their gradients.  Without more, neither those nor running losses. */
+INLINE void FN(egru_steps_back)(const int order, const int more, int way, const FN(EgruSteps) *steps, const double *K, int64_t m,
                                 int64_t stride, const double *h, const double *par, double *x, double *lam,
                                 const double *dsums, double *dpar, VEC *tau_m, VEC *tau_s_sum)
 {
     const double tau_s = K[1], kappa = tau_s / K[0];
-    const int taus = K[6] != 0;
+    const int taus = more && K[6] != 0, running = more && dsums != NULL;
+    FN(EgruScale) common, own;
+    if (order && steps->count[way])
+        FN(egru_scale)(order, steps->common, kappa, &common);
     for (int32_t k = 0; k < steps->count[way]; k++) {
         const int64_t i = steps->place[way][k] * GROUP;
         FN(EgruAdjoint) a[PARTS];
         VEC du[PARTS], dz[PARTS], left[PARTS], m1[PARTS], m2[PARTS];
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
-            const VEC grown = FN(load)(steps->decay, j);
-            m1[p] = dsums ? FN(load)(dsums, j) : FN(splat)(0.0);
-            m2[p] = dsums ? FN(load)(dsums + stride, j) : FN(splat)(0.0);
+            const VEC grown = FN(load)(steps->grown, j);
+            m1[p] = running ? FN(load)(dsums, j) : FN(splat)(0.0);
+            m2[p] = running ? FN(load)(dsums + stride, j) : FN(splat)(0.0);
             a[p] = (FN(EgruAdjoint)){
                 .c = FN(load)(x, j), .du = FN(load)(x + stride, j) - FN(load)(par, j),
                 .dz = FN(load)(x + 3 * stride, j) - FN(load)(par + 2 * stride, j),
@@ -517,17 +599,23 @@ INLINE void FN(egru_steps_back)(const int order, int way, const FN(EgruSteps) *s
                 .lu = FN(load)(lam + stride, j), .lz = FN(load)(lam + 3 * stride, j)};
             du[p] = a[p].du * grown;
             dz[p] = a[p].dz * grown;
-            if (order)
-                FN(egru_step_back)(order, FN(load)(steps->step, j), kappa, tau_s, dsums != NULL, m1[p], m2[p], taus,
-                                   a + p);
-            else
+            if (order) {
+                const VEC step = FN(load)(steps->step, j);
+                const FN(EgruScale) *scale = &common;
+                if (steps->own[i / GROUP]) {
+                    FN(egru_scale)(order, step, kappa, &own);
+                    scale = &own;
+                }
+                FN(egru_step_back)(order, scale, step, FN(load)(steps->fall, j), kappa, tau_s, running, m1[p],
+                                   m2[p], taus, a + p);
+            } else
                 left[p] = FN(load)(h, j) * (1 / tau_s);
         }
         if (!order)
-            FN(egru_long_back)(left, kappa, tau_s, K[5], dsums != NULL, m1, m2, taus, a);
+            FN(egru_long_back)(left, kappa, tau_s, K[5], running, m1, m2, taus, a);
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
-            const VEC grown = FN(load)(steps->decay, j), fall = 1.0 / grown;
+            const VEC grown = FN(load)(steps->grown, j), fall = FN(load)(steps->fall, j);
             const VEC br = FN(load)(par + stride, j), lr = FN(load)(lam + 2 * stride, j);
             const VEC dr = FN(load)(x + 2 * stride, j) - br;
             FN(store)(x, j, a[p].c);
@@ -565,14 +653,21 @@ TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const d
     for (int64_t first = 0; first < m; first += BLOCK) {
         const int64_t n = m - first < BLOCK ? m - first : BLOCK;
         FN(egru_sort)(K, n, stride, h + first, par + first, x + first, 1, &steps);
-#define STEPS(order, way)                                                                                     \
-    FN(egru_steps_back)(order, way, &steps, K, n, stride, h + first, par + first, x + first, lam + first,     \
-                        dsums ? dsums + first : NULL, dpar + first, tau_m, tau_s)
-        STEPS(4, 0);
-        STEPS(6, 1);
-        STEPS(9, 2);
-        STEPS(LAST, 3);
-        STEPS(0, 4);
+#define STEPS(more, order, way)                                                                               \
+    FN(egru_steps_back)(order, more, way, &steps, K, n, stride, h + first, par + first, x + first,            \
+                        lam + first, dsums ? dsums + first : NULL, dpar + first, tau_m, tau_s)
+#define ALL_STEPS(more)                                                                                       \
+    STEPS(more, 4, 0);                                                                                        \
+    STEPS(more, 6, 1);                                                                                        \
+    STEPS(more, 9, 2);                                                                                        \
+    STEPS(more, LAST, 3);                                                                                     \
+    STEPS(more, 0, 4)
+        if (K[6] != 0 || dsums) { /* what is seldom wanted stays out of the way */
+            ALL_STEPS(1);
+        } else {
+            ALL_STEPS(0);
+        }
+#undef ALL_STEPS
 #undef STEPS
     }
     dK[0] += FN(total)(tau_m);

@@ -9,7 +9,8 @@ lower unit.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
+from posix.stdlib cimport posix_memalign
 
 from evsim.core.flow cimport sweeps
 from evsim.core.kernels cimport active
@@ -39,8 +40,7 @@ cdef inline bint schedule_open(Schedule *schedule, int64_t n) noexcept nogil:
     schedule.n_levels = 0
     while True:
         room = (max(n, 1) + 7) // 8 * 8
-        entries = <double *> malloc(room * sizeof(double))
-        if entries == NULL:
+        if posix_memalign(<void **> &entries, 64, room * sizeof(double)) != 0:
             schedule_free(schedule)
             return False
         for i in range(room):

@@ -10,8 +10,9 @@
 #define GROUP 8
 #define PARTS (GROUP / WIDTH)
 
-typedef double FN(Vec) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
-typedef int64_t FN(Bits) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
+typedef double FN(Vec) __attribute__((vector_size(8 * WIDTH), may_alias));
+typedef int64_t FN(Bits) __attribute__((vector_size(8 * WIDTH), may_alias));
+typedef double FN(Anywhere) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
 #define VEC FN(Vec)
 #define BITS FN(Bits)
 #define INLINE static inline __attribute__((always_inline))
@@ -192,12 +193,12 @@ INLINE void FN(vec_gates)(VEC x, VEC y, VEC *logistic, VEC *tangent)
 /* Items of an array; those that hold items have room for whole groups. */
 INLINE VEC FN(load)(const double *array, int64_t i)
 {
-    return *(const VEC *)(array + i);
+    return *(const FN(Anywhere) *)(array + i);
 }
 
 INLINE void FN(store)(double *array, int64_t i, VEC value)
 {
-    *(VEC *)(array + i) = value;
+    *(FN(Anywhere) *)(array + i) = value;
 }
 
 INLINE void FN(fill)(double *array, double value)

@@ -14,6 +14,7 @@ from evsim.continuous_run import Outcome, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
 from evsim.errors import GradientError
 from evsim.gradients import Gradients
+from evsim.lines import zeros
 from evsim.population import Population
 from evsim.threads import usable_threads
 
@@ -175,7 +176,7 @@ class ContinuousAdjoint:
         states = []
         for rank, population in enumerate(self.plan.populations):
             row, member = self.plan.unit_rows[rank], log[population.name]
-            x = np.zeros((log.n_lanes, int(row["n_slot"]), int(row["stride"])))
+            x = zeros(log.n_lanes, int(row["n_slot"]), int(row["stride"]))
             for k, state in enumerate(population.states):
                 x[:, k, : population.n_units] = member.initial[state]
             states.append(x)
@@ -233,7 +234,7 @@ class _Work:
         for rank, population in enumerate(plan.populations):
             row, name = plan.unit_rows[rank], population.name
             stride = int(row["stride"])
-            self.dpar.append(np.zeros((n_lanes, int(row["n_par"]), stride)))
+            self.dpar.append(zeros(n_lanes, int(row["n_par"]), stride))
             self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
             self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
             if row["n_slot"]:
