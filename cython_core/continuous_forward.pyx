@@ -193,10 +193,14 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
         lane.h[i] = now - pool.last[unit[i]]
         pool.last[unit[i]] = now
     fill_up(pop, m, lane.h)
-    for k in range(pop.n_slot):
-        gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
-    for k in range(pop.n_par):
-        gather(m, unit, par + k * pop.stride, lane.par + k * stride)
+    if m == 1:
+        sweeps().lift(pop.n_slot, pop.stride, pool.x + unit[0], lane.x)
+        sweeps().lift(pop.n_par, pop.stride, par + unit[0], lane.par)
+    else:
+        for k in range(pop.n_slot):
+            gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
+        for k in range(pop.n_par):
+            gather(m, unit, par + k * pop.stride, lane.par + k * stride)
     if pool.sums != NULL:
         for k in range(2):
             gather(m, unit, pool.sums + k * pop.stride, lane.sums + k * stride)

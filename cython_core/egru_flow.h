@@ -689,45 +689,52 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
     VEC plain[PARTS], through_gate[PARTS], moved[PARTS];
     for (int p = 0; p < PARTS; p++)
         plain[p] = through_gate[p] = moved[p] = FN(splat)(0.0);
+    /* The gates of a_u and a_z wait for that of a_r: in a loop of their own they wait for nothing. */
     for (int64_t i = 0; i < m; i += WIDTH) {
+        const int p = (int)(i / WIDTH % PARTS);
         const VEC wu = FN(load)(w, i), wr = FN(load)(w + stride, i), wz = FN(load)(w + 2 * stride, i);
-        const VEC lc = FN(load)(lam, i), lu = FN(load)(lam + stride, i);
-        const VEC lr = FN(load)(lam + 2 * stride, i), lz = FN(load)(lam + 3 * stride, i);
-        const VEC c = FN(load)(x, i);
-        const VEC after = FN(load)(x + 4 * stride, i) * (FN(load)(x + 5 * stride, i) - c);
-        const VEC au = FN(load)(x + stride, i) - wu * s, ar = FN(load)(x + 2 * stride, i) - wr * s;
+        const VEC lu = FN(load)(lam + stride, i), lr = FN(load)(lam + 2 * stride, i);
+        const VEC lz = FN(load)(lam + 3 * stride, i);
+        const VEC after = FN(load)(x + 4 * stride, i) * (FN(load)(x + 5 * stride, i) - FN(load)(x, i));
+        const VEC ar = FN(load)(x + 2 * stride, i) - wr * s;
         VEC r = FN(splat)(1.0), slope = FN(splat)(0.0), in_time = FN(splat)(0.0);
         if (post) {
             r = FN(vec_logistic)(ar);
             slope = gated * wz * lz * r * (1.0 - r);
             in_time = slope * (FN(load)(par + stride, i) - ar) * per_s;
         }
-        const VEC az = FN(load)(x + 3 * stride, i) - wz * gated * r;
-        VEC u, z;
-        FN(vec_gates)(au, az, &u, &z);
         const VEC u_and_r = lu * wu + lr * wr, by_z = lz * wz * r;
-        const VEC later = lc * (u * (z - c) - after) * per_m + (u_and_r * s + by_z * gated) * per_s + in_time;
-        FN(store)(timing, i, later);
+        FN(store)(timing, i,
+                  (u_and_r * s + by_z * gated) * per_s + in_time - FN(load)(lam, i) * after * per_m);
         FN(store)(gradient, i, lu * s);
         FN(store)(gradient + stride, i, lr * s);
         FN(store)(gradient + 2 * stride, i, lz * gated * r);
-        FN(store)(x + stride, i, au);
+        FN(store)(x + stride, i, FN(load)(x + stride, i) - wu * s);
         FN(store)(x + 2 * stride, i, ar);
-        FN(store)(x + 3 * stride, i, az);
-        FN(store)(x + 4 * stride, i, u);
-        FN(store)(x + 5 * stride, i, z);
+        FN(store)(x + 3 * stride, i, FN(load)(x + 3 * stride, i) - wz * gated * r);
         FN(store)(lam + 2 * stride, i, lr + slope);
-        const int p = (int)(i / WIDTH % PARTS);
         if (i + WIDTH <= m) {
             plain[p] += u_and_r;
             through_gate[p] += by_z;
-            moved[p] += later;
         } else
             for (int64_t j = i; j < m; j++) {
                 plain[p][j - i] += u_and_r[j - i];
                 through_gate[p][j - i] += by_z[j - i];
-                moved[p][j - i] += later[j - i];
             }
+    }
+    for (int64_t i = 0; i < m; i += WIDTH) {
+        const int p = (int)(i / WIDTH % PARTS);
+        VEC u, z;
+        FN(vec_gates)(FN(load)(x + stride, i), FN(load)(x + 3 * stride, i), &u, &z);
+        const VEC later = FN(load)(timing, i) + FN(load)(lam, i) * u * (z - FN(load)(x, i)) * per_m;
+        FN(store)(timing, i, later);
+        FN(store)(x + 4 * stride, i, u);
+        FN(store)(x + 5 * stride, i, z);
+        if (i + WIDTH <= m)
+            moved[p] += later;
+        else
+            for (int64_t j = i; j < m; j++)
+                moved[p][j - i] += later[j - i];
     }
     payload[0] += FN(total)(plain);
     payload[1] += FN(total)(through_gate);

@@ -47,6 +47,8 @@ typedef struct {
     void (*egru_give_back)(const double *K, int64_t m, int64_t stride, const double *par, double *x,
                            double *lam, const double *w, double s, double gated, int32_t post,
                            double *gradient, double *timing, double *payload);
+    /* one item of n rows into whole groups side by side */
+    void (*lift)(int64_t n, int64_t stride, const double *from, double *to);
     /* numbers of either type as doubles, and added to a row of either type */
     void (*widen)(int64_t n, const float *from, double *to);
     void (*add_to_float)(int64_t n, const double *from, float *to);

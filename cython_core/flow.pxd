@@ -11,6 +11,7 @@ cdef extern from "flow.h":
     ctypedef struct Sweeps "FlowTable":
         int32_t (*elapse)(int64_t, double, int32_t, double *, double *) noexcept nogil
         int32_t (*renew)(int64_t, double, const double *, int64_t *, double *) noexcept nogil
+        void (*lift)(int64_t, int64_t, const double *, double *) noexcept nogil
         void (*lower_bounds)(int64_t, int64_t, const double *, double *) noexcept nogil
 
 

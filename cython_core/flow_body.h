@@ -61,6 +61,13 @@ TARGET int32_t FN(renew)(int64_t n, double now, const double *restrict wait, int
     return wrong != 0;
 }
 
+TARGET void FN(lift)(int64_t n, int64_t stride, const double *restrict from, double *restrict to)
+{
+    for (int64_t k = 0; k < n; k++)
+        for (int p = 0; p < PARTS; p++)
+            FN(store)(to, k * GROUP + p * WIDTH, FN(splat)(from[k * stride]));
+}
+
 TARGET void FN(widen)(int64_t n, const float *restrict from, double *restrict to)
 {
     for (int64_t i = 0; i < n; i++)
@@ -87,7 +94,9 @@ TARGET void FN(add_to_double)(int64_t n, const double *restrict from, double *re
 const FlowTable TABLE(flows, ISA) = {
     {CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),
      CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},
-    FN(least), FN(lower_bounds), FN(elapse), FN(renew), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double),
+    FN(least), FN(lower_bounds), FN(elapse), FN(renew), FN(egru_receive),
+    FN(egru_give_back), FN(lift), FN(widen), FN(add_to_float),
+    FN(add_to_double),
 };
 
 #undef SILENT
