@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -216,14 +217,13 @@ class _Work:
         losses: Mapping[tuple[str, str], NDArray],
         min_slope: float,
     ):
-        self.plan, self.log = plan, log
+        self.plan, self.log, self.outcome = plan, log, outcome
         self.rested = set(log.provenance.get("rest", []))
         n_lanes, n_shards = log.n_lanes, min(log.n_lanes, MOST_SHARDS)
         self.core = ContinuousBackward(plan.table, outcome.tape, n_shards, log.samples, min_slope)
         self.counters: dict[str, Any] = {}
         counts = [outcome.tape.n_events(lane) for lane in range(n_lanes)]
         ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.rows = outcome.events(plan)[2]
         dtime = np.zeros(ptr[-1])
         for (name, kind), array in losses.items():
             if kind == "time":
@@ -256,6 +256,11 @@ class _Work:
             wanted = projection.delay.trainable
             self.ddelay.append(np.zeros((n_shards, projection.delay.values.size)) if wanted else None)
             self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
+
+    @cached_property
+    def rows(self) -> list[NDArray]:
+        """Rows of each population's events among those of all."""
+        return self.outcome.events(self.plan)[2]
 
     def run(self, threads: int) -> None:
         """Let the core work."""
