@@ -26,6 +26,7 @@ from evsim.core.continuous cimport (
     GROUP,
     MAX_BLOCKS,
     MAX_SLOTS,
+    N_CONSTANTS,
     NO_FLOW,
     SAMPLE,
     Event,
@@ -60,7 +61,7 @@ cdef struct Slot:
     const double *dintegral
     const double *dsquare
     double *dpar            # [n_lanes, n_par, stride], OUT
-    double *dconstants      # [n_lanes, 8], OUT
+    double *dconstants      # [n_lanes, N_CONSTANTS], OUT
     double *dinitial        # [n_lanes, n_slot, stride], OUT
 
 cdef struct Run:
@@ -147,7 +148,7 @@ cdef void bring_range_back(Lane *lane, int p, int64_t first, int64_t m, double n
     active.flow.kind[pop.kind].retreat(
         <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
         pool.x + first, pool.lam + first, pool.dsums + first if pool.dsums != NULL else NULL,
-        slot.dpar + lane.number * pop.n_par * pop.stride + first, slot.dconstants + lane.number * 8)
+        slot.dpar + lane.number * pop.n_par * pop.stride + first, slot.dconstants + lane.number * N_CONSTANTS)
 
 
 cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
@@ -158,7 +159,7 @@ cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double n
     cdef const double *K = <const double *> pop.constants
     cdef const double *par = <const double *> pop.par
     cdef double *dpar = slot.dpar + lane.number * pop.n_par * pop.stride
-    cdef double *dK = slot.dconstants + lane.number * 8
+    cdef double *dK = slot.dconstants + lane.number * N_CONSTANTS
     cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef bint moves = False
@@ -426,7 +427,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         drive = x[4] / K[0]
         uncross(lane, pop, drive * x[5], drive * (x[5] - par[3]), jump, &B, par[3], 0.0,
                 dsums if pool.dsums != NULL else NULL, lam)
-        dpar[3 * pop.stride] += B + (0.0 if K[7] != 0 else run.at_value[at])
+        dpar[3 * pop.stride] += B + (0.0 if K[3] != 0 else run.at_value[at])
         x[0] = par[3]
     elif pop.kind == LIF_FLOW:
         drive = (par[0] + x[1] + x[2]) / K[0]
@@ -544,7 +545,7 @@ cdef void bring_back_each(Lane *lane, int p, const double *time) noexcept nogil:
     fill_up(pop, pop.n, lane.h)
     active.flow.kind[pop.kind].retreat(
         <const double *> pop.constants, pop.n, pop.stride, lane.h, <const double *> pop.par, pool.x, pool.lam,
-        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride, slot.dconstants + lane.number * 8)
+        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride, slot.dconstants + lane.number * N_CONSTANTS)
 
 
 # -- a lane --------------------------------------------------------------------------------------------------
@@ -738,7 +739,7 @@ cdef class ContinuousBackward:
         slot.dintegral = <const double *> address(dintegral, n, c"d")
         slot.dsquare = <const double *> address(dsquare, n, c"d")
         slot.dpar = <double *> address(dpar, lanes * pop.n_par * pop.stride, c"d")
-        slot.dconstants = <double *> address(dconstants, lanes * 8, c"d")
+        slot.dconstants = <double *> address(dconstants, lanes * N_CONSTANTS, c"d")
         slot.dinitial = <double *> address(dinitial, lanes * pop.n_slot * pop.stride, c"d")
 
     def give_projection(self, int projection, dweight, ddelay=None):

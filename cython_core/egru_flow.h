@@ -6,7 +6,7 @@
  *
  *     states      c a_u a_r a_z, and behind them u z, which belong to a_u a_z where egru_bound set them last
  *     parameters  b_u b_r b_z threshold, and behind them s(b_u) tanh(b_z)
- *     constants   tau_m tau_s q_4 q_6 q_9 q_14 taus unit
+ *     constants   tau_m tau_s taus unit q_4 q_5 q_6 q_7 q_9 q_14
  *
  * The a are exponentials.  c has no closed form but is analytic.  With x = t / tau_s and s = 1 - e^-x, a_X is
  * linear in s, a_X - b_X = d_X (1 - s), so that the series of u and z in s take one product of series each:
@@ -16,7 +16,7 @@
  * They converge up to |s| = pi / |d_u| and pi / (2 |d_z|), the distance to the poles of the logistic function,
  * that of c also only up to 1.  A step of a fraction q of that radius with a series of order p has an error
  * that goes with q^(p + 1) (the factors are in evsim/continuous_plan.py).  So a step is made with the lowest of
- * four orders p with q < q_p, or in pieces of q_14.  Its polynomial also finds crossings (crossing.h).  A step
+ * six orders p with q < q_p, or in pieces of q_14.  Its polynomial also finds crossings (crossing.h).  A step
  * back is one with x, s < 0.
  *
  * taus: whether gradients at the time constants are wanted; unit: whether events have the value 1, not the
@@ -25,7 +25,8 @@
 #define LAST 14
 #define PI 3.14159265358979323846
 #define BLOCK 128 /* items at a time */
-#define WAYS 5    /* four orders, and several steps */
+#define WAYS 7    /* six orders, and several steps */
+#define MOST 9    /* place of the q of the highest */
 
 /* Coefficients of u, z, c, z^2 - 1, z - c and G = u (z - c) in powers of s / S, for a step to S. */
 typedef struct {
@@ -197,7 +198,7 @@ typedef struct {
 INLINE void FN(egru_sort)(const double *K, int64_t m, int64_t stride, const double *h, const double *par,
                           const double *x, int back, FN(EgruSteps) *steps)
 {
-    const double tau_s = K[1], kappa = tau_s / K[0], *q = K + 2;
+    const double tau_s = K[1], kappa = tau_s / K[0], *q = K + 4;
     /* Units that were together before are as far back; those that were looked at since, less. */
     const double first = h[0], middle = h[m / 2], end = h[m - 1], more = first > middle ? first : middle;
     const VEC left = FN(splat)(more > end ? more : end) * (1 / tau_s);
@@ -326,7 +327,7 @@ INLINE void FN(egru_steps)(const int order, int way, const FN(EgruSteps) *steps,
                 left[p] = FN(load)(h, j) * (1 / tau_s);
         }
         if (!order)
-            FN(egru_long)(left, kappa, K[5], bu, bz, du, dz, u, z, c, wanted, integral, square);
+            FN(egru_long)(left, kappa, K[MOST], bu, bz, du, dz, u, z, c, wanted, integral, square);
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
             const VEC br = FN(load)(par + stride, j);
@@ -352,10 +353,12 @@ TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const d
         double *xb = x + first, *sb = sums ? sums + first : NULL;
         FN(egru_sort)(K, n, stride, hb, pb, xb, 0, &steps);
         FN(egru_steps)(4, 0, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(6, 1, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(9, 2, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(LAST, 3, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(0, 4, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(5, 1, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(6, 2, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(7, 3, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(9, 4, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(LAST, 5, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(0, 6, &steps, K, stride, hb, pb, xb, sb);
     }
 }
 
@@ -384,7 +387,7 @@ TARGET void FN(egru_bound)(const double *K, int64_t m, int64_t stride, const dou
 /* At most a few steps ahead; what arrives meanwhile would make more of them useless. */
 TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double *x, double *when)
 {
-    const double tau_s = K[1], kappa = tau_s / K[0], most = K[5];
+    const double tau_s = K[1], kappa = tau_s / K[0], most = K[MOST];
     double coefficient[LAST + 1], wait[GROUP], h[GROUP], now[6 * GROUP], own[6 * GROUP];
     for (int k = 0; k < 6; k++) {
         FN(fill)(now + k * GROUP, x[k]);
@@ -429,7 +432,7 @@ TARGET int32_t FN(egru_locate)(const double *K, const double *par, const double 
 TARGET double FN(egru_fire)(const double *K, const double *par, double *x)
 {
     x[0] = 0;
-    return K[7] != 0 ? 1.0 : par[3];
+    return K[3] != 0 ? 1.0 : par[3];
 }
 
 TARGET void FN(egru_rate)(const double *K, int64_t m, int64_t stride, const double *par, const double *x,
@@ -579,7 +582,7 @@ INLINE void FN(egru_steps_back)(const int order, const int more, int way, const 
                                 const double *dsums, double *dpar, VEC *tau_m, VEC *tau_s_sum)
 {
     const double tau_s = K[1], kappa = tau_s / K[0];
-    const int taus = more && K[6] != 0, running = more && dsums != NULL;
+    const int taus = more && K[2] != 0, running = more && dsums != NULL;
     FN(EgruScale) common, own;
     if (order && steps->count[way])
         FN(egru_scale)(order, steps->common, kappa, &common);
@@ -612,7 +615,7 @@ INLINE void FN(egru_steps_back)(const int order, const int more, int way, const 
                 left[p] = FN(load)(h, j) * (1 / tau_s);
         }
         if (!order)
-            FN(egru_long_back)(left, kappa, tau_s, K[5], running, m1, m2, taus, a);
+            FN(egru_long_back)(left, kappa, tau_s, K[MOST], running, m1, m2, taus, a);
         for (int p = 0; p < PARTS; p++) {
             const int64_t j = i + p * WIDTH;
             const VEC grown = FN(load)(steps->grown, j), fall = FN(load)(steps->fall, j);
@@ -658,11 +661,13 @@ TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const d
                         lam + first, dsums ? dsums + first : NULL, dpar + first, tau_m, tau_s)
 #define ALL_STEPS(more)                                                                                       \
     STEPS(more, 4, 0);                                                                                        \
-    STEPS(more, 6, 1);                                                                                        \
-    STEPS(more, 9, 2);                                                                                        \
-    STEPS(more, LAST, 3);                                                                                     \
-    STEPS(more, 0, 4)
-        if (K[6] != 0 || dsums) { /* what is seldom wanted stays out of the way */
+    STEPS(more, 5, 1);                                                                                        \
+    STEPS(more, 6, 2);                                                                                        \
+    STEPS(more, 7, 3);                                                                                        \
+    STEPS(more, 9, 4);                                                                                        \
+    STEPS(more, LAST, 5);                                                                                     \
+    STEPS(more, 0, 6)
+        if (K[2] != 0 || dsums) { /* what is seldom wanted stays out of the way */
             ALL_STEPS(1);
         } else {
             ALL_STEPS(0);
@@ -741,6 +746,7 @@ TARGET void FN(egru_give_back)(const double *K, int64_t m, int64_t stride, const
     payload[2] += FN(total)(moved);
 }
 
+#undef MOST
 #undef WAYS
 #undef BLOCK
 #undef LAST

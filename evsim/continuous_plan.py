@@ -44,13 +44,13 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
 #: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and
 #: of 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for
 #: each of the ratios 1/4, 1 and 4.
-SERIES = {4: 0.35, 6: 0.26, 9: 0.2, 14: 0.12}
+SERIES = {4: 0.35, 5: 0.3, 6: 0.26, 7: 0.28, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
 #: Crossings further ahead than so many of a unit's shortest time constants are not located yet, but bounded:
 #: what arrives meanwhile would make that useless, and a bound costs a tenth.
 SOON_TIME_CONSTANTS = 0.02
-N_CONSTANTS = 8
+N_CONSTANTS = 10
 
 
 class ContinuousPlan:
@@ -165,7 +165,7 @@ class ContinuousPlan:
                 ratio = min(1.5 * taus[1] / taus[0], 1.0)
                 series = [min((tolerance / (e * ratio)) ** (1 / (p + 1)), 0.5) for p, e in SERIES.items()]
                 unit = getattr(population, "transmit", "value") == "unit"
-                constants[2:8] = *series, trained, unit
+                constants[2:] = trained, unit, *series
             elif kernel == "lif":
                 constants[3:5] = getattr(population, "reset", 0.0), getattr(population, "refractory", 0.0)
             par, n = self._arrays["par", rank], population.n_units
