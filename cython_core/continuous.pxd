@@ -15,7 +15,7 @@ cdef enum:
     GROUP = 8           # items of a whole group, see vec.h
     MAX_BLOCKS = 4
     MAX_SLOTS = 8
-    N_CONSTANTS = 10    # of a population
+    N_CONSTANTS = 11    # of a population
     NO_FLOW = -1        # kind of a source, which has no states
 
 # Addresses are those of NumPy arrays that the plan keeps alive; 0 where there is none.

@@ -6,7 +6,7 @@
  *
  *     states      c a_u a_r a_z, and behind them u z, which belong to a_u a_z where egru_bound set them last
  *     parameters  b_u b_r b_z threshold, and behind them s(b_u) tanh(b_z)
- *     constants   tau_m tau_s taus unit q_4 q_5 q_6 q_7 q_9 q_14
+ *     constants   tau_m tau_s taus unit q_3 q_4 q_5 q_6 q_7 q_9 q_14
  *
  * The a are exponentials.  c has no closed form but is analytic.  With x = t / tau_s and s = 1 - e^-x, a_X is
  * linear in s, a_X - b_X = d_X (1 - s), so that the series of u and z in s take one product of series each:
@@ -16,7 +16,7 @@
  * They converge up to |s| = pi / |d_u| and pi / (2 |d_z|), the distance to the poles of the logistic function,
  * that of c also only up to 1.  A step of a fraction q of that radius with a series of order p has an error
  * that goes with q^(p + 1) (the factors are in evsim/continuous_plan.py).  So a step is made with the lowest of
- * six orders p with q < q_p, or in pieces of q_14.  Its polynomial also finds crossings (crossing.h).  A step
+ * seven orders p with q < q_p, or in pieces of q_14.  Its polynomial also finds crossings (crossing.h).  A step
  * back is one with x, s < 0.
  *
  * taus: whether gradients at the time constants are wanted; unit: whether events have the value 1, not the
@@ -25,8 +25,8 @@
 #define LAST 14
 #define PI 3.14159265358979323846
 #define BLOCK 128 /* items at a time */
-#define WAYS 7    /* six orders, and several steps */
-#define MOST 9    /* place of the q of the highest */
+#define WAYS 8    /* seven orders, and several steps */
+#define MOST 10   /* place of the q of the highest */
 
 /* Coefficients of u, z, c, z^2 - 1, z - c and G = u (z - c) in powers of s / S, for a step to S. */
 typedef struct {
@@ -352,13 +352,14 @@ TARGET void FN(egru_advance)(const double *K, int64_t m, int64_t stride, const d
         const double *hb = h + first, *pb = par + first;
         double *xb = x + first, *sb = sums ? sums + first : NULL;
         FN(egru_sort)(K, n, stride, hb, pb, xb, 0, &steps);
-        FN(egru_steps)(4, 0, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(5, 1, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(6, 2, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(7, 3, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(9, 4, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(LAST, 5, &steps, K, stride, hb, pb, xb, sb);
-        FN(egru_steps)(0, 6, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(3, 0, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(4, 1, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(5, 2, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(6, 3, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(7, 4, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(9, 5, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(LAST, 6, &steps, K, stride, hb, pb, xb, sb);
+        FN(egru_steps)(0, 7, &steps, K, stride, hb, pb, xb, sb);
     }
 }
 
@@ -660,13 +661,14 @@ TARGET void FN(egru_retreat)(const double *K, int64_t m, int64_t stride, const d
     FN(egru_steps_back)(order, more, way, &steps, K, n, stride, h + first, par + first, x + first,            \
                         lam + first, dsums ? dsums + first : NULL, dpar + first, tau_m, tau_s)
 #define ALL_STEPS(more)                                                                                       \
-    STEPS(more, 4, 0);                                                                                        \
-    STEPS(more, 5, 1);                                                                                        \
-    STEPS(more, 6, 2);                                                                                        \
-    STEPS(more, 7, 3);                                                                                        \
-    STEPS(more, 9, 4);                                                                                        \
-    STEPS(more, LAST, 5);                                                                                     \
-    STEPS(more, 0, 6)
+    STEPS(more, 3, 0);                                                                                        \
+    STEPS(more, 4, 1);                                                                                        \
+    STEPS(more, 5, 2);                                                                                        \
+    STEPS(more, 6, 3);                                                                                        \
+    STEPS(more, 7, 4);                                                                                        \
+    STEPS(more, 9, 5);                                                                                        \
+    STEPS(more, LAST, 6);                                                                                     \
+    STEPS(more, 0, 7)
         if (K[2] != 0 || dsums) { /* what is seldom wanted stays out of the way */
             ALL_STEPS(1);
         } else {

@@ -44,13 +44,13 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
 #: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and
 #: of 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for
 #: each of the ratios 1/4, 1 and 4.
-SERIES = {4: 0.35, 5: 0.3, 6: 0.26, 7: 0.28, 9: 0.2, 14: 0.12}
+SERIES = {3: 0.45, 4: 0.35, 5: 0.3, 6: 0.26, 7: 0.28, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
 #: Crossings further ahead than so many of a unit's shortest time constants are not located yet, but bounded:
 #: what arrives meanwhile would make that useless, and a bound costs a tenth.
 SOON_TIME_CONSTANTS = 0.02
-N_CONSTANTS = 10
+N_CONSTANTS = 11
 
 
 class ContinuousPlan:
