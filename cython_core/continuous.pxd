@@ -103,7 +103,7 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
 
 
 cdef inline void *whole_lines(int64_t n) noexcept nogil:
-    """n zeros of 8 bytes that begin with a cache line: a vector of eight is then one line, not parts of two."""
+    """n zeros of 8 bytes from the start of a cache line: a vector of eight is then one line, not two halves."""
     cdef void *found = NULL
     if posix_memalign(&found, 64, max(n, <int64_t> 1) * 8) != 0:
         return NULL
@@ -157,7 +157,7 @@ cdef inline void scatter(int64_t m, const int32_t *unit, const double *array, do
 
 
 cdef inline void fill_up(const UnitRow *pop, int64_t m, double *h) noexcept nogil:
-    """The times of the last group that belong to no unit; those of EGRU let it go the way of its last unit."""
+    """The times of the last group that belong to no unit; in EGRU, those of its last unit: all are alike."""
     cdef int64_t i
     for i in range(m, align(m)):
         h[i] = h[m - 1] if pop.kind == EGRU_FLOW else 0.0

@@ -545,7 +545,8 @@ cdef void bring_back_each(Lane *lane, int p, const double *time) noexcept nogil:
     fill_up(pop, pop.n, lane.h)
     active.flow.kind[pop.kind].retreat(
         <const double *> pop.constants, pop.n, pop.stride, lane.h, <const double *> pop.par, pool.x, pool.lam,
-        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride, slot.dconstants + lane.number * N_CONSTANTS)
+        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride,
+        slot.dconstants + lane.number * N_CONSTANTS)
 
 
 # -- a lane --------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ cdef void bring_range(Lane *lane, int p, int64_t first, int64_t m, double now) n
 
 
 cdef void put_back_range(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
-    """After `bring_range` and what happened: look ahead; the nodes of the schedule are left to be refreshed."""
+    """After `bring_range` and what happened: look ahead.  The nodes of the schedule are left as they are."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef const Flow *flow = &active.flow.kind[pop.kind]

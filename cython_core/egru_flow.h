@@ -89,8 +89,8 @@ INLINE VEC FN(at_end)(const VEC *a, int order)
     return sum + (a[order - 1] + a[order]);
 }
 
-/* What all series of a step to S have in common: S / (k + 1), also times kappa, S k / (k + 1), and the integrals of (s / S)^k over x
- * from 0 to the end of the step, dx = ds / (1 - s). */
+/* What all series of a step to S have in common: S / (k + 1), also times kappa, S k / (k + 1), and the integrals of
+ * (s / S)^k over x from 0 to the end of the step, dx = ds / (1 - s). */
 typedef struct {
     VEC part[LAST], slow[LAST], keep[LAST], weight[LAST + 1];
 } FN(EgruScale);
@@ -103,7 +103,7 @@ INLINE void FN(egru_scale)(const int order, VEC S, double kappa, FN(EgruScale) *
         scale->slow[k] = kappa * scale->part[k];
         scale->keep[k] = S * ((double)k / (k + 1));
     }
-    /* From the integral of a higher power, as far as its first term: each step down divides that error by S. */
+    /* Downwards from the first term of a higher one, as each step multiplies the error of that by S. */
     VEC weight = S * (1.0 / (order + 4));
 #pragma GCC unroll 32
     for (int k = order + 3; k > 0; k--) {

@@ -149,7 +149,8 @@ def _by_lane(plan: ContinuousPlan, given: Mapping[str, TimedEvents], n_lanes: in
     if n_lanes == 1 and len(ranks) == 1:  # as they are
         rank, only = ranks[0]
         ptr, population = np.array([0, len(only)]), np.full(len(only), rank, np.int32)
-        return ptr, np.ascontiguousarray(only.time), population, *map(np.ascontiguousarray, (only.unit, only.value))
+        time, unit, value = (np.ascontiguousarray(column) for column in (only.time, only.unit, only.value))
+        return ptr, time, population, unit, value
     columns = [
         np.concatenate([getattr(events, name) for _, events in ranks] or [np.zeros(0)])
         for name in ("lane", "time", "unit", "value")

@@ -1,4 +1,4 @@
-"""Arrays for the core that begin with a cache line: a vector of eight doubles is then one line, not parts of two."""
+"""Arrays for the core that begin with a cache line: a vector of eight is then one line, not parts of two."""
 
 import math
 
