@@ -103,7 +103,7 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
 
 
 cdef inline void *whole_lines(int64_t n) noexcept nogil:
-    """n zeros of 8 bytes from the start of a cache line: a vector of eight is then one line, not two halves."""
+    """n zeros of 8 bytes from the start of a cache line: a vector of eight is then one line, not two."""
     cdef void *found = NULL
     if posix_memalign(&found, 64, max(n, <int64_t> 1) * 8) != 0:
         return NULL

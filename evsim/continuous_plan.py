@@ -51,6 +51,7 @@ SNAPSHOT_TIME_CONSTANTS = 2.0
 #: what arrives meanwhile would make that useless, and a bound costs a tenth.
 SOON_TIME_CONSTANTS = 0.02
 N_CONSTANTS = 11
+NO_VALUES = np.full(1, np.nan)
 
 
 class ContinuousPlan:
@@ -103,6 +104,7 @@ class ContinuousPlan:
                 self.parameters |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
         self._arrays: dict[object, NDArray] = {}
         self._delays: dict[str, NDArray] = {}
+        self._taken: dict[int, NDArray] = {}  # values of the parameters of units, checked, by population
         self.unit_rows = np.zeros(len(self.populations), UNITS)
         self.fan_rows = np.zeros(len(self.projections), FANS)
         for rank, population in enumerate(self.populations):
@@ -152,10 +154,15 @@ class ContinuousPlan:
         shortest = [np.inf]
         for rank, population in enumerate(self.populations):
             parameters, kernel = population.parameters, population.kernel
-            for parameter in parameters.values():
-                parameter.check(parameter.values)
             names = TIME_CONSTANTS[kernel]
             taus = [float(parameters[name].values[0]) for name in names]
+            blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
+            now = np.concatenate([np.ravel(block) for block in blocks] + [taus], dtype=np.float64)
+            changed = not np.array_equal(now, self._taken.get(rank, NO_VALUES))
+            for name, parameter in parameters.items():
+                if changed or not (name in names or name in ("bias", "threshold")):
+                    parameter.check(parameter.values)
+            self._taken[rank] = now
             shortest += taus
             constants = self._arrays["constants", rank]
             constants[: len(taus)] = taus
@@ -169,9 +176,8 @@ class ContinuousPlan:
             elif kernel == "lif":
                 constants[3:5] = getattr(population, "reset", 0.0), getattr(population, "refractory", 0.0)
             par, n = self._arrays["par", rank], population.n_units
-            blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
-            if blocks:
-                values = np.concatenate(blocks, dtype=np.float64).reshape(-1, n)
+            if blocks and changed:
+                values = now[: len(now) - len(taus)].reshape(-1, n)
                 par[: len(values), :n] = values
                 if kernel == "egru_continuous":  # limits of u and z, for bounds
                     par[4, :n] = 1 / (1 + np.exp(-values[0]))

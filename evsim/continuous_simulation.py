@@ -292,8 +292,8 @@ class ContinuousSimulation:
             name, n = population.name, population.n_units
             sent = given.get(name)
             if sent is None and population.emits:
-                mine = events[rows[rank]]
-                columns = mine["time"].copy(), lane[rows[rank]], mine["unit"].copy(), mine["value"].copy()
+                mine = rows[rank]
+                columns = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
                 sent = TimedEvents(n, len(before[rank]), *window, *columns)
             member = ContinuousPopulationLog(name, type(population).__name__, n, sent)
             member.initial = {
