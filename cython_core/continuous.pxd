@@ -5,13 +5,17 @@ The NumPy twins are in continuous.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport realloc
+from libc.string cimport memset
+from posix.stdlib cimport posix_memalign
 
-from evsim.core.kernels cimport active
+from evsim.core.kernels cimport EGRU_FLOW, active
 from evsim.core.messages cimport Message
 
 cdef enum:
+    GROUP = 8           # items of a whole group, see vec.h
     MAX_BLOCKS = 4
     MAX_SLOTS = 8
+    N_CONSTANTS = 11    # of a population
     NO_FLOW = -1        # kind of a source, which has no states
 
 # Addresses are those of NumPy arrays that the plan keeps alive; 0 where there is none.
@@ -98,9 +102,18 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
     return True
 
 
+cdef inline void *whole_lines(int64_t n) noexcept nogil:
+    """n zeros of 8 bytes from the start of a cache line: a vector of eight is then one line, not two."""
+    cdef void *found = NULL
+    if posix_memalign(&found, 64, max(n, <int64_t> 1) * 8) != 0:
+        return NULL
+    memset(found, 0, n * 8)
+    return found
+
+
 cdef inline int64_t align(int64_t n) noexcept nogil:
-    """Numbers up to the next whole vector."""
-    return (n + 3) // 4 * 4
+    """Numbers up to the next whole group."""
+    return (n + GROUP - 1) // GROUP * GROUP
 
 
 cdef extern from *:
@@ -143,6 +156,13 @@ cdef inline void scatter(int64_t m, const int32_t *unit, const double *array, do
         out[unit[i]] = array[i]
 
 
+cdef inline void fill_up(const UnitRow *pop, int64_t m, double *h) noexcept nogil:
+    """The times of the last group that belong to no unit; in EGRU, those of its last unit: all are alike."""
+    cdef int64_t i
+    for i in range(m, align(m)):
+        h[i] = h[m - 1] if pop.kind == EGRU_FLOW else 0.0
+
+
 cdef inline int64_t group_end(const FanRow *fan, int64_t row, int64_t place) noexcept nogil:
     """Where the group of targets with the same delay ends that begins at a pair."""
     cdef const double *delay = <const double *> fan.delay
@@ -162,25 +182,47 @@ cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
     return (<const double *> fan.delay)[place if fan.pair else 0]
 
 
-cdef inline void read_weights(
-    const FanRow *fan, int64_t n_target, int64_t row, int64_t place, int64_t m, int64_t stride, double *w
+cdef inline void fetch_row(
+    const FanRow *fan, const void *weight, int64_t n_target, int64_t row, int64_t first, int64_t m
 ) noexcept nogil:
-    """The weights of m pairs, or of a whole dense row, block by block: w[b * stride + i]; then zeros."""
+    """Ask for weights, or gradients of them, of m targets of a dense row ahead of their use."""
+    cdef int64_t width = sizeof(double) if fan.wide else sizeof(float)
+    cdef const char *start = <const char *> weight + (row * fan.n_blocks * n_target + first) * width
+    cdef int64_t line
+    cdef int b
+    for b in range(fan.n_blocks):
+        for line in range((m * width + 63) // 64):
+            EVSIM_FETCH(start + b * n_target * width + line * 64)
+
+
+cdef inline void read_row(
+    const FanRow *fan, int64_t n_target, int64_t row, int64_t first, int64_t m, int64_t stride, double *w
+) noexcept nogil:
+    """Weights of m targets of a dense row, from the ``first`` on: w[b * stride + i]; then zeros."""
+    cdef int64_t at = row * fan.n_blocks * n_target + first
+    cdef int64_t i
+    cdef int b
+    for b in range(fan.n_blocks):
+        if fan.wide:
+            for i in range(m):
+                w[b * stride + i] = (<const double *> fan.weight)[at + b * n_target + i]
+        else:
+            active.flow.widen(m, <const float *> fan.weight + at + b * n_target, w + b * stride)
+        for i in range(m, align(m)):
+            w[b * stride + i] = 0
+
+
+cdef inline void read_weights(
+    const FanRow *fan, int64_t place, int64_t m, int64_t stride, double *w
+) noexcept nogil:
+    """The weights of m pairs, block by block: w[b * stride + i]; then zeros."""
     cdef const int64_t *where = <const int64_t *> fan.where
     cdef const double *doubles = <const double *> fan.weight
     cdef const float *floats = <const float *> fan.weight
     cdef int64_t at
     cdef int64_t i
     cdef int b
-    if not fan.ptr:
-        at = row * fan.n_blocks * n_target
-        for b in range(fan.n_blocks):
-            if fan.wide:
-                for i in range(m):
-                    w[b * stride + i] = doubles[at + b * n_target + i]
-            else:
-                active.flow.widen(m, floats + at + b * n_target, w + b * stride)
-    elif not where:
+    if not where:
         for i in range(m):
             w[i] = doubles[place + i] if fan.wide else floats[place + i]
     else:

@@ -23,8 +23,10 @@ from evsim.core.buffers cimport address, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
     EVENT,
+    GROUP,
     MAX_BLOCKS,
     MAX_SLOTS,
+    N_CONSTANTS,
     NO_FLOW,
     SAMPLE,
     Event,
@@ -36,11 +38,16 @@ from evsim.core.continuous cimport (
     UnitRow,
     align,
     delay_of,
+    fetch_row,
+    fill_up,
     gather,
     group_end,
+    read_row,
     read_weights,
     scatter,
+    whole_lines,
 )
+from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.messages cimport Message
 from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW, Flow, active, logistic
 
@@ -54,7 +61,7 @@ cdef struct Slot:
     const double *dintegral
     const double *dsquare
     double *dpar            # [n_lanes, n_par, stride], OUT
-    double *dconstants      # [n_lanes, 8], OUT
+    double *dconstants      # [n_lanes, N_CONSTANTS], OUT
     double *dinitial        # [n_lanes, n_slot, stride], OUT
 
 cdef struct Run:
@@ -125,44 +132,54 @@ cdef double held_until(const Lane *lane, const UnitRow *pop, const Pool *pool, i
     return lane.record.event[event].time + (<const double *> pop.constants)[4]
 
 
+cdef void bring_range_back(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """Bring the m units from ``first``, a multiple of GROUP, back to ``now``, where they are."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    cdef Slot *slot = &lane.run.slot[p]
+    cdef int64_t i
+    # The lambda of an LSTM at h goes on to c by a retreat of any length.
+    if not sweeps().elapse(m, now, 1, pool.last + first, lane.h) and pop.kind != LSTM_FLOW:
+        return
+    fill_up(pop, m, lane.h)
+    if pop.kind == LIF_FLOW:
+        for i in range(first, first + m):
+            pool.x[3 * pop.stride + i] = max(held_until(lane, pop, pool, i) - now, 0.0)
+    active.flow.kind[pop.kind].retreat(
+        <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
+        pool.x + first, pool.lam + first, pool.dsums + first if pool.dsums != NULL else NULL,
+        slot.dpar + lane.number * pop.n_par * pop.stride + first, slot.dconstants + lane.number * N_CONSTANTS)
+
+
 cdef void bring_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) back to ``now``, side by side in scratch (all: where they are)."""
+    """Bring some units back to ``now``, side by side in scratch."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef Slot *slot = &lane.run.slot[p]
     cdef const double *K = <const double *> pop.constants
     cdef const double *par = <const double *> pop.par
     cdef double *dpar = slot.dpar + lane.number * pop.n_par * pop.stride
-    cdef double *dK = slot.dconstants + lane.number * 8
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef double *dK = slot.dconstants + lane.number * N_CONSTANTS
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef bint moves = False
     cdef int64_t i
-    cdef int64_t j
     cdef int k
-    if unit != NULL:
-        for k in range(pop.n_slot):
-            gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
-            gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
-        for k in range(pop.n_par):
-            gather(m, unit, par + k * pop.stride, lane.par + k * stride)
-    for i in range(m, align(m)):
-        lane.h[i] = 0
+    for k in range(pop.n_slot):
+        gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
+        gather(m, unit, pool.lam + k * pop.stride, lane.lam + k * stride)
+    for k in range(pop.n_par):
+        gather(m, unit, par + k * pop.stride, lane.par + k * stride)
     for i in range(m):
-        j = unit[i] if unit != NULL else i
-        lane.h[i] = pool.last[j] - now
+        lane.h[i] = pool.last[unit[i]] - now
         moves = moves or lane.h[i] > 0
-        pool.last[j] = now
-    if not moves and pop.kind != LSTM_FLOW:     # its lambda at h goes on to c by a retreat of any length
+        pool.last[unit[i]] = now
+    fill_up(pop, m, lane.h)
+    if not moves and pop.kind != LSTM_FLOW:
         return
     if pop.kind == LIF_FLOW:
         for i in range(m):
-            j = unit[i] if unit != NULL else i
-            (lane.x if unit != NULL else pool.x)[3 * stride + i] = max(
-                held_until(lane, pop, pool, j) - now, 0.0)
-    if unit == NULL:
-        flow.retreat(K, m, stride, lane.h, par, pool.x, pool.lam, pool.dsums, dpar, dK)
-        return
+            lane.x[3 * stride + i] = max(held_until(lane, pop, pool, unit[i]) - now, 0.0)
     if pool.dsums != NULL:
         for k in range(2):
             gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
@@ -234,22 +251,29 @@ cdef double give_back_sums(Lane *lane, const UnitRow *pop, const FanRow *fan, in
     return payload
 
 
-cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t n, int64_t row, int64_t place,
-                      int64_t m, int64_t stride) noexcept nogil:
-    """Add what is in the scratch to the gradient of the weights of m pairs, or of a whole row."""
+cdef void add_row(Lane *lane, const FanRow *fan, int projection, int64_t n, int64_t row, int64_t first,
+                  int64_t m, int64_t stride) noexcept nogil:
+    """Add what is in the scratch to the gradient of the weights of m targets of a dense row."""
+    cdef void *to = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
+    cdef int64_t at
+    cdef int b
+    for b in range(fan.n_blocks):
+        at = (row * fan.n_blocks + b) * n + first
+        if fan.wide:
+            active.flow.add_to_double(m, lane.gradient + b * stride, <double *> to + at)
+        else:
+            active.flow.add_to_float(m, lane.gradient + b * stride, <float *> to + at)
+
+
+cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t place, int64_t m,
+                      int64_t stride) noexcept nogil:
+    """Add what is in the scratch to the gradient of the weights of m pairs."""
     cdef void *to = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
     cdef const int64_t *where = <const int64_t *> fan.where
     cdef int64_t at
     cdef int64_t i
     cdef int b
     for b in range(fan.n_blocks):
-        if not fan.ptr:
-            at = (row * fan.n_blocks + b) * n
-            if fan.wide:
-                active.flow.add_to_double(m, lane.gradient + b * stride, <double *> to + at)
-            else:
-                active.flow.add_to_float(m, lane.gradient + b * stride, <float *> to + at)
-            continue
         for i in range(m):
             at = where[(place + i) * fan.n_blocks + b] if where else place + i
             if at < 0:
@@ -260,6 +284,48 @@ cdef void add_weights(Lane *lane, const FanRow *fan, int projection, int64_t n, 
                 (<float *> to)[at] += <float> lane.gradient[b * stride + i]
 
 
+cdef void take_back(Lane *lane, const UnitRow *pop, const FanRow *fan, int64_t m, int64_t stride, double *x,
+                    double *lam, const double *par, double value, double gated, const double *dsums,
+                    double *payload) noexcept nogil:
+    """Undo what an arrival did to m units; gradients in the scratch, sums over units as of egru_give_back."""
+    cdef int64_t i
+    if pop.kind == EGRU_FLOW:
+        active.flow.egru_give_back(
+            <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
+            gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
+        return
+    payload[0] += give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
+    for i in range(m):
+        payload[2] += lane.timing[i]
+
+
+cdef void give_back_all(Lane *lane, int projection, int64_t row, double now, double value, double gated,
+                        double *payload) noexcept nogil:
+    """Undo an arrival at all units of the target, block by block."""
+    cdef const FanRow *fan = &lane.run.projections[projection]
+    cdef const UnitRow *pop = &lane.run.populations[fan.target]
+    cdef Pool *pool = &lane.pool[fan.target]
+    cdef int64_t first
+    cdef int64_t m
+    cdef const void *dweight = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
+    cdef int block
+    fetch_row(fan, <const void *> fan.weight, pop.n, row, 0, min(BLOCK, pop.n))
+    fetch_row(fan, dweight, pop.n, row, 0, min(BLOCK, pop.n))
+    for block in range((pop.n + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        m = min(<int64_t> BLOCK, pop.n - first)
+        if first + m < pop.n:
+            fetch_row(fan, <const void *> fan.weight, pop.n, row, first + m,
+                      min(<int64_t> BLOCK, pop.n - first - m))
+            fetch_row(fan, dweight, pop.n, row, first + m, min(<int64_t> BLOCK, pop.n - first - m))
+        bring_range_back(lane, fan.target, first, m, now)
+        read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
+        take_back(lane, pop, fan, m, pop.stride, pool.x + first, pool.lam + first,
+                  <const double *> pop.par + first, value, gated,
+                  pool.dsums + first if pool.dsums != NULL else NULL, payload)
+        add_row(lane, fan, projection, pop.n, row, first, m, pop.stride)
+
+
 cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int64_t stop, double now,
                     int64_t event, double value, double gated) noexcept nogil:
     """Undo an arrival at the pairs from ``place`` to ``stop``, or at all units of the target."""
@@ -267,56 +333,41 @@ cdef void give_back(Lane *lane, int projection, int64_t row, int64_t place, int6
     cdef const FanRow *fan = &run.projections[projection]
     cdef const UnitRow *pop = &run.populations[fan.target]
     cdef Pool *pool = &lane.pool[fan.target]
-    cdef const double *par = <const double *> pop.par
-    cdef const int32_t *unit = NULL
-    cdef int64_t m = pop.n
-    cdef int64_t stride = pop.stride
-    cdef double *x = pool.x
-    cdef double *lam = pool.lam
+    cdef const int32_t *unit = <const int32_t *> fan.unit + place
+    cdef int64_t m = stop - place if fan.ptr else pop.n
+    cdef int64_t stride = align(m)
     cdef double *ddelay = run.ddelay[lane.shard * run.n_projections + projection]
-    cdef const double *dsums = pool.dsums
-    cdef double payload[2]
-    cdef double total = 0
+    cdef double payload[3]
     cdef int64_t i
     cdef int k
-    if fan.ptr:
-        unit = <const int32_t *> fan.unit + place
-        m = stop - place
-        stride = align(m)
-        x, lam, par = lane.x, lane.lam, lane.par
     run.macs[lane.shard * run.n_projections + projection] += m * fan.n_blocks
-    bring_back(lane, fan.target, m, unit, now)
-    read_weights(fan, pop.n, row, place, m, stride, lane.w)
-    payload[0] = payload[1] = 0
-    if pop.kind == EGRU_FLOW:
-        active.flow.egru_give_back(
-            <const double *> pop.constants, m, stride, par, x, lam, lane.w, value,
-            gated if fan.gated else value, fan.post, lane.gradient, lane.timing, payload)
-    else:
-        if unit != NULL and dsums != NULL:
+    memset(payload, 0, sizeof(payload))
+    if fan.ptr:
+        bring_back(lane, fan.target, m, unit, now)
+        read_weights(fan, place, m, stride, lane.w)
+        if pool.dsums != NULL:
             for k in range(2):
                 gather(m, unit, pool.dsums + k * pop.stride, lane.dsums + k * stride)
-            dsums = lane.dsums
-        payload[0] = give_back_sums(lane, pop, fan, m, stride, x, lam, par, value, dsums)
-    add_weights(lane, fan, projection, pop.n, row, place, m, stride)
-    for i in range(m):
-        total += lane.timing[i]
+        take_back(lane, pop, fan, m, stride, lane.x, lane.lam, lane.par, value, gated,
+                  lane.dsums if pool.dsums != NULL else NULL, payload)
+        add_weights(lane, fan, projection, place, m, stride)
+        put_back(lane, fan.target, m, unit)
+    else:
+        give_back_all(lane, projection, row, now, value, gated, payload)
     if ddelay != NULL:
         if fan.pair:
             for i in range(m):
                 ddelay[(<const int64_t *> fan.pair)[place + i]] += lane.timing[i]
         else:
-            ddelay[0] += total
+            ddelay[0] += payload[2]
     if event >= 0:
         i = run.event_ptr[lane.number] + event
-        run.at_time[i] += total
+        run.at_time[i] += payload[2]
         run.at_value[i] += payload[0]
         if fan.gated:
             lane.through_gate[event] += payload[1]
         else:
             run.at_value[i] += payload[1]
-    if unit != NULL:
-        put_back(lane, fan.target, m, unit)
 
 
 cdef void uncross(Lane *lane, const UnitRow *pop, double after, double before, double jump, double *B,
@@ -358,10 +409,10 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
     cdef int k
     bring_back(lane, p, 1, &unit, event.time)
     for k in range(pop.n_slot):
-        x[k] = lane.x[k * 4]
-        lam[k] = lane.lam[k * 4]
+        x[k] = lane.x[k * GROUP]
+        lam[k] = lane.lam[k * GROUP]
     for k in range(pop.n_par):
-        par[k] = lane.par[k * 4]
+        par[k] = lane.par[k * GROUP]
     if pool.dsums != NULL:
         dsums[0] = pool.dsums[unit]
         dsums[1] = pool.dsums[pop.stride + unit]
@@ -376,7 +427,7 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
         drive = x[4] / K[0]
         uncross(lane, pop, drive * x[5], drive * (x[5] - par[3]), jump, &B, par[3], 0.0,
                 dsums if pool.dsums != NULL else NULL, lam)
-        dpar[3 * pop.stride] += B + (0.0 if K[7] != 0 else run.at_value[at])
+        dpar[3 * pop.stride] += B + (0.0 if K[3] != 0 else run.at_value[at])
         x[0] = par[3]
     elif pop.kind == LIF_FLOW:
         drive = (par[0] + x[1] + x[2]) / K[0]
@@ -392,8 +443,8 @@ cdef void unfire(Lane *lane, int64_t number) noexcept nogil:
             dpar[k * pop.stride] += to_par[k]
     lane.latest[pop.first + unit] = lane.previous[number]
     for k in range(pop.n_slot):
-        lane.x[k * 4] = x[k]
-        lane.lam[k * 4] = lam[k]
+        lane.x[k * GROUP] = x[k]
+        lane.lam[k * GROUP] = lam[k]
     put_back(lane, p, 1, &unit)
 
 
@@ -447,7 +498,7 @@ cdef void undo_sample(Lane *lane, int64_t number) noexcept nogil:
             continue
         pool = &lane.pool[p]
         slot = &run.slot[p]
-        bring_back(lane, p, pop.n, NULL, run.samples[number])
+        bring_range_back(lane, p, 0, pop.n, run.samples[number])
         at = (number * run.n_lanes + lane.number) * pop.n
         if slot.dstate != NULL:
             for i in range(pop.n):
@@ -486,16 +537,16 @@ cdef void bring_back_each(Lane *lane, int p, const double *time) noexcept nogil:
     cdef Pool *pool = &lane.pool[p]
     cdef const Slot *slot = &lane.run.slot[p]
     cdef int64_t i
-    for i in range(pop.n, align(pop.n)):
-        lane.h[i] = 0
     for i in range(pop.n):
         lane.h[i] = pool.last[i] - time[i]
         pool.last[i] = time[i]
         if pop.kind == LIF_FLOW:
             pool.x[3 * pop.stride + i] = max(held_until(lane, pop, pool, i) - time[i], 0.0)
+    fill_up(pop, pop.n, lane.h)
     active.flow.kind[pop.kind].retreat(
         <const double *> pop.constants, pop.n, pop.stride, lane.h, <const double *> pop.par, pool.x, pool.lam,
-        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride, slot.dconstants + lane.number * 8)
+        pool.dsums, slot.dpar + lane.number * pop.n_par * pop.stride,
+        slot.dconstants + lane.number * N_CONSTANTS)
 
 
 # -- a lane --------------------------------------------------------------------------------------------------
@@ -519,7 +570,7 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
     lane.latest = <int64_t *> malloc(max(run.n_units, <int64_t> 1) * sizeof(int64_t))
     lane.previous = <int64_t *> malloc(max(lane.record.n_events, <int64_t> 1) * sizeof(int64_t))
     lane.through_gate = <double *> calloc(max(lane.record.n_events, <int64_t> 1), sizeof(double))
-    lane.h = <double *> calloc((6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride, sizeof(double))
+    lane.h = <double *> whole_lines((6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride)
     if (lane.pool == NULL or lane.latest == NULL or lane.previous == NULL or lane.through_gate == NULL
             or lane.h == NULL):
         return
@@ -545,9 +596,9 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
         if pop.kind == NO_FLOW:
             continue
         pool = &lane.pool[p]
-        pool.x = <double *> calloc((2 * pop.n_slot + 2) * pop.stride, sizeof(double))
+        pool.x = <double *> whole_lines((2 * pop.n_slot + 2) * pop.stride)
         if run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL:
-            pool.dsums = <double *> calloc(2 * pop.stride, sizeof(double))
+            pool.dsums = <double *> whole_lines(2 * pop.stride)
         if pool.x == NULL or ((run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL)
                               and pool.dsums == NULL):
             return
@@ -585,7 +636,7 @@ cdef void lane_finish(Lane *lane) noexcept nogil:
     for p in range(lane.run.n_populations):
         pop = &lane.run.populations[p]
         if pop.kind != NO_FLOW:
-            bring_back(lane, p, pop.n, NULL, lane.run.start)
+            bring_range_back(lane, p, 0, pop.n, lane.run.start)
             memcpy(lane.run.slot[p].dinitial + lane.number * pop.n_slot * pop.stride, lane.pool[p].lam,
                    pop.n_slot * pop.stride * sizeof(double))
 
@@ -647,7 +698,7 @@ cdef class ContinuousBackward:
         self.run.start, self.run.stop, self.run.min_slope = tape.start, tape.stop, min_slope
         self.run.samples = <const double *> address(samples, len(samples), c"d")
         self.run.record = tape.record
-        self.run.stride = 4
+        self.run.stride = GROUP
         for p in range(plan.n_populations):
             self.run.stride = max(self.run.stride, <int64_t> plan.populations[p].stride)
         p = max(n_shards * plan.n_projections, 1)
@@ -689,7 +740,7 @@ cdef class ContinuousBackward:
         slot.dintegral = <const double *> address(dintegral, n, c"d")
         slot.dsquare = <const double *> address(dsquare, n, c"d")
         slot.dpar = <double *> address(dpar, lanes * pop.n_par * pop.stride, c"d")
-        slot.dconstants = <double *> address(dconstants, lanes * 8, c"d")
+        slot.dconstants = <double *> address(dconstants, lanes * N_CONSTANTS, c"d")
         slot.dinitial = <double *> address(dinitial, lanes * pop.n_slot * pop.stride, c"d")
 
     def give_projection(self, int projection, dweight, ddelay=None):

@@ -21,6 +21,7 @@ from evsim.core.continuous cimport (
     ARRIVAL,
     EVENT,
     FAR_APART,
+    GROUP,
     MAX_BLOCKS,
     MAX_SLOTS,
     NO_FLOW,
@@ -36,12 +37,17 @@ from evsim.core.continuous cimport (
     align,
     delay_of,
     fetch,
+    fetch_row,
+    fill_up,
     gather,
     group_end,
+    read_row,
     read_weights,
     room_for,
     scatter,
+    whole_lines,
 )
+from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
 from evsim.core.schedule cimport (
@@ -95,7 +101,7 @@ cdef struct Run:
 cdef struct Pool:
     double *x       # [n_slot, stride]
     double *last    # [stride] the time that x belongs to
-    char *sure      # [n] whether the entry in the schedule is that of the next event
+    int64_t *sure   # [n] whether (1) the entry in the schedule is that of the next event
     double *sums    # [2, stride] or NULL
 
 cdef struct Lane:
@@ -127,16 +133,6 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
     cdef double *entry = lane.schedule.level[0] + pop.first
     cdef int64_t i
     cdef int64_t k
-    if unit == NULL:
-        for i in range(m):
-            if pool.sure[i] and entry[i] <= now:
-                continue
-            pool.sure[i] = 0
-            entry[i] = now + wait[i]
-            if wait[i] != wait[i]:
-                lane.status = -3
-        schedule_refresh(&lane.schedule, pop.first, m)
-        return
     for i in range(m):
         k = unit[i]
         if pool.sure[k] and entry[k] <= now:
@@ -147,23 +143,47 @@ cdef void look_ahead(Lane *lane, const UnitRow *pop, Pool *pool, int64_t m, cons
             lane.status = -3
 
 
+cdef void bring_range(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """Bring the m units from ``first``, a multiple of GROUP, to the present, where they are."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    sweeps().elapse(m, now, 0, pool.last + first, lane.h)
+    fill_up(pop, m, lane.h)
+    active.flow.kind[pop.kind].advance(
+        <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
+        pool.x + first, pool.sums + first if pool.sums != NULL else NULL)
+
+
+cdef void put_back_range(Lane *lane, int p, int64_t first, int64_t m, double now) noexcept nogil:
+    """After `bring_range` and what happened: look ahead.  The nodes of the schedule are left as they are."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    cdef Pool *pool = &lane.pool[p]
+    cdef const Flow *flow = &active.flow.kind[pop.kind]
+    if flow.bound == NULL:
+        return
+    flow.bound(<const double *> pop.constants, m, pop.stride, <const double *> pop.par + first,
+               pool.x + first, lane.wait)
+    if sweeps().renew(m, now, lane.wait, pool.sure + first, lane.schedule.level[0] + pop.first + first):
+        lane.status = -3
+
+
+cdef void bring_all(Lane *lane, int p, double now) noexcept nogil:
+    """Bring all units to the present and look ahead."""
+    cdef const UnitRow *pop = &lane.run.populations[p]
+    bring_range(lane, p, 0, pop.n, now)
+    put_back_range(lane, p, 0, pop.n, now)
+    schedule_refresh(&lane.schedule, pop.first, pop.n)
+
+
 cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) noexcept nogil:
-    """Bring some units (NULL: all) to the present, side by side in scratch (all: where they are)."""
+    """Bring some units to the present, side by side in scratch."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
     cdef const double *par = <const double *> pop.par
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int64_t i
     cdef int k
-    for i in range(m, align(m)):
-        lane.h[i] = 0
-    if unit == NULL:
-        for i in range(m):
-            lane.h[i] = now - pool.last[i]
-            pool.last[i] = now
-        flow.advance(<const double *> pop.constants, m, stride, lane.h, par, pool.x, pool.sums)
-        return
     if pop.n >= FAR_APART:
         fetch(m, unit, 0, 1, pool.last)
         fetch(m, unit, pop.stride, pop.n_slot, pool.x)
@@ -172,10 +192,15 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
     for i in range(m):
         lane.h[i] = now - pool.last[unit[i]]
         pool.last[unit[i]] = now
-    for k in range(pop.n_slot):
-        gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
-    for k in range(pop.n_par):
-        gather(m, unit, par + k * pop.stride, lane.par + k * stride)
+    fill_up(pop, m, lane.h)
+    if m == 1:
+        sweeps().lift(pop.n_slot, pop.stride, pool.x + unit[0], lane.x)
+        sweeps().lift(pop.n_par, pop.stride, par + unit[0], lane.par)
+    else:
+        for k in range(pop.n_slot):
+            gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
+        for k in range(pop.n_par):
+            gather(m, unit, par + k * pop.stride, lane.par + k * stride)
     if pool.sums != NULL:
         for k in range(2):
             gather(m, unit, pool.sums + k * pop.stride, lane.sums + k * stride)
@@ -190,18 +215,48 @@ cdef void put_back(Lane *lane, int p, int64_t m, const int32_t *unit, double now
     """After `bring` and what happened: look ahead, and write the units back."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
-    cdef int64_t stride = pop.stride if unit == NULL else align(m)
+    cdef int64_t stride = align(m)
     cdef const Flow *flow = &active.flow.kind[pop.kind]
     cdef int k
     if flow.bound != NULL:
-        if unit == NULL:
-            flow.bound(<const double *> pop.constants, m, stride, <const double *> pop.par, pool.x, lane.wait)
-        else:
-            flow.bound(<const double *> pop.constants, m, stride, lane.par, lane.x, lane.wait)
+        flow.bound(<const double *> pop.constants, m, stride, lane.par, lane.x, lane.wait)
         look_ahead(lane, pop, pool, m, unit, now, lane.wait)
-    if unit != NULL:
-        for k in range(pop.n_slot):
-            scatter(m, unit, lane.x + k * stride, pool.x + k * pop.stride)
+    for k in range(pop.n_slot):
+        scatter(m, unit, lane.x + k * stride, pool.x + k * pop.stride)
+
+
+cdef inline void add_arrival(const FanRow *fan, const UnitRow *pop, int64_t m, int64_t stride, double *x,
+                             const double *w, double value, double gated) noexcept nogil:
+    """What an event does to the states of m units."""
+    cdef int64_t i
+    cdef int b
+    if pop.kind == EGRU_FLOW:
+        active.flow.egru_receive(m, stride, x, w, value, gated if fan.gated else value, fan.post)
+        return
+    for b in range(fan.n_blocks):
+        for i in range(m):
+            x[fan.slot[b] * stride + i] += value * w[b * stride + i]
+
+
+cdef void receive_all(Lane *lane, const FanRow *fan, int64_t row, double now, double value,
+                      double gated) noexcept nogil:
+    """An event arrives at all units of the target, block by block."""
+    cdef const UnitRow *pop = &lane.run.populations[fan.target]
+    cdef int64_t first
+    cdef int64_t m
+    cdef int block
+    fetch_row(fan, <const void *> fan.weight, pop.n, row, 0, min(BLOCK, pop.n))
+    for block in range((pop.n + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        m = min(<int64_t> BLOCK, pop.n - first)
+        if first + m < pop.n:
+            fetch_row(fan, <const void *> fan.weight, pop.n, row, first + m,
+                      min(<int64_t> BLOCK, pop.n - first - m))
+        bring_range(lane, fan.target, first, m, now)
+        read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
+        add_arrival(fan, pop, m, pop.stride, lane.pool[fan.target].x + first, lane.w, value, gated)
+        put_back_range(lane, fan.target, first, m, now)
+    schedule_refresh(&lane.schedule, pop.first, pop.n)
 
 
 cdef void receive(Lane *lane, int projection, int64_t row, int64_t place, int64_t stop, double now,
@@ -209,26 +264,15 @@ cdef void receive(Lane *lane, int projection, int64_t row, int64_t place, int64_
     """An event arrives at the pairs from ``place`` to ``stop``, or at all units of the target."""
     cdef const FanRow *fan = &lane.run.projections[projection]
     cdef const UnitRow *pop = &lane.run.populations[fan.target]
-    cdef const int32_t *unit = NULL
-    cdef int64_t m = pop.n
-    cdef int64_t stride = pop.stride
-    cdef double *x = lane.pool[fan.target].x
-    cdef int64_t i
-    cdef int b
-    if fan.ptr:
-        unit = <const int32_t *> fan.unit + place
-        m = stop - place
-        stride = align(m)
-        x = lane.x
+    cdef const int32_t *unit = <const int32_t *> fan.unit + place
+    cdef int64_t m = stop - place if fan.ptr else pop.n
     lane.run.macs[lane.number * lane.run.n_projections + projection] += m * fan.n_blocks
+    if not fan.ptr:
+        receive_all(lane, fan, row, now, value, gated)
+        return
     bring(lane, fan.target, m, unit, now)
-    read_weights(fan, pop.n, row, place, m, stride, lane.w)
-    if pop.kind == EGRU_FLOW:
-        active.flow.egru_receive(m, stride, x, lane.w, value, gated if fan.gated else value, fan.post)
-    else:
-        for b in range(fan.n_blocks):
-            for i in range(m):
-                x[fan.slot[b] * stride + i] += value * lane.w[b * stride + i]
+    read_weights(fan, place, m, align(m), lane.w)
+    add_arrival(fan, pop, m, align(m), lane.x, lane.w, value, gated)
     put_back(lane, fan.target, m, unit, now)
 
 
@@ -340,14 +384,14 @@ cdef bint look(Lane *lane, int64_t entry, double now) noexcept nogil:
     cdef int k
     bring(lane, p, 1, &unit, now)
     for k in range(pop.n_slot):
-        one[k] = lane.x[k * 4]
+        one[k] = lane.x[k * GROUP]
     for k in range(pop.n_par):
-        par[k] = lane.par[k * 4]
+        par[k] = lane.par[k * GROUP]
     if pool.sure[unit]:
         gated = logistic(one[2]) if pop.own_gate else 1.0
         value = flow.fire(K, par, one)
         for k in range(pop.n_slot):
-            lane.x[k * 4] = one[k]
+            lane.x[k * GROUP] = one[k]
         pool.sure[unit] = 0
         put_back(lane, p, 1, &unit, now)
         if lane.record.n_events >= lane.run.most_events:
@@ -380,8 +424,7 @@ cdef void sample(Lane *lane, double now) noexcept nogil:
         if pop.kind == NO_FLOW:
             continue
         pool = &lane.pool[p]
-        bring(lane, p, pop.n, NULL, now)
-        put_back(lane, p, pop.n, NULL, now)
+        bring_all(lane, p, now)
         at = (lane.next_sample * run.n_lanes + lane.number) * pop.n
         memcpy(run.slot[p].state + at, pool.x + pop.main * pop.stride, pop.n * sizeof(double))
         if pop.kind == SUM_FLOW:
@@ -493,7 +536,7 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
     lane.number = number
     lane.next_given = run.given_ptr[number]
     lane.pool = <Pool *> calloc(run.n_populations, sizeof(Pool))
-    lane.h = <double *> malloc((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride * sizeof(double))
+    lane.h = <double *> whole_lines((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride)
     if lane.pool == NULL or lane.h == NULL or not schedule_open(&lane.schedule, run.n_units):
         return False
     lane.wait = lane.h + run.stride
@@ -507,17 +550,18 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
         if pop.kind == NO_FLOW:
             continue
         pool.x = run.slot[p].x + number * pop.n_slot * pop.stride
-        pool.last = <double *> malloc(pop.stride * sizeof(double))
-        pool.sure = <char *> calloc(pop.n, 1)
+        pool.last = <double *> whole_lines(pop.stride)
+        pool.sure = <int64_t *> whole_lines(pop.stride)
         if pool.last == NULL or pool.sure == NULL:
             return False
         if run.slot[p].integral != NULL:
-            pool.sums = <double *> calloc(2 * pop.stride, sizeof(double))
+            pool.sums = <double *> whole_lines(2 * pop.stride)
             if pool.sums == NULL:
                 return False
         for i in range(pop.stride):
             pool.last[i] = run.start
-        put_back(lane, p, pop.n, NULL, run.start)
+        put_back_range(lane, p, 0, pop.n, run.start)
+        schedule_refresh(&lane.schedule, pop.first, pop.n)
     return True
 
 
@@ -547,8 +591,7 @@ cdef void lane_run(Lane *lane) noexcept nogil:
             for p in range(lane.run.n_populations):
                 pop = &lane.run.populations[p]
                 if pop.kind != NO_FLOW:
-                    bring(lane, p, pop.n, NULL, lane.run.stop)
-                    put_back(lane, p, pop.n, NULL, lane.run.stop)
+                    bring_all(lane, p, lane.run.stop)
 
 
 cdef class ContinuousForward:
@@ -585,7 +628,7 @@ cdef class ContinuousForward:
         self.run.start, self.run.stop, self.run.every = start, stop, every
         self.run.most_events, self.run.n_samples = most_events, len(samples)
         self.run.samples = <const double *> address(samples, len(samples), c"d")
-        self.run.stride = 4
+        self.run.stride = GROUP
         for p in range(plan.n_populations):
             self.run.stride = max(self.run.stride, <int64_t> plan.populations[p].stride)
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))

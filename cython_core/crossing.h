@@ -29,7 +29,8 @@ static double FN(crossing_between)(int32_t degree, const double *coef, double lo
             high = s;
         const double newton = s - p / slope; /* not finite where the slope is 0: then the middle is taken */
         const double moved = newton - s;
-        if ((moved < 0 ? -moved : moved) <= 2.3e-16 * s)
+        /* Newton's error, moved^2 |p''| / 2 slope, is then below that of rounding, 1e-16 |p| / slope. */
+        if ((moved < 0 ? -moved : moved) <= 3e-9 * s)
             return newton < low ? low : newton > high ? high : newton;
         /* From above a steep side Newton can creep; every fourth round halves. */
         s = (round & 3) == 3 && round > 8 ? 0.5 * (low + high) : newton;
@@ -49,11 +50,10 @@ static int32_t FN(first_crossing)(int32_t degree, const double *coef, double len
     }
 
     /* Bernstein coefficients: b_j = sum_k C(j, k) / C(degree, k) coef_k length^k, by Pascal's additions. */
-    double *b = stack[0], power = 1.0, choose = 1.0;
+    double *b = stack[0], factor = 1.0;
     for (int32_t k = 0; k <= degree; k++) {
-        b[k] = coef[k] * power / choose;
-        power *= length;
-        choose = choose * (degree - k) / (k + 1);
+        b[k] = coef[k] * factor;
+        factor *= length * ((double)(k + 1) / (degree - k)); /* the last is not used */
     }
     for (int32_t k = 1; k <= degree; k++)
         for (int32_t j = degree; j >= k; j--)

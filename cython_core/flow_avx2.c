@@ -2,8 +2,13 @@
 #include "template.h"
 
 #ifdef EVSIM_X86
+#include <immintrin.h>
+
 #include "target_avx2_begin.h"
 #define ISA avx2
+#define AVX2
 #include "flow_body.h"
+#include <immintrin.h>
+
 #include "target_end.h"
 #endif

@@ -14,14 +14,58 @@
 TARGET int64_t FN(least)(int64_t n, const double *numbers, double *smallest)
 {
     VEC low = FN(splat)(INFINITY);
-    for (int64_t i = 0; i < n; i += WIDTH)
-        low = FN(smaller)(FN(load)(numbers, i), low);
-    const double a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
     int64_t i = 0;
-    *smallest = a < b ? a : b;
+    for (; i < n; i += WIDTH)
+        low = FN(smaller)(FN(load)(numbers, i), low);
+    *smallest = FN(lowest)(low);
+    for (i = 0; i < n - 1 && !FN(any_equal)(FN(load)(numbers, i), *smallest);)
+        i += WIDTH;
     while (i < n - 1 && numbers[i] != *smallest)
         i++;
     return i;
+}
+
+TARGET void FN(lower_bounds)(int64_t n, int64_t each, const double *numbers, double *smallest)
+{
+    for (int64_t first = 0; first < n; first += each) {
+        const int64_t stop = first + each < n ? first + each : n;
+        VEC low = FN(splat)(INFINITY);
+        for (int64_t i = first; i < stop; i += WIDTH)
+            low = FN(smaller)(FN(load)(numbers, i), low);
+        *smallest++ = FN(lowest)(low);
+    }
+}
+
+TARGET int32_t FN(elapse)(int64_t n, double now, int32_t back, double *restrict last, double *restrict h)
+{
+    int64_t moves = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double passed = now - last[i];
+        h[i] = back ? -passed : passed;
+        last[i] = now;
+        moves |= h[i] > 0;
+    }
+    return moves != 0;
+}
+
+TARGET int32_t FN(renew)(int64_t n, double now, const double *restrict wait, int64_t *restrict sure,
+                         double *restrict entry)
+{
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t due = sure[i] & -(int64_t)(entry[i] <= now);
+        entry[i] = due ? entry[i] : now + wait[i];
+        sure[i] = due;
+        wrong |= wait[i] != wait[i];
+    }
+    return wrong != 0;
+}
+
+TARGET void FN(lift)(int64_t n, int64_t stride, const double *restrict from, double *restrict to)
+{
+    for (int64_t k = 0; k < n; k++)
+        for (int p = 0; p < PARTS; p++)
+            FN(store)(to, k * GROUP + p * WIDTH, FN(splat)(from[k * stride]));
 }
 
 TARGET void FN(widen)(int64_t n, const float *restrict from, double *restrict to)
@@ -50,7 +94,9 @@ TARGET void FN(add_to_double)(int64_t n, const double *restrict from, double *re
 const FlowTable TABLE(flows, ISA) = {
     {CROSSING(egru, NULL), CROSSING(lif, NULL), CROSSING(delta_gru_flow, FN(delta_gru_flow_unfire)),
      CROSSING(delta_lstm_flow, FN(delta_lstm_flow_unfire)), SILENT(leaky_readout), SILENT(delta_readout_flow)},
-    FN(least), FN(egru_receive), FN(egru_give_back), FN(widen), FN(add_to_float), FN(add_to_double),
+    FN(least), FN(lower_bounds), FN(elapse), FN(renew), FN(egru_receive),
+    FN(egru_give_back), FN(lift), FN(widen), FN(add_to_float),
+    FN(add_to_double),
 };
 
 #undef SILENT

@@ -9,8 +9,10 @@ lower unit.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
+from posix.stdlib cimport posix_memalign
 
+from evsim.core.flow cimport sweeps
 from evsim.core.kernels cimport active
 
 cdef enum:
@@ -37,9 +39,8 @@ cdef inline bint schedule_open(Schedule *schedule, int64_t n) noexcept nogil:
     cdef double *entries
     schedule.n_levels = 0
     while True:
-        room = (max(n, 1) + 3) // 4 * 4
-        entries = <double *> malloc(room * sizeof(double))
-        if entries == NULL:
+        room = (max(n, 1) + 7) // 8 * 8
+        if posix_memalign(<void **> &entries, 64, room * sizeof(double)) != 0:
             schedule_free(schedule)
             return False
         for i in range(room):
@@ -66,15 +67,13 @@ cdef inline void schedule_set(Schedule *schedule, int64_t entry, double time) no
 cdef inline void schedule_refresh(Schedule *schedule, int64_t first, int64_t count) noexcept nogil:
     """Correct the nodes above entries that were written into directly."""
     cdef int64_t stop = first + count
-    cdef int64_t node
     cdef int k
     for k in range(1, schedule.n_levels):
         first = first // BRANCHES
         stop = (stop + BRANCHES - 1) // BRANCHES
-        for node in range(first, stop):
-            active.flow.least(
-                min(<int64_t> BRANCHES, schedule.size[k - 1] - node * BRANCHES),
-                schedule.level[k - 1] + node * BRANCHES, &schedule.level[k][node])
+        sweeps().lower_bounds(
+            min(stop * BRANCHES, schedule.size[k - 1]) - first * BRANCHES, BRANCHES,
+            schedule.level[k - 1] + first * BRANCHES, schedule.level[k] + first)
 
 
 cdef inline int64_t schedule_peek(Schedule *schedule, double *time) noexcept nogil:

@@ -1,15 +1,29 @@
-/* Four doubles at a time, and the gate functions on them; the arithmetic of gates.h, so the same bits. */
+/* WIDTH doubles at a time, and the gate functions on them; the arithmetic of gates.h, so the same bits.
+ *
+ * A path has vectors of four, or of eight if it defines WIDTH.  What is decided for several items at once is
+ * decided for the eight of a GROUP, so that it is the same on all paths.
+ */
 
-typedef double FN(Vec) __attribute__((vector_size(32), aligned(8), may_alias));
-typedef int64_t FN(Bits) __attribute__((vector_size(32), aligned(8), may_alias));
+#ifndef WIDTH
+#define WIDTH 4
+#endif
+#define GROUP 8
+#define PARTS (GROUP / WIDTH)
+
+typedef double FN(Vec) __attribute__((vector_size(8 * WIDTH), may_alias));
+typedef int64_t FN(Bits) __attribute__((vector_size(8 * WIDTH), may_alias));
+typedef double FN(Anywhere) __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
 #define VEC FN(Vec)
 #define BITS FN(Bits)
-#define WIDTH 4
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE VEC FN(splat)(double x)
 {
+#if WIDTH == 8
+    return (VEC){x, x, x, x, x, x, x, x};
+#else
     return (VEC){x, x, x, x};
+#endif
 }
 
 /* a where the mask is set, else b */
@@ -18,14 +32,27 @@ INLINE VEC FN(choose)(BITS mask, VEC a, VEC b)
     return (VEC)(((BITS)a & mask) | ((BITS)b & ~mask));
 }
 
+/* a > b ? a : b, and a < b ? a : b; the instructions give b too where one is no number. */
 INLINE VEC FN(larger)(VEC a, VEC b)
 {
+#if WIDTH == 8
+    return (VEC)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(AVX2)
+    return (VEC)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
     return FN(choose)((BITS)(a > b), a, b);
+#endif
 }
 
 INLINE VEC FN(smaller)(VEC a, VEC b)
 {
+#if WIDTH == 8
+    return (VEC)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif defined(AVX2)
+    return (VEC)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
     return FN(choose)((BITS)(a < b), a, b);
+#endif
 }
 
 INLINE VEC FN(absolute)(VEC a)
@@ -33,20 +60,74 @@ INLINE VEC FN(absolute)(VEC a)
     return (VEC)((BITS)a & 0x7fffffffffffffffLL);
 }
 
-INLINE int FN(all)(BITS mask)
+/* Whether all of a are those of b. */
+INLINE int FN(same)(VEC a, VEC b)
 {
-    return (mask[0] & mask[1] & mask[2] & mask[3]) != 0;
+#if WIDTH == 8
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ) == 0;
+#elif defined(AVX2)
+    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_NEQ_UQ)) == 0;
+#else
+    const BITS other = (BITS)(a != b);
+    return (other[0] | other[1] | other[2] | other[3]) == 0;
+#endif
 }
 
-INLINE double FN(largest)(VEC a)
+/* Whether any of a is larger than q, or no number. */
+INLINE int FN(beyond)(VEC a, double q)
 {
-    const double x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
+#if WIDTH == 8
+    return _mm512_cmp_pd_mask((__m512d)a, _mm512_set1_pd(q), _CMP_NLE_UQ) != 0;
+#elif defined(AVX2)
+    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, _mm256_set1_pd(q), _CMP_NLE_UQ)) != 0;
+#else
+    const BITS within = (BITS)(a <= q);
+    return (within[0] & within[1] & within[2] & within[3]) == 0;
+#endif
+}
+
+INLINE int FN(any_equal)(VEC a, double x)
+{
+#if WIDTH == 8
+    return _mm512_cmp_pd_mask((__m512d)a, _mm512_set1_pd(x), _CMP_EQ_OQ) != 0;
+#elif defined(AVX2)
+    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, _mm256_set1_pd(x), _CMP_EQ_OQ)) != 0;
+#else
+    const BITS equal = (BITS)(a == x);
+    return (equal[0] | equal[1] | equal[2] | equal[3]) != 0;
+#endif
+}
+
+INLINE double FN(lowest)(VEC a)
+{
+    double b[WIDTH];
+    memcpy(b, &a, sizeof b);
+    for (int k = WIDTH / 2; k > 0; k /= 2)
+        for (int j = 0; j < k; j++)
+            b[j] = b[j + k] < b[j] ? b[j + k] : b[j];
+    return b[0];
+}
+
+/* Of the items of a group. */
+INLINE double FN(largest)(const VEC *a)
+{
+#if PARTS == 2
+    const VEC b = FN(larger)(a[0], a[1]);
+#else
+    const VEC whole = a[0];
+    double b[4];
+    for (int k = 0; k < 4; k++)
+        b[k] = whole[k] > whole[k + 4] ? whole[k] : whole[k + 4];
+#endif
+    const double x = b[0] > b[1] ? b[0] : b[1], y = b[2] > b[3] ? b[2] : b[3];
     return x > y ? x : y;
 }
 
-INLINE double FN(total)(VEC a)
+INLINE double FN(total)(const VEC *a)
 {
-    return (a[0] + a[1]) + (a[2] + a[3]);
+    double b[GROUP];
+    memcpy(b, a, sizeof b);
+    return ((b[0] + b[1]) + (b[2] + b[3])) + ((b[4] + b[5]) + (b[6] + b[7]));
 }
 
 INLINE VEC FN(vec_exponential)(VEC x)
@@ -109,13 +190,19 @@ INLINE void FN(vec_gates)(VEC x, VEC y, VEC *logistic, VEC *tangent)
     *tangent = (up_y - down_y) * under_x * inverse;
 }
 
-/* Four items of an array; those that hold items have room for whole vectors. */
+/* Items of an array; those that hold items have room for whole groups. */
 INLINE VEC FN(load)(const double *array, int64_t i)
 {
-    return *(const VEC *)(array + i);
+    return *(const FN(Anywhere) *)(array + i);
 }
 
 INLINE void FN(store)(double *array, int64_t i, VEC value)
 {
-    *(VEC *)(array + i) = value;
+    *(FN(Anywhere) *)(array + i) = value;
+}
+
+INLINE void FN(fill)(double *array, double value)
+{
+    for (int i = 0; i < GROUP; i++)
+        array[i] = value;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from evsim.continuous_run import Outcome, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
 from evsim.errors import GradientError
 from evsim.gradients import Gradients
+from evsim.lines import zeros
 from evsim.population import Population
 from evsim.threads import usable_threads
 
@@ -97,7 +99,6 @@ class ContinuousAdjoint:
         parts = self._losses(log, losses)
         self.plan.refresh(self.tolerance)
         outcome = self._outcome(log)
-        self.plan.refresh(self.tolerance)  # running again has a tolerance of its own
         work = _Work(self.plan, log, outcome, parts, self.min_slope)
         work.run(self.threads)
         gradients = Gradients(work.parameters(), counters=work.counters)
@@ -176,7 +177,7 @@ class ContinuousAdjoint:
         states = []
         for rank, population in enumerate(self.plan.populations):
             row, member = self.plan.unit_rows[rank], log[population.name]
-            x = np.zeros((log.n_lanes, int(row["n_slot"]), int(row["stride"])))
+            x = zeros(log.n_lanes, int(row["n_slot"]), int(row["stride"]))
             for k, state in enumerate(population.states):
                 x[:, k, : population.n_units] = member.initial[state]
             states.append(x)
@@ -184,6 +185,7 @@ class ContinuousAdjoint:
         window = log.start, log.stop
         self.plan.refresh(log.provenance.get("tolerance", self.tolerance))
         outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
+        self.plan.refresh(self.tolerance)
         events, lane, rows = outcome.events(self.plan)
         for rank, population in enumerate(self.plan.populations):
             sent = log[population.name].events
@@ -215,14 +217,13 @@ class _Work:
         losses: Mapping[tuple[str, str], NDArray],
         min_slope: float,
     ):
-        self.plan, self.log = plan, log
+        self.plan, self.log, self.outcome = plan, log, outcome
         self.rested = set(log.provenance.get("rest", []))
         n_lanes, n_shards = log.n_lanes, min(log.n_lanes, MOST_SHARDS)
         self.core = ContinuousBackward(plan.table, outcome.tape, n_shards, log.samples, min_slope)
         self.counters: dict[str, Any] = {}
         counts = [outcome.tape.n_events(lane) for lane in range(n_lanes)]
         ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.rows = outcome.events(plan)[2]
         dtime = np.zeros(ptr[-1])
         for (name, kind), array in losses.items():
             if kind == "time":
@@ -233,7 +234,7 @@ class _Work:
         for rank, population in enumerate(plan.populations):
             row, name = plan.unit_rows[rank], population.name
             stride = int(row["stride"])
-            self.dpar.append(np.zeros((n_lanes, int(row["n_par"]), stride)))
+            self.dpar.append(zeros(n_lanes, int(row["n_par"]), stride))
             self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
             self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
             if row["n_slot"]:
@@ -255,6 +256,11 @@ class _Work:
             wanted = projection.delay.trainable
             self.ddelay.append(np.zeros((n_shards, projection.delay.values.size)) if wanted else None)
             self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
+
+    @cached_property
+    def rows(self) -> list[NDArray]:
+        """Rows of each population's events among those of all."""
+        return self.outcome.events(self.plan)[2]
 
     def run(self, threads: int) -> None:
         """Let the core work."""

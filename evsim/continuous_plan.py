@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from evsim.core.continuous import FANS, FLOWS, UNITS, Table
 from evsim.errors import NetworkError
+from evsim.lines import zeros
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
@@ -42,14 +43,15 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
 }
 #: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and
 #: of 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for
-#: each of the ratios 1/4, 1 and 4.
-SERIES = {4: 0.35, 6: 0.26, 9: 0.2, 14: 0.12}
+#: each of the ratios 1/4, 1 and 4 (of 3, 5 and 7 rounded up).
+SERIES = {3: 0.45, 4: 0.35, 5: 0.3, 6: 0.26, 7: 0.28, 9: 0.2, 14: 0.12}
 #: Snapshots are so many of the shortest time constants apart.
 SNAPSHOT_TIME_CONSTANTS = 2.0
 #: Crossings further ahead than so many of a unit's shortest time constants are not located yet, but bounded:
 #: what arrives meanwhile would make that useless, and a bound costs a tenth.
 SOON_TIME_CONSTANTS = 0.02
-N_CONSTANTS = 8
+N_CONSTANTS = 11
+NO_VALUES = np.full(1, np.nan)
 
 
 class ContinuousPlan:
@@ -102,6 +104,7 @@ class ContinuousPlan:
                 self.parameters |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
         self._arrays: dict[object, NDArray] = {}
         self._delays: dict[str, NDArray] = {}
+        self._taken: dict[int, NDArray] = {}  # values of the parameters of units, checked, by population
         self.unit_rows = np.zeros(len(self.populations), UNITS)
         self.fan_rows = np.zeros(len(self.projections), FANS)
         for rank, population in enumerate(self.populations):
@@ -151,10 +154,15 @@ class ContinuousPlan:
         shortest = [np.inf]
         for rank, population in enumerate(self.populations):
             parameters, kernel = population.parameters, population.kernel
-            for parameter in parameters.values():
-                parameter.check(parameter.values)
             names = TIME_CONSTANTS[kernel]
             taus = [float(parameters[name].values[0]) for name in names]
+            blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
+            now = np.concatenate([np.ravel(block) for block in blocks] + [taus], dtype=np.float64)
+            changed = not np.array_equal(now, self._taken.get(rank, NO_VALUES))
+            for name, parameter in parameters.items():
+                if changed or not (name in names or name in ("bias", "threshold")):
+                    parameter.check(parameter.values)
+            self._taken[rank] = now
             shortest += taus
             constants = self._arrays["constants", rank]
             constants[: len(taus)] = taus
@@ -164,13 +172,12 @@ class ContinuousPlan:
                 ratio = min(1.5 * taus[1] / taus[0], 1.0)
                 series = [min((tolerance / (e * ratio)) ** (1 / (p + 1)), 0.5) for p, e in SERIES.items()]
                 unit = getattr(population, "transmit", "value") == "unit"
-                constants[2:8] = *series, trained, unit
+                constants[2:] = trained, unit, *series
             elif kernel == "lif":
                 constants[3:5] = getattr(population, "reset", 0.0), getattr(population, "refractory", 0.0)
             par, n = self._arrays["par", rank], population.n_units
-            blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
-            if blocks:
-                values = np.concatenate(blocks, dtype=np.float64).reshape(-1, n)
+            if blocks and changed:
+                values = now[: len(now) - len(taus)].reshape(-1, n)
                 par[: len(values), :n] = values
                 if kernel == "egru_continuous":  # limits of u and z, for bounds
                     par[4, :n] = 1 / (1 + np.exp(-values[0]))
@@ -181,7 +188,7 @@ class ContinuousPlan:
 
     def _fill_units(self, rank: int, population: Population) -> None:
         row, kernel, n = self.unit_rows[rank], population.kernel, population.n_units
-        stride = -(-n // 4) * 4
+        stride = -(-n // 8) * 8
         row["kind"], row["n"], row["stride"] = FLOWS[kernel], n, stride
         row["n_state"], row["n_slot"], row["main"] = SLOTS[kernel]
         own = [p for p in population.parameters if p in ("bias", "threshold")]
@@ -191,7 +198,7 @@ class ContinuousPlan:
         out = [i for i, p in enumerate(self.projections) if p.source is population]
         row["out_first"], row["out_stop"] = (out[0], out[-1] + 1) if out else (0, 0)
         row["first"] = sum(p.n_units for p in self.populations[:rank])
-        row["par"] = self._keep(("par", rank), np.zeros((max(int(row["n_par"]), 1), stride)))
+        row["par"] = self._keep(("par", rank), zeros(max(int(row["n_par"]), 1), stride))
         row["constants"] = self._keep(("constants", rank), np.zeros(N_CONSTANTS))
 
     def _fill_fan(self, index: int, projection: Projection) -> None:

@@ -12,6 +12,7 @@ from evsim.continuous_plan import SLOTS, ContinuousPlan
 from evsim.core.continuous import Tape
 from evsim.core.continuous_forward import ContinuousForward
 from evsim.errors import StimulusError
+from evsim.lines import zeros
 from evsim.population import Population
 from evsim.timed_events import TimedEvents
 
@@ -47,12 +48,16 @@ class Outcome:
     def events(self, plan: ContinuousPlan) -> tuple[NDArray[np.void], NDArray[np.int32], list[NDArray]]:
         """Events lane by lane, the lane of each, and the rows of each population's in order of a log."""
         by_lane = [self.tape.events(lane) for lane in range(self.tape.n_lanes)]
-        events = np.concatenate(by_lane)
-        lane = np.repeat(np.arange(len(by_lane), dtype=np.int32), [len(part) for part in by_lane])
+        if len(by_lane) == 1:
+            events, lane = by_lane[0], np.zeros(len(by_lane[0]), np.int32)
+            in_order = bool((events["time"][1:] > events["time"][:-1]).all())
+        else:
+            events, in_order = np.concatenate(by_lane), False
+            lane = np.repeat(np.arange(len(by_lane), dtype=np.int32), [len(part) for part in by_lane])
         rows = []
         for rank in range(len(plan.populations)):
             mine = np.flatnonzero(events["population"] == rank)
-            if len(by_lane) > 1 or (np.diff(events["time"][mine]) <= 0).any():
+            if not in_order:
                 mine = mine[np.lexsort((events["unit"][mine], lane[mine], events["time"][mine]))]
             rows.append(mine)
         return events, lane, rows
@@ -63,7 +68,7 @@ def rest(plan: ContinuousPlan, n_lanes: int) -> list[NDArray[np.float64]]:
     found = []
     for rank, population in enumerate(plan.populations):
         row = plan.unit_rows[rank]
-        x = np.zeros((n_lanes, int(row["n_slot"]), int(row["stride"])))
+        x = zeros(n_lanes, int(row["n_slot"]), int(row["stride"]))
         for name, values in resting(population).items():
             x[:, population.states.index(name), : population.n_units] = values
         found.append(x)
@@ -141,6 +146,11 @@ def _no_numbers(of: str) -> StimulusError:
 def _by_lane(plan: ContinuousPlan, given: Mapping[str, TimedEvents], n_lanes: int) -> tuple[NDArray, ...]:
     """The stimulus of all sources as columns, lane by lane in order of time."""
     ranks = sorted(((plan.rank[name], events) for name, events in given.items()), key=lambda pair: pair[0])
+    if n_lanes == 1 and len(ranks) == 1:  # as they are
+        rank, only = ranks[0]
+        ptr, population = np.array([0, len(only)]), np.full(len(only), rank, np.int32)
+        time, unit, value = (np.ascontiguousarray(column) for column in (only.time, only.unit, only.value))
+        return ptr, time, population, unit, value
     columns = [
         np.concatenate([getattr(events, name) for _, events in ranks] or [np.zeros(0)])
         for name in ("lane", "time", "unit", "value")

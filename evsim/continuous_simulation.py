@@ -16,6 +16,7 @@ from evsim.continuous_run import Outcome, forward, rest, resting
 from evsim.core import kernels
 from evsim.core.continuous import Tape
 from evsim.errors import ParameterError, StimulusError
+from evsim.lines import copy
 from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.threads import usable_threads
@@ -143,7 +144,7 @@ class ContinuousSimulation:
         self.plan.refresh(self.tolerance)
         if going_on:
             self._check_delays()
-        states = [x.copy() for x in self._states] if going_on else rest(self.plan, lanes)
+        states = [copy(x) for x in self._states] if going_on else rest(self.plan, lanes)
         self._set(states, initial or {}, lanes)
         carried = self._in_flight if going_on else []
         before = [x.copy() for x in states]
@@ -291,8 +292,8 @@ class ContinuousSimulation:
             name, n = population.name, population.n_units
             sent = given.get(name)
             if sent is None and population.emits:
-                mine = events[rows[rank]]
-                columns = mine["time"].copy(), lane[rows[rank]], mine["unit"].copy(), mine["value"].copy()
+                mine = rows[rank]
+                columns = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
                 sent = TimedEvents(n, len(before[rank]), *window, *columns)
             member = ContinuousPopulationLog(name, type(population).__name__, n, sent)
             member.initial = {

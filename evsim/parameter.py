@@ -74,8 +74,11 @@ class Parameter:
 
     def check(self, values: NDArray) -> None:
         """Raise ParameterError at the first value that is not finite or out of range."""
-        wrong = ~np.isfinite(values) | (values < self.lower) | (values > self.upper)
-        if wrong.any():
+        if values.size == 0:
+            return
+        least, most = values.min(), values.max()  # NaN if any is NaN
+        if not (-np.inf < least >= self.lower and np.inf > most <= self.upper):
+            wrong = ~np.isfinite(values) | (values < self.lower) | (values > self.upper)
             where = tuple(int(i[0]) for i in np.nonzero(wrong))
             raise ParameterError(
                 f"parameter '{self.name}'",

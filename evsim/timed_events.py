@@ -106,14 +106,16 @@ class TimedEvents:
             )
         columns = [column[values != 0] for column in (times + 0.0, lanes, units, values)]  # -0 becomes 0
         made = cls(n_units, n_lanes, start, stop, *columns)
-        if not made._in_order().all():
+        in_order = made._in_order()
+        if not in_order.all():
             # By time alone is many times faster, and enough unless two are equal.
             order = np.argsort(made.time)
             if (np.diff(made.time[order]) == 0).any():
                 order = np.lexsort((made.unit, made.lane, made.time))
             made = cls(n_units, n_lanes, start, stop, *(column[order] for column in columns))
-        wrong = np.flatnonzero(~made._in_order())
-        if wrong.size:
+            in_order = made._in_order()
+        if not in_order.all():
+            wrong = np.flatnonzero(~in_order)
             when, lane_, unit_, _ = made._row(int(wrong[0]))
             raise StimulusError(
                 where, f"two events of unit {unit_} at {when!r} ms, lane {lane_}", "sum or drop one"
