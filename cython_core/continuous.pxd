@@ -5,14 +5,13 @@ The NumPy twins are in continuous.pyx.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport realloc
-from libc.string cimport memset
-from posix.stdlib cimport posix_memalign
 
 from evsim.core.kernels cimport EGRU_FLOW, active
 from evsim.core.messages cimport Message
 
 cdef enum:
     GROUP = 8           # items of a whole group, see vec.h
+    BLOCK = 128         # units of a dense arrival that are handled together: they fit the nearest cache
     MAX_BLOCKS = 4
     MAX_SLOTS = 8
     N_CONSTANTS = 11    # of a population
@@ -100,15 +99,6 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
     array[0] = grown
     room[0] = wanted
     return True
-
-
-cdef inline void *whole_lines(int64_t n) noexcept nogil:
-    """n zeros of 8 bytes from the start of a cache line: a vector of eight is then one line, not two."""
-    cdef void *found = NULL
-    if posix_memalign(&found, 64, max(n, <int64_t> 1) * 8) != 0:
-        return NULL
-    memset(found, 0, n * 8)
-    return found
 
 
 cdef inline int64_t align(int64_t n) noexcept nogil:

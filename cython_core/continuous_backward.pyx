@@ -22,6 +22,7 @@ from libc.string cimport memcpy, memset
 from evsim.core.buffers cimport address, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
+    BLOCK,
     EVENT,
     GROUP,
     MAX_BLOCKS,
@@ -45,9 +46,8 @@ from evsim.core.continuous cimport (
     read_row,
     read_weights,
     scatter,
-    whole_lines,
 )
-from evsim.core.flow cimport BLOCK, sweeps
+from evsim.core.memory cimport line_calloc
 from evsim.core.messages cimport Message
 from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW, Flow, active, logistic
 
@@ -139,7 +139,7 @@ cdef void bring_range_back(Lane *lane, int p, int64_t first, int64_t m, double n
     cdef Slot *slot = &lane.run.slot[p]
     cdef int64_t i
     # The lambda of an LSTM at h goes on to c by a retreat of any length.
-    if not sweeps().elapse(m, now, 1, pool.last + first, lane.h) and pop.kind != LSTM_FLOW:
+    if not active.flow.elapse(m, now, 1, pool.last + first, lane.h) and pop.kind != LSTM_FLOW:
         return
     fill_up(pop, m, lane.h)
     if pop.kind == LIF_FLOW:
@@ -570,7 +570,7 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
     lane.latest = <int64_t *> malloc(max(run.n_units, <int64_t> 1) * sizeof(int64_t))
     lane.previous = <int64_t *> malloc(max(lane.record.n_events, <int64_t> 1) * sizeof(int64_t))
     lane.through_gate = <double *> calloc(max(lane.record.n_events, <int64_t> 1), sizeof(double))
-    lane.h = <double *> whole_lines((6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride)
+    lane.h = <double *> line_calloc(sizeof(double) * (6 * MAX_SLOTS + 2 * MAX_BLOCKS + 4) * run.stride)
     if (lane.pool == NULL or lane.latest == NULL or lane.previous == NULL or lane.through_gate == NULL
             or lane.h == NULL):
         return
@@ -596,9 +596,9 @@ cdef void lane_open(Lane *lane, const Run *run, int64_t shard, int64_t number) n
         if pop.kind == NO_FLOW:
             continue
         pool = &lane.pool[p]
-        pool.x = <double *> whole_lines((2 * pop.n_slot + 2) * pop.stride)
+        pool.x = <double *> line_calloc(sizeof(double) * (2 * pop.n_slot + 2) * pop.stride)
         if run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL:
-            pool.dsums = <double *> whole_lines(2 * pop.stride)
+            pool.dsums = <double *> line_calloc(sizeof(double) * 2 * pop.stride)
         if pool.x == NULL or ((run.slot[p].dintegral != NULL or run.slot[p].dsquare != NULL)
                               and pool.dsums == NULL):
             return

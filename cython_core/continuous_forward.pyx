@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset
 from evsim.core.buffers cimport address, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
+    BLOCK,
     EVENT,
     FAR_APART,
     GROUP,
@@ -45,10 +46,9 @@ from evsim.core.continuous cimport (
     read_weights,
     room_for,
     scatter,
-    whole_lines,
 )
-from evsim.core.flow cimport BLOCK, sweeps
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
+from evsim.core.memory cimport line_calloc
 from evsim.core.messages cimport Message, Messages, messages_free, messages_peek, messages_pop, messages_push
 from evsim.core.schedule cimport (
     Schedule,
@@ -147,7 +147,7 @@ cdef void bring_range(Lane *lane, int p, int64_t first, int64_t m, double now) n
     """Bring the m units from ``first``, a multiple of GROUP, to the present, where they are."""
     cdef const UnitRow *pop = &lane.run.populations[p]
     cdef Pool *pool = &lane.pool[p]
-    sweeps().elapse(m, now, 0, pool.last + first, lane.h)
+    active.flow.elapse(m, now, 0, pool.last + first, lane.h)
     fill_up(pop, m, lane.h)
     active.flow.kind[pop.kind].advance(
         <const double *> pop.constants, m, pop.stride, lane.h, <const double *> pop.par + first,
@@ -163,7 +163,7 @@ cdef void put_back_range(Lane *lane, int p, int64_t first, int64_t m, double now
         return
     flow.bound(<const double *> pop.constants, m, pop.stride, <const double *> pop.par + first,
                pool.x + first, lane.wait)
-    if sweeps().renew(m, now, lane.wait, pool.sure + first, lane.schedule.level[0] + pop.first + first):
+    if active.flow.renew(m, now, lane.wait, pool.sure + first, lane.schedule.level[0] + pop.first + first):
         lane.status = -3
 
 
@@ -194,8 +194,8 @@ cdef void bring(Lane *lane, int p, int64_t m, const int32_t *unit, double now) n
         pool.last[unit[i]] = now
     fill_up(pop, m, lane.h)
     if m == 1:
-        sweeps().lift(pop.n_slot, pop.stride, pool.x + unit[0], lane.x)
-        sweeps().lift(pop.n_par, pop.stride, par + unit[0], lane.par)
+        active.flow.lift(pop.n_slot, pop.stride, pool.x + unit[0], lane.x)
+        active.flow.lift(pop.n_par, pop.stride, par + unit[0], lane.par)
     else:
         for k in range(pop.n_slot):
             gather(m, unit, pool.x + k * pop.stride, lane.x + k * stride)
@@ -536,7 +536,7 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
     lane.number = number
     lane.next_given = run.given_ptr[number]
     lane.pool = <Pool *> calloc(run.n_populations, sizeof(Pool))
-    lane.h = <double *> whole_lines((2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride)
+    lane.h = <double *> line_calloc(sizeof(double) * (2 + 2 * MAX_SLOTS + MAX_BLOCKS + 2) * run.stride)
     if lane.pool == NULL or lane.h == NULL or not schedule_open(&lane.schedule, run.n_units):
         return False
     lane.wait = lane.h + run.stride
@@ -550,12 +550,12 @@ cdef bint lane_open(Lane *lane, const Run *run, Record *record, int64_t number) 
         if pop.kind == NO_FLOW:
             continue
         pool.x = run.slot[p].x + number * pop.n_slot * pop.stride
-        pool.last = <double *> whole_lines(pop.stride)
-        pool.sure = <int64_t *> whole_lines(pop.stride)
+        pool.last = <double *> line_calloc(sizeof(double) * pop.stride)
+        pool.sure = <int64_t *> line_calloc(sizeof(double) * pop.stride)
         if pool.last == NULL or pool.sure == NULL:
             return False
         if run.slot[p].integral != NULL:
-            pool.sums = <double *> whole_lines(2 * pop.stride)
+            pool.sums = <double *> line_calloc(sizeof(double) * 2 * pop.stride)
             if pool.sums == NULL:
                 return False
         for i in range(pop.stride):

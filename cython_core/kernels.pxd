@@ -202,11 +202,15 @@ cdef extern from "kernel_table.h" nogil:
     ctypedef struct FlowTable:
         Flow kind[6]
         int64_t (*least)(int64_t, const double *, double *) noexcept nogil
+        void (*lower_bounds)(int64_t, int64_t, const double *, double *) noexcept nogil
+        int32_t (*elapse)(int64_t, double, int32_t, double *, double *) noexcept nogil
+        int32_t (*renew)(int64_t, double, const double *, int64_t *, double *) noexcept nogil
         void (*egru_receive)(
             int64_t, int64_t, double *, const double *, double, double, int32_t) noexcept nogil
         void (*egru_give_back)(
             const double *, int64_t, int64_t, const double *, double *, double *, const double *, double,
             double, int32_t, double *, double *, double *) noexcept nogil
+        void (*lift)(int64_t, int64_t, const double *, double *) noexcept nogil
         void (*widen)(int64_t, const float *, double *) noexcept nogil
         void (*add_to_float)(int64_t, const double *, float *) noexcept nogil
         void (*add_to_double)(int64_t, const double *, double *) noexcept nogil

@@ -11,7 +11,7 @@ cdef enum:
 
 cdef inline void *line_malloc(size_t size) noexcept nogil:
     """As malloc, from the start of a line on; to be freed as usual."""
-    return aligned_alloc(LINE, (size + LINE - 1) // LINE * LINE)
+    return aligned_alloc(LINE, (size // LINE + 1) * LINE)
 
 
 cdef inline void *line_calloc(size_t size) noexcept nogil:

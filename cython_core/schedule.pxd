@@ -10,10 +10,9 @@ lower unit.
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
-from posix.stdlib cimport posix_memalign
 
-from evsim.core.flow cimport sweeps
 from evsim.core.kernels cimport active
+from evsim.core.memory cimport line_malloc
 
 cdef enum:
     BRANCHES = 64
@@ -40,7 +39,8 @@ cdef inline bint schedule_open(Schedule *schedule, int64_t n) noexcept nogil:
     schedule.n_levels = 0
     while True:
         room = (max(n, 1) + 7) // 8 * 8
-        if posix_memalign(<void **> &entries, 64, room * sizeof(double)) != 0:
+        entries = <double *> line_malloc(room * sizeof(double))
+        if entries == NULL:
             schedule_free(schedule)
             return False
         for i in range(room):
@@ -71,7 +71,7 @@ cdef inline void schedule_refresh(Schedule *schedule, int64_t first, int64_t cou
     for k in range(1, schedule.n_levels):
         first = first // BRANCHES
         stop = (stop + BRANCHES - 1) // BRANCHES
-        sweeps().lower_bounds(
+        active.flow.lower_bounds(
             min(stop * BRANCHES, schedule.size[k - 1]) - first * BRANCHES, BRANCHES,
             schedule.level[k - 1] + first * BRANCHES, schedule.level[k] + first)
 

@@ -13,9 +13,9 @@ from evsim.continuous_log import ContinuousLog
 from evsim.continuous_plan import N_CONSTANTS, TIME_CONSTANTS, ContinuousPlan
 from evsim.continuous_run import Outcome, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
+from evsim.core.memory import zeros
 from evsim.errors import GradientError
 from evsim.gradients import Gradients
-from evsim.lines import zeros
 from evsim.population import Population
 from evsim.threads import usable_threads
 
@@ -177,7 +177,7 @@ class ContinuousAdjoint:
         states = []
         for rank, population in enumerate(self.plan.populations):
             row, member = self.plan.unit_rows[rank], log[population.name]
-            x = zeros(log.n_lanes, int(row["n_slot"]), int(row["stride"]))
+            x = zeros((log.n_lanes, int(row["n_slot"]), int(row["stride"])), np.dtype(np.float64))
             for k, state in enumerate(population.states):
                 x[:, k, : population.n_units] = member.initial[state]
             states.append(x)
@@ -234,7 +234,7 @@ class _Work:
         for rank, population in enumerate(plan.populations):
             row, name = plan.unit_rows[rank], population.name
             stride = int(row["stride"])
-            self.dpar.append(zeros(n_lanes, int(row["n_par"]), stride))
+            self.dpar.append(zeros((n_lanes, int(row["n_par"]), stride), np.dtype(np.float64)))
             self.dconstants.append(np.zeros((n_lanes, N_CONSTANTS)))
             self.dinitial.append(np.zeros((n_lanes, int(row["n_slot"]), stride)))
             if row["n_slot"]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.core.continuous import FANS, FLOWS, UNITS, Table
+from evsim.core.memory import zeros
 from evsim.errors import NetworkError
-from evsim.lines import zeros
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
@@ -198,7 +198,8 @@ class ContinuousPlan:
         out = [i for i, p in enumerate(self.projections) if p.source is population]
         row["out_first"], row["out_stop"] = (out[0], out[-1] + 1) if out else (0, 0)
         row["first"] = sum(p.n_units for p in self.populations[:rank])
-        row["par"] = self._keep(("par", rank), zeros(max(int(row["n_par"]), 1), stride))
+        shape = max(int(row["n_par"]), 1), stride
+        row["par"] = self._keep(("par", rank), zeros(shape, np.dtype(np.float64)))
         row["constants"] = self._keep(("constants", rank), np.zeros(N_CONSTANTS))
 
     def _fill_fan(self, index: int, projection: Projection) -> None:

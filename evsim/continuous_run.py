@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from evsim.continuous_plan import SLOTS, ContinuousPlan
 from evsim.core.continuous import Tape
 from evsim.core.continuous_forward import ContinuousForward
+from evsim.core.memory import zeros
 from evsim.errors import StimulusError
-from evsim.lines import zeros
 from evsim.population import Population
 from evsim.timed_events import TimedEvents
 
@@ -68,7 +68,7 @@ def rest(plan: ContinuousPlan, n_lanes: int) -> list[NDArray[np.float64]]:
     found = []
     for rank, population in enumerate(plan.populations):
         row = plan.unit_rows[rank]
-        x = zeros(n_lanes, int(row["n_slot"]), int(row["stride"]))
+        x = zeros((n_lanes, int(row["n_slot"]), int(row["stride"])), np.dtype(np.float64))
         for name, values in resting(population).items():
             x[:, population.states.index(name), : population.n_units] = values
         found.append(x)

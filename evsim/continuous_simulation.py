@@ -16,8 +16,7 @@ from evsim.continuous_run import Outcome, forward, rest, resting
 from evsim.core import kernels
 from evsim.core.continuous import Tape
 from evsim.errors import ParameterError, StimulusError
-from evsim.lines import copy
-from evsim.memory import keep_freed_memory
+from evsim.memory import aligned, keep_freed_memory
 from evsim.network import Network
 from evsim.threads import usable_threads
 from evsim.timed_events import TimedEvents
@@ -144,7 +143,7 @@ class ContinuousSimulation:
         self.plan.refresh(self.tolerance)
         if going_on:
             self._check_delays()
-        states = [copy(x) for x in self._states] if going_on else rest(self.plan, lanes)
+        states = [aligned(x, np.float64) for x in self._states] if going_on else rest(self.plan, lanes)
         self._set(states, initial or {}, lanes)
         carried = self._in_flight if going_on else []
         before = [x.copy() for x in states]
