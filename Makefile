@@ -48,7 +48,7 @@ sanitize: $(VENV)/installed-dev ## run tests of the core under address and undef
 validate: $(VENV)/installed-peers ## run the matrix of comparisons with Brian2 and write docs/validation.md: 10 to 20 minutes
 	@$(BIN)/python -m evsim.brian.validation_page
 
-bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and JAX in the same run: 10 to 15 minutes
+bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and JAX in the same run: 5 to 15 minutes
 	@$(BIN)/python benchmarks/speed.py --plot benchmarks/images/speed.png
 	@$(BIN)/python benchmarks/speed.py --threads 2 --units 256 1024 --activities 0.1 0.3 --no-more
 	@$(BIN)/python benchmarks/scaling.py
