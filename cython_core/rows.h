@@ -98,12 +98,79 @@ TARGET void FN(add_rows)(
         FN(add_pass)(1, unit + e, value + e, rows, stride, length, target);
 }
 
+/* The events of up to GROUP lists, in order of their rows: so rows are read from the first to the last, each as
+ * often as it is asked for, and can be asked for ahead; PIECE columns at a time, for which the sums of all lists
+ * stay in the first-level cache.  Returns 0, and has done nothing, if there is no memory. */
+#define GROUP 64
+#define PIECE (8 * LANES)
+#define AHEAD 32 /* events */
+
+static inline int FN(add_in_order)(
+    int64_t n_lists, const EventList *restrict lists, const REAL *restrict rows, int64_t n_rows,
+    int64_t stride, int64_t length, int64_t from, int32_t fresh)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < n_lists; l++)
+        n += lists[l].n;
+    int32_t *next = calloc(n_rows + 1, sizeof *next), *unit = malloc((n + AHEAD) * sizeof *unit);
+    int32_t *list = malloc((n + 1) * sizeof *list);
+    REAL *value = malloc((n + 1) * sizeof *value), *room = malloc((GROUP * PIECE + LANES) * sizeof *room);
+    const int good = next && unit && list && value && room;
+    if (good) {
+        REAL *sums = (REAL *)(((uintptr_t)room + VECTOR_BYTES - 1) / VECTOR_BYTES * VECTOR_BYTES);
+        for (int64_t l = 0; l < n_lists; l++)
+            for (int64_t e = 0; e < lists[l].n; e++)
+                next[lists[l].unit[e] + 1]++;
+        for (int64_t row = 0; row < n_rows; row++)
+            next[row + 1] += next[row];
+        for (int64_t l = 0; l < n_lists; l++)
+            for (int64_t e = 0; e < lists[l].n; e++) {
+                const int32_t k = next[lists[l].unit[e]]++;
+                unit[k] = lists[l].unit[e];
+                list[k] = (int32_t)l;
+                value[k] = ((const REAL *)lists[l].value)[e];
+            }
+        for (int64_t k = 0; k < AHEAD; k++)
+            unit[n + k] = n ? unit[n - 1] : 0;
+        for (int64_t first = 0; first < length; first += PIECE) {
+            const int64_t columns = length - first < PIECE ? length - first : PIECE;
+            for (int64_t l = 0; l < n_lists; l++)
+                if (fresh)
+                    memset(sums + l * PIECE, 0, columns * sizeof(REAL));
+                else
+                    memcpy(sums + l * PIECE, (REAL *)lists[l].target + from + first, columns * sizeof(REAL));
+            for (int64_t e = 0; e < n; e++) {
+                const REAL *row = rows + unit[e] * stride + first, *later = rows + unit[e + AHEAD] * stride + first;
+                REAL *sum = sums + list[e] * PIECE;
+                if (unit[e + AHEAD] != unit[e + AHEAD - 1])
+                    for (int64_t i = 0; i < columns; i += 64 / (int64_t)sizeof(REAL))
+                        __builtin_prefetch(later + i);
+                if (columns == PIECE)
+                    for (int j = 0; j < 8; j++)
+                        *(FN(Lanes) *)(sum + j * LANES) += value[e] * *(const FN(Lanes) *)(row + j * LANES);
+                else
+                    for (int64_t i = 0; i < columns; i++)
+                        sum[i] += value[e] * row[i];
+            }
+            for (int64_t l = 0; l < n_lists; l++)
+                memcpy((REAL *)lists[l].target + from + first, sums + l * PIECE, columns * sizeof(REAL));
+        }
+    }
+    free(next);
+    free(unit);
+    free(list);
+    free(value);
+    free(room);
+    return good;
+}
+
 /* add_rows for many lists of events, each to the places from `from` on of its own target, which is added to, or
  * with `fresh` written.
  *
  * Rows that are asked for several times are taken in blocks that fit the second-level cache, and each block
- * serves all lists: so a row comes from memory once and not once per event.  Every sum is still taken in the
- * order of the list. */
+ * serves all lists: so a row comes from memory once and not once per event.  Rows that are far from fitting there
+ * all together are taken in order instead.  Every sum is still taken in the order of the list. */
+#define FAR_BYTES (4 * 1024 * 1024)
 #define BLOCK_BYTES (384 * 1024)
 #define BLOCK_ROW_BYTES (6 * 1024)
 #define BLOCK_REUSE 3
@@ -125,7 +192,16 @@ TARGET void FN(add_rows_many)(
         }
         return;
     }
-    for (int64_t first = 0; first < length; first += most_columns) {
+    int64_t done = 0; /* lists */
+    while (n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES && done < n_lists) {
+        const int64_t n = n_lists - done < GROUP ? n_lists - done : GROUP;
+        if (!FN(add_in_order)(n, lists + done, rows, n_rows, stride, length, from, fresh))
+            break;
+        done += n;
+    }
+    lists += done;
+    n_lists -= done;
+    for (int64_t first = 0; n_lists > 0 && first < length; first += most_columns) {
         const int64_t columns = length - first < most_columns ? length - first : most_columns;
         const int64_t most_rows = BLOCK_BYTES / (columns * (int64_t)sizeof(REAL));
         for (int64_t l = 0; l < n_lists; l++)
@@ -144,8 +220,12 @@ TARGET void FN(add_rows_many)(
     }
 }
 
+#undef GROUP
+#undef PIECE
+#undef AHEAD
 #undef STRIP
 #undef STRIP_ROW_BYTES
+#undef FAR_BYTES
 #undef BLOCK_BYTES
 #undef BLOCK_ROW_BYTES
 #undef BLOCK_REUSE

@@ -54,7 +54,7 @@ START = """\
 #include <stdlib.h>
 
 #define MOST 67
-static const int64_t sizes[] = {1, 5, 16, 37, MOST, 230}; /* the last for lists of events only */
+static const int64_t sizes[] = {1, 5, 16, 37, MOST, 230, 1100}; /* the last two for lists of events only */
 static uint64_t seed, hash;
 
 static double uniform(double low, double high)
@@ -215,7 +215,7 @@ def call(number: int, name: str, result: str, types: list[str], kind: str) -> st
         name=name,
         type=kind,
         room="n * n + 8 * n" if indexed else "6 * n",  # rows, or a tape
-        n_sizes=6 if "EventList *" in types else 5,
+        n_sizes=7 if "EventList *" in types else 5,
         kinds=3 if CHOICES.intersection(types) else 1,
         locals=" ".join(LOCALS[t].format(a=a, place=types[: int(a[1:])].count(t)) for a, t in arguments),
         result="" if result == "void" else f"const {result} found = ",
