@@ -47,7 +47,7 @@ def test_weight_gradients_are_the_sum_over_lanes(case):
     adjoint = Adjoint(simulation.plan, threads=1)
     dy = np.random.default_rng(1).normal(size=(STEPS, LANES, UNITS))
     together = adjoint.replay(log, {"hidden.y": dy})
-    total = {name: 0.0 for name in together}
+    total = dict.fromkeys(together, 0.0)
     for lane in range(LANES):
         alone = Simulation(simulation.plan, threads=1).run(stimulus[:, lane : lane + 1])
         for name, gradient in adjoint.replay(alone, {"hidden.y": dy[:, lane : lane + 1]}).items():
