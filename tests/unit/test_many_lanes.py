@@ -6,12 +6,8 @@ import pytest
 from evsim import Adjoint, Network, Simulation
 from evsim.models import EGRU, EventSource
 
-UNITS, LINES, STEPS, LANES = (
-    1100,
-    320,
-    5,
-    70,
-)  # recurrent rows of 15 or 29 MB; more lanes than go side by side
+# Recurrent rows of 15 or 29 MB; more lanes than go side by side.
+UNITS, LINES, STEPS, LANES = 1100, 320, 5, 70
 
 
 def network(dtype):
