@@ -172,10 +172,11 @@ cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
     return (<const double *> fan.delay)[place if fan.pair else 0]
 
 
-cdef inline void fetch_row(
-    const FanRow *fan, const void *weight, int64_t n_target, int64_t row, int64_t first, int64_t m
+cdef inline void fetch_block(
+    const FanRow *fan, const void *weight, int64_t n_target, int64_t row, int64_t first
 ) noexcept nogil:
-    """Ask for weights, or gradients of them, of m targets of a dense row ahead of their use."""
+    """Ask for weights, or gradients of them, of a block of a dense row ahead of their use, if any."""
+    cdef int64_t m = min(<int64_t> BLOCK, n_target - first)
     cdef int64_t width = sizeof(double) if fan.wide else sizeof(float)
     cdef const char *start = <const char *> weight + (row * fan.n_blocks * n_target + first) * width
     cdef int64_t line

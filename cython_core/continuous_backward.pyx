@@ -39,7 +39,7 @@ from evsim.core.continuous cimport (
     UnitRow,
     align,
     delay_of,
-    fetch_row,
+    fetch_block,
     fill_up,
     gather,
     group_end,
@@ -309,15 +309,13 @@ cdef void give_back_all(Lane *lane, int projection, int64_t row, double now, dou
     cdef int64_t m
     cdef const void *dweight = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
     cdef int block
-    fetch_row(fan, <const void *> fan.weight, pop.n, row, 0, min(BLOCK, pop.n))
-    fetch_row(fan, dweight, pop.n, row, 0, min(BLOCK, pop.n))
+    fetch_block(fan, <const void *> fan.weight, pop.n, row, 0)
+    fetch_block(fan, dweight, pop.n, row, 0)
     for block in range((pop.n + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         m = min(<int64_t> BLOCK, pop.n - first)
-        if first + m < pop.n:
-            fetch_row(fan, <const void *> fan.weight, pop.n, row, first + m,
-                      min(<int64_t> BLOCK, pop.n - first - m))
-            fetch_row(fan, dweight, pop.n, row, first + m, min(<int64_t> BLOCK, pop.n - first - m))
+        fetch_block(fan, <const void *> fan.weight, pop.n, row, first + m)
+        fetch_block(fan, dweight, pop.n, row, first + m)
         bring_range_back(lane, fan.target, first, m, now)
         read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
         take_back(lane, pop, fan, m, pop.stride, pool.x + first, pool.lam + first,

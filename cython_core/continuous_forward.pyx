@@ -38,7 +38,7 @@ from evsim.core.continuous cimport (
     align,
     delay_of,
     fetch,
-    fetch_row,
+    fetch_block,
     fill_up,
     gather,
     group_end,
@@ -245,13 +245,11 @@ cdef void receive_all(Lane *lane, const FanRow *fan, int64_t row, double now, do
     cdef int64_t first
     cdef int64_t m
     cdef int block
-    fetch_row(fan, <const void *> fan.weight, pop.n, row, 0, min(BLOCK, pop.n))
+    fetch_block(fan, <const void *> fan.weight, pop.n, row, 0)
     for block in range((pop.n + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         m = min(<int64_t> BLOCK, pop.n - first)
-        if first + m < pop.n:
-            fetch_row(fan, <const void *> fan.weight, pop.n, row, first + m,
-                      min(<int64_t> BLOCK, pop.n - first - m))
+        fetch_block(fan, <const void *> fan.weight, pop.n, row, first + m)
         bring_range(lane, fan.target, first, m, now)
         read_row(fan, pop.n, row, first, m, pop.stride, lane.w)
         add_arrival(fan, pop, m, pop.stride, lane.pool[fan.target].x + first, lane.w, value, gated)
