@@ -10,16 +10,16 @@ memory serves all of these; or a team of threads shares a lane.  Units run in pa
 over lanes are taken in order of lane.  So no result depends on the number of threads.
 """
 
-import numpy as np
+from numpy import dtype, ndarray
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from evsim.core.buffers cimport address, sums
+from evsim.core.buffers cimport address
 from evsim.core.fanout cimport outer, outer_many
-from evsim.core.gains cimport heard_free, heard_open, lets_through
+from evsim.core.gains cimport heard_free, heard_open
 from evsim.core.kernels cimport EventList, readout_vjp
 from evsim.core.layout cimport (
     EGRU_EVNN,
@@ -31,10 +31,12 @@ from evsim.core.layout cimport (
     PopulationRow,
     ProjectionRow,
     decides,
+    holds,
     real,
     sends_changes,
 )
-from evsim.core.memory cimport line_calloc, line_malloc
+from evsim.core.memory cimport LINE, line_calloc, line_malloc
+from evsim.core.memory import empty, zeros
 from evsim.core.paper_form cimport Window, outer_gated
 from evsim.core.replay_step cimport (
     MOST_LANES,
@@ -51,15 +53,51 @@ cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
     MOST = 128      # at least and at most
 
+SINGLE = dtype("f4")
+DOUBLE = dtype("f8")
+
 # The weight gradient of one projection.
 cdef struct Rows:
-    const int64_t *ptr          # its events by unit: ptr[u]:ptr[u + 1] are those of unit u
-    const int32_t *arrival      # step * n_lanes + lane where an event arrives
-    const void *value
+    int64_t *ptr                # its events by unit: ptr[u]:ptr[u + 1] are those of unit u
+    void *value
+    int32_t *arrival            # step * n_lanes + lane where an event arrives; behind the values
     void *dweight               # OUT
-    int64_t *macs               # OUT, by chunk
     int64_t chunk               # units whose rows are written together
     int64_t first_chunk         # chunks of all projections are counted through
+
+
+cdef inline int64_t in_lines(int64_t size, Py_ssize_t itemsize) noexcept nogil:
+    """So many reals, and as many more as fill the last cache line."""
+    return (size * itemsize + LINE - 1) // LINE * LINE // itemsize
+
+
+cdef inline int64_t place(
+    void **array, char *start, int64_t at, int64_t size, Py_ssize_t itemsize
+) noexcept nogil:
+    """Set an array to begin ``at`` reals behind ``start``, unless that is NULL; returns where the next may."""
+    if start != NULL and size:
+        array[0] = start + at * itemsize
+    return at + in_lines(size, itemsize)
+
+
+cdef int64_t lay_out(Replay *replay, char *start, Py_ssize_t itemsize) noexcept nogil:
+    """Place what is carried from piece to piece, of all populations; returns how many reals that is."""
+    cdef const PopulationRow *pop
+    cdef Slot *slot
+    cdef int64_t lanes = replay.n_lanes
+    cdef int64_t at = 0
+    cdef int p
+    for p in range(replay.n_populations):
+        pop = &replay.populations[p]
+        slot = &replay.slot[p]
+        at = place(&slot.carry, start, at, lanes * pop.n_state, itemsize)
+        if not holds(pop.kind):
+            at = place(&slot.dbias, start, at, lanes * pop.n_in, itemsize)
+        if pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER or pop.kind == LIF:
+            at = place(&slot.dthreshold, start, at, lanes * pop.n, itemsize)
+        if pop.kind == LIF:
+            at = place(&slot.dnumbers, start, at, lanes * 5 * pop.n, itemsize)
+    return at
 
 
 cdef int64_t most_units(const Replay *replay) noexcept nogil:
@@ -177,6 +215,59 @@ cdef bint replay_team(
     return good
 
 
+cdef bint sort_by_unit(
+    const Replay *replay, int j, int64_t n_steps, Rows *rows, real *tag
+) noexcept nogil:
+    """The events of a projection that arrive within the piece, by unit; False if memory ran out."""
+    cdef const ProjectionRow *p = &replay.projections[j]
+    cdef const Window *window = &replay.slot[p.source].window
+    cdef int64_t n = replay.populations[p.source].n
+    cdef int64_t lanes = replay.n_lanes
+    cdef int64_t steps = window.history + n_steps
+    cdef const real *sent = <const real *> window.value
+    cdef const real *gain = <const real *> replay.gain[j]
+    cdef real *value
+    cdef int64_t step
+    cdef int64_t lane
+    cdef int64_t unit
+    cdef int64_t to
+    cdef int64_t e
+    cdef int64_t *ptr = <int64_t *> calloc(n + 2, sizeof(int64_t))
+    rows.ptr = ptr
+    if ptr == NULL:
+        return False
+    # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
+    # they stop.
+    for step in range(steps):
+        to = step - window.history + p.delay
+        for lane in range(lanes):
+            if 0 <= to < min(replay.lengths[lane], replay.n_open):
+                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
+                    if gain == NULL or gain[lane * n + window.unit[e]] != 0:
+                        ptr[window.unit[e] + 2] += 1
+    for unit in range(n):
+        ptr[unit + 2] += ptr[unit + 1]
+    value = <real *> malloc((ptr[n + 1] + 1) * (sizeof(real) + sizeof(int32_t)))
+    rows.value = value
+    if value == NULL:
+        return False
+    rows.arrival = <int32_t *> (value + ptr[n + 1])
+    for step in range(steps):
+        to = step - window.history + p.delay
+        for lane in range(lanes):
+            if 0 <= to < min(replay.lengths[lane], replay.n_open):
+                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
+                    unit = window.unit[e]
+                    if gain != NULL and gain[lane * n + unit] == 0:
+                        continue
+                    rows.arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
+                    value[ptr[unit + 1]] = sent[e]
+                    if gain != NULL:
+                        value[ptr[unit + 1]] *= gain[lane * n + unit]
+                    ptr[unit + 1] += 1
+    return True
+
+
 cdef int64_t write_row(
     const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value,
     real *gated, char *mark, real *dweight
@@ -191,7 +282,7 @@ cdef int64_t write_row(
 
 
 cdef bint write_rows(
-    const Replay *replay, const Rows *rows, int64_t chunk, bint fresh, real *tag
+    const Replay *replay, const Rows *rows, int64_t chunk, bint fresh, int64_t *macs_of, real *tag
 ) noexcept nogil:
     """Write, or add to, the weight gradient of one chunk of units of some projection; False: no memory."""
     cdef int j = 0
@@ -237,25 +328,19 @@ cdef bint write_rows(
                 if ptr[unit] < ptr[unit + 1]:
                     macs += write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
                                       value + ptr[unit], <real *> scratch, mark, dweight)
-    rows[j].macs[chunk - rows[j].first_chunk] = macs
+    macs_of[chunk] = macs
     free(scratch)
     free(mark)
     return good
 
 
 cdef class Backward:
-    """One replay of a window.
+    """One replay: gradients that one piece of time after the other, the last one first, is added to.
 
     Parameters
     ----------
     plan : PlanTable
-    lengths : int64 array, shape (B,)
-    n_steps : int
-    n_done : int
-        So many steps at the end have been replayed: their D is given, and the carry is the gradient of the
-        states before them.  Everything else is added to.
-    continued : bool
-        The tapes are parts of longer ones and begin before the window: the states before it are read there.
+    n_lanes : int
     pseudo_kind : int
         0 triangle, 1 rectangle, 2 fast sigmoid.
     gamma, eps : float
@@ -263,40 +348,97 @@ cdef class Backward:
 
     cdef Replay replay
     cdef PlanTable plan
-    cdef object keep
-    cdef int64_t n_steps
+    cdef list keep          # arrays of the present piece
+    cdef object sums        # real, by `lay_out`: what slots carry from piece to piece
+    cdef object D           # real: that of all populations in the present piece
+    cdef int64_t *counts    # by projection: MACs for dL/dy, for recomputed gates, for the weights; then, by
+    cdef int64_t n_steps    # population and lane, backward-active units
+    cdef Py_ssize_t itemsize
     cdef char kind
 
-    def __cinit__(self, PlanTable plan, lengths, int64_t n_steps, int64_t n_done, bint continued,
-                  int pseudo_kind, double gamma, double eps):
-        if lengths.size * n_steps > 0x7FFFFFFF:
-            raise ValueError(f"backward: {n_steps} steps of {lengths.size} lanes are too many at once")
+    def __cinit__(self, PlanTable plan, int64_t n_lanes, int pseudo_kind, double gamma, double eps):
+        cdef int p
         self.plan = plan
-        self.n_steps = n_steps
+        self.itemsize = sizeof(double) if plan.double_precision else sizeof(float)
         self.kind = c"d" if plan.double_precision else c"f"
-        self.keep = [lengths]
+        self.keep = []
         self.replay.populations = plan.populations
         self.replay.projections = plan.projections
         self.replay.n_populations = plan.n_populations
         self.replay.n_projections = plan.n_projections
-        self.replay.n_lanes = lengths.size
-        self.replay.n_cells = lengths.size * n_steps
-        self.replay.n_open = n_steps - n_done
-        self.replay.continued = continued
-        self.replay.lengths = <const int64_t *> address(lengths, lengths.size, c"l")
+        self.replay.n_lanes = n_lanes
         self.replay.pseudo_kind = pseudo_kind
         self.replay.gamma = gamma
         self.replay.eps = eps
         self.replay.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.replay.by_event = <void **> calloc(max(plan.n_projections, 1), sizeof(void *))
         self.replay.gain = <const void **> calloc(max(plan.n_projections, 1), sizeof(void *))
-        if self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.gain == NULL:
+        self.counts = <int64_t *> calloc(3 * plan.n_projections + plan.n_populations * n_lanes,
+                                         sizeof(int64_t))
+        if (self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.gain == NULL
+                or self.counts == NULL):
             raise MemoryError("backward: no memory for the replay")
+        self.sums = zeros((lay_out(&self.replay, NULL, self.itemsize),), self._dtype())
+        lay_out(&self.replay, <char *> address(self.sums, self.sums.size, self.kind), self.itemsize)
+        for p in range(plan.n_populations):
+            self.replay.slot[p].active = self.counts + 3 * plan.n_projections + p * n_lanes
 
     def __dealloc__(self):
         free(self.replay.slot)
         free(self.replay.by_event)
         free(self.replay.gain)
+        free(self.counts)
+
+    cdef _dtype(self):
+        return DOUBLE if self.plan.double_precision else SINGLE
+
+    def turn_to(self, lengths, int64_t n_steps, int64_t n_done, bint continued):
+        """Begin a piece of time, the one before the last.
+
+        Parameters
+        ----------
+        lengths : int64 array, shape (B,)
+            Steps of each lane in it.
+        n_steps : int
+        n_done : int
+            So many steps at its end have been replayed, as the first ones of the last piece.
+        continued : bool
+            The tapes are parts of longer ones and begin before the piece: the states before it are read there.
+        """
+        cdef Replay *replay = &self.replay
+        cdef int64_t lanes = replay.n_lanes
+        cdef Slot *slot
+        cdef int64_t size
+        cdef int64_t at = 0
+        cdef int64_t lane
+        cdef int p
+        cdef bint full = True
+        cdef object later = self.D
+        cdef char *start
+        if lanes * n_steps > 0x7FFFFFFF:
+            raise ValueError(f"backward: {n_steps} steps of {lanes} lanes are too many at once")
+        self.keep = [lengths]
+        self.n_steps = n_steps
+        replay.n_cells = lanes * n_steps
+        replay.n_open = n_steps - n_done
+        replay.continued = continued
+        replay.lengths = <const int64_t *> address(lengths, lanes, c"l")
+        for lane in range(lanes):       # lanes that end early leave the rest of D unwritten
+            full = full and replay.lengths[lane] == n_steps
+        for p in range(replay.n_populations):
+            at += in_lines(replay.n_cells * replay.populations[p].n_in, self.itemsize)
+        self.D = (empty if full else zeros)((at,), self._dtype())
+        start = <char *> address(self.D, at, self.kind)
+        for p in range(replay.n_populations):
+            slot = &replay.slot[p]
+            size = lanes * replay.populations[p].n_in
+            if n_done:
+                memcpy(start + (n_steps - n_done) * size * self.itemsize, slot.window.D,
+                       n_done * size * self.itemsize)
+            slot.window.D = start
+            slot.window.n_lanes = lanes
+            slot.window.n_open = replay.n_open
+            start += in_lines(n_steps * size, self.itemsize) * self.itemsize
 
     cdef void *_real(self, array, Py_ssize_t size) except? NULL:
         self.keep.append(array)
@@ -307,8 +449,6 @@ cdef class Backward:
         cdef Window *window = &self.replay.slot[population].window
         cdef int64_t cells = (history + self.n_steps) * self.replay.n_lanes
         self.keep += [ptr, unit]
-        window.n_lanes = self.replay.n_lanes
-        window.n_open = self.replay.n_open
         window.history = history
         window.ptr = <const int64_t *> address(ptr, cells + 1, c"l")
         window.unit = <const int32_t *> address(unit, window.ptr[cells], c"i")
@@ -322,9 +462,8 @@ cdef class Backward:
         window.sender_ptr = <const int64_t *> address(ptr, cells + 1, c"l")
         window.sender = <const int32_t *> address(unit, window.sender_ptr[cells], c"i")
 
-    def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event,
-                    D, carry, dbias, dthreshold, dnumbers, active):
-        """Set the arrays of a population, shaped as at Slot; losses, tape, dthreshold, dnumbers may be None.
+    def give_arrays(self, int population, tape, initial, loss_state, loss_value, loss_event):
+        """Set what is known of a population, shaped as at Slot; losses and tape may be None.
 
         Its events, if it sends any, are to be given before.
         """
@@ -334,24 +473,16 @@ cdef class Backward:
         cdef int64_t cells = self.n_steps * lanes
         cdef int64_t before = slot.window.history * lanes
         cdef int64_t values = cells * pop.n
-        if ((tape is None and pop.n_tape) or D is None or carry is None or initial is None
+        if ((tape is None and pop.n_tape) or initial is None
                 or (decides(pop.kind) and slot.window.ptr == NULL)):
             raise ValueError("backward: an array is missing")
         if sends_changes(pop.kind):
             values = slot.window.ptr[before + cells] - slot.window.ptr[before]
-        self.keep.append(active)
-        slot.window.n_lanes = lanes
         slot.window.tape = self._real(tape, cells * pop.n_tape)
-        slot.window.D = self._real(D, cells * pop.n_in)
         slot.initial = self._real(initial, lanes * pop.n_state)
         slot.loss_state = self._real(loss_state, cells * pop.n)
         slot.loss_value = self._real(loss_value, values)
         slot.loss_event = self._real(loss_event, cells * pop.n)
-        slot.carry = self._real(carry, lanes * pop.n_state)
-        slot.dbias = self._real(dbias, lanes * pop.n_in)
-        slot.dthreshold = self._real(dthreshold, lanes * pop.n)
-        slot.dnumbers = self._real(dnumbers, lanes * 5 * pop.n)
-        slot.active = <int64_t *> address(active, lanes, c"l")
 
     def give_sent(self, int population, devent):
         """Set the room (events of the window,), zero, for the gradient at what each event carries.
@@ -380,7 +511,7 @@ cdef class Backward:
         self.replay.gain[projection] = self._real(gain, self.replay.n_lanes * n)
 
     def go(self, int n_threads, bint teams):
-        """Walk all lanes back; returns the MACs of each projection for dL/dy, and for recomputed gates."""
+        """Walk all lanes back."""
         cdef int64_t lane
         cdef int64_t together
         cdef int64_t part
@@ -390,10 +521,11 @@ cdef class Backward:
         cdef float narrow = 0
         cdef double wide = 0
         cdef int64_t rows = (n_threads if teams else 1) * n_lanes
-        shape = (rows, replay.n_projections)
-        counts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        replay.macs_state = <int64_t *> address(counts[0], counts[0].size, c"l")
-        replay.macs_recompute = <int64_t *> address(counts[1], counts[1].size, c"l")
+        cdef int64_t size = replay.n_projections
+        replay.macs_state = <int64_t *> calloc(2 * rows * size + 1, sizeof(int64_t))
+        replay.macs_recompute = replay.macs_state + rows * size
+        if replay.macs_state == NULL:
+            raise MemoryError("backward: no memory to count")
         if teams:
             with nogil:
                 for lane in range(n_lanes):
@@ -411,21 +543,22 @@ cdef class Backward:
                     failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &wide)
                 else:
                     failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &narrow)
+        for lane in range(2 * rows * size):
+            self.counts[lane // (rows * size) * size + lane % size] += replay.macs_state[lane]
+        free(replay.macs_state)
         if failed:
             raise MemoryError("backward: no memory for a lane")
-        return (sums(replay.macs_state, rows, replay.n_projections),
-                sums(replay.macs_recompute, rows, replay.n_projections))
 
     def weights(self, dweights, bint fresh, int n_threads, bint dense=True):
         """Write the gradient of each projection's weights into one of ``dweights``, or add to it.
 
-        Unless ``dense``, `ProjectionRow.dense` projections are left out.  Returns the MACs of each.
+        Unless ``dense``, `ProjectionRow.dense` projections are left out.
         """
         cdef const ProjectionRow *p
         cdef Replay *replay = &self.replay
         cdef Rows *rows = <Rows *> calloc(replay.n_projections + 1, sizeof(Rows))
+        cdef int64_t *macs = NULL
         cdef int64_t n_chunks = 0
-        cdef int64_t chunks
         cdef int64_t work = 0
         cdef int64_t chunk
         cdef int64_t n
@@ -442,88 +575,83 @@ cdef class Backward:
                 rows[j].first_chunk = n_chunks
                 if p.dense and not dense:
                     continue
-                by_unit, arrival, value = self._by_unit(j)
-                rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
-                chunks = (n + rows[j].chunk - 1) // rows[j].chunk
-                self.keep += [by_unit, arrival]
-                rows[j].ptr = <const int64_t *> address(by_unit, n + 2, c"l")
-                rows[j].arrival = <const int32_t *> address(arrival, arrival.size, c"i")
-                rows[j].value = self._real(value, value.size)
+                if not (sort_by_unit(replay, j, self.n_steps, &rows[j], &wide) if self.plan.double_precision
+                        else sort_by_unit(replay, j, self.n_steps, &rows[j], &narrow)):
+                    raise MemoryError("backward: no memory for the weight rows")
                 rows[j].dweight = self._real(dweights[j], n * p.n_blocks * p.block if p.block_ptr == 0
                                              else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
-                rows[j].macs = <int64_t *> calloc(chunks, sizeof(int64_t))
-                if rows[j].macs == NULL:
-                    raise MemoryError("backward: no memory for the weight rows")
-                n_chunks += chunks
+                rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
+                n_chunks += (n + rows[j].chunk - 1) // rows[j].chunk
                 work += rows[j].ptr[n] * p.n_blocks * p.block
             rows[replay.n_projections].first_chunk = n_chunks
+            macs = <int64_t *> calloc(n_chunks + 1, sizeof(int64_t))
+            if macs == NULL:
+                raise MemoryError("backward: no memory for the weight rows")
             # Waking a thread takes as long as some hundred thousand MACs.
             n_threads = <int> min(n_threads, 1 + work // 400_000)
             if self.plan.double_precision:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, fresh, &wide)
+                    failed += not write_rows(replay, rows, chunk, fresh, macs, &wide)
             else:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, fresh, &narrow)
+                    failed += not write_rows(replay, rows, chunk, fresh, macs, &narrow)
             if failed:
                 raise MemoryError("backward: no memory for a weight row")
-            return [sums(rows[j].macs, rows[j + 1].first_chunk - rows[j].first_chunk, 1)[0]
-                    for j in range(replay.n_projections)]
+            for j in range(replay.n_projections):
+                for chunk in range(rows[j].first_chunk, rows[j + 1].first_chunk):
+                    self.counts[2 * replay.n_projections + j] += macs[chunk]
         finally:
             for j in range(replay.n_projections):
-                free(rows[j].macs)
+                free(rows[j].ptr)
+                free(rows[j].value)
             free(rows)
+            free(macs)
 
-    cdef _by_unit(self, int projection):
-        """Events of a projection that arrive within the window, by unit: pointer, arrival bucket, value."""
-        cdef const ProjectionRow *p = &self.replay.projections[projection]
-        cdef const Window *window = &self.replay.slot[p.source].window
-        cdef int64_t n = self.plan.populations[p.source].n
+    # -- what was found ------------------------------------------------------------------------------------
+
+    def macs(self):
+        """MACs of each projection so far: for dL/dy, for recomputed gates, for the weights."""
+        cdef int n = self.replay.n_projections
+        cdef int kind
+        cdef int j
+        return [[self.counts[kind * n + j] for j in range(n)] for kind in range(3)]
+
+    def active(self):
+        """Backward-active units of each population so far, summed over steps and lanes."""
+        cdef int p
+        cdef int64_t *active = self.counts + 3 * self.replay.n_projections
         cdef int64_t lanes = self.replay.n_lanes
-        cdef int64_t steps = window.history + self.n_steps
-        cdef int64_t step
+        cdef int64_t total
         cdef int64_t lane
-        cdef int64_t e
-        cdef int64_t to
-        cdef int64_t unit
-        cdef const void *gain = self.replay.gain[projection]
-        cdef bint double_precision = self.plan.double_precision
-        pointers = np.zeros(n + 2, np.int64)
-        cdef int64_t *ptr = <int64_t *> address(pointers, n + 2, c"l")
-        # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
-        # they stop.
-        for step in range(steps):
-            to = step - window.history + p.delay
+        found = []
+        for p in range(self.replay.n_populations):
+            total = 0
             for lane in range(lanes):
-                if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
-                    for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                        if gain == NULL or lets_through(gain, lane * n + window.unit[e], double_precision):
-                            ptr[window.unit[e] + 2] += 1
-        for unit in range(n):
-            ptr[unit + 2] += ptr[unit + 1]
-        arrivals = np.empty(max(ptr[n + 1], 1), np.int32)
-        values = np.empty(max(ptr[n + 1], 1), np.float64 if self.plan.double_precision else np.float32)
-        cdef int32_t *arrival = <int32_t *> address(arrivals, arrivals.size, c"i")
-        cdef double *wide = <double *> address(values, arrivals.size, self.kind)
-        cdef float *narrow = <float *> wide
-        for step in range(steps):
-            to = step - window.history + p.delay
-            for lane in range(lanes):
-                if 0 <= to < min(self.replay.lengths[lane], self.replay.n_open):
-                    for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                        unit = window.unit[e]
-                        if gain != NULL and not lets_through(gain, lane * n + unit, double_precision):
-                            continue
-                        arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
-                        if double_precision:
-                            wide[ptr[unit + 1]] = (<const double *> window.value)[e]
-                        else:
-                            narrow[ptr[unit + 1]] = (<const float *> window.value)[e]
-                        if gain != NULL and double_precision:
-                            wide[ptr[unit + 1]] *= (<const double *> gain)[lane * n + unit]
-                        elif gain != NULL:
-                            narrow[ptr[unit + 1]] *= (<const float *> gain)[lane * n + unit]
-                        ptr[unit + 1] += 1
-        return pointers, arrivals, values
+                total += active[p * lanes + lane]
+            found.append(total)
+        return found
+
+    def gradients(self, int population, str name):
+        """One of the arrays of `Slot` that are OUT, in place, or None: D, carry, dbias, ..."""
+        cdef const PopulationRow *pop = &self.plan.populations[population]
+        cdef Slot *slot = &self.replay.slot[population]
+        cdef int64_t lanes = self.replay.n_lanes
+        if name == "D":
+            return self._view(self.D, slot.window.D, (self.n_steps, lanes, pop.n_in))
+        if name == "carry":
+            return self._view(self.sums, slot.carry, (lanes, pop.n_state))
+        if name == "dbias" and holds(pop.kind):     # what it adds stays: its gradient is that of the state
+            return self._view(self.sums, slot.carry, (lanes, pop.n_state))[:, :pop.n_in]
+        if name == "dbias":
+            return self._view(self.sums, slot.dbias, (lanes, pop.n_in))
+        if name == "dthreshold":
+            return self._view(self.sums, slot.dthreshold, (lanes, pop.n))
+        return self._view(self.sums, slot.dnumbers, (lanes, 5, pop.n))
+
+    cdef _view(self, whole, void *first, tuple shape):
+        if first == NULL:
+            return None
+        offset = <char *> first - <char *> address(whole, whole.size, self.kind)
+        return ndarray(shape, self._dtype(), whole, offset)

@@ -138,10 +138,3 @@ cdef inline int64_t gather_heard(
     for i in range(n_heard):
         dy[heard.place[i]] += gain[heard.unit[i]] * total[i]
     return macs
-
-
-cdef inline bint lets_through(const void *gain, int64_t place, bint double_precision) noexcept nogil:
-    """Whether a gain is not 0."""
-    if double_precision:
-        return (<const double *> gain)[place] != 0
-    return (<const float *> gain)[place] != 0

@@ -99,6 +99,7 @@ class Adjoint:
             )
         self.plan = plan
         self.pseudo_derivative, self.gamma, self.eps = pseudo_derivative, float(gamma), float(eps)
+        self._pseudo_kind = PSEUDO_DERIVATIVES.index(pseudo_derivative)
         self.threads = usable_threads(threads)
         self._teams = plan.heavy and threads is not None
 
@@ -150,36 +151,30 @@ class Adjoint:
         else:
             record = RecordedFile(self.plan, log, losses)
         self.plan.refresh()
-        work = _Work(self.plan, record, inputs, events)
+        core = Backward(self.plan.table, record.n_lanes, self._pseudo_kind, self.gamma, self.eps)
+        work = _Work(self.plan, core, record, inputs, events)
         tapes = record.tapes()
         taped = tapes is not None
         if tapes is None and record.starts() == [0]:
             tapes = self._run_again(work, Piece(0, record.n_steps, 0, record.lengths))
             taped = True
+        teams = self._teams and record.n_lanes < self.threads
         for piece in pieces(record, self.plan, taped):
             if tapes is None:
-                work.turn_to(piece, self._run_again(work, piece), inputs or initial)
+                work.turn_to(piece, self._run_again(work, piece), False)
+            elif piece.n_steps == record.n_steps:
+                work.turn_to(piece, tapes, False)
             else:
                 steps = slice(piece.start, piece.start + piece.n_steps)
-                work.turn_to(piece, [t if t is None else t[steps] for t in tapes], inputs or initial)
-            core = Backward(
-                self.plan.table,
-                piece.lengths,
-                piece.n_steps,
-                piece.n_done,
-                piece.start > 0 and tapes is not None,
-                PSEUDO_DERIVATIVES.index(self.pseudo_derivative),
-                self.gamma,
-                self.eps,
-            )
+                work.turn_to(piece, [t if t is None else t[steps] for t in tapes], piece.start > 0)
             for rank in range(len(self.plan.populations)):
-                work.give(core, rank)
+                work.give(rank, inputs or initial)
             for index, gain in record.gains.items():
                 core.give_gains(index, gain)
-            macs = core.go(self.threads, self._teams and record.n_lanes < self.threads)
-            ahead = work.dense_weights()
-            of_rows = core.weights(work.dweights, work.fresh, self.threads, not ahead)
-            work.collect(macs, [ahead.get(j, n) for j, n in enumerate(of_rows)], inputs)
+            core.go(self.threads, teams)
+            work.give_weights(self.threads)
+            if inputs:
+                work.add_input_gradients()
         gradients = Gradients(work.parameters(), work.inputs, counters=work.counters())
         if events:
             gradients.events = {name: {"value": found} for name, found in work.event_gradients()}
@@ -207,10 +202,11 @@ class Adjoint:
                 if TAPES[kernel]:
                     shape = piece.n_steps, len(piece.lengths), len(TAPES[kernel]), -1
                     tape = zeros((*shape[:3], self.plan.populations[rank].n_units), self.plan.dtype)
-                core.give_arrays(rank, bases[rank], work.log.states(rank, piece), tape)
+                core.give_arrays(rank, bases[rank], work.log.states(rank, piece).copy(), tape)
             tapes.append(tape)
         teams = self._teams and len(piece.lengths) < self.threads
-        work.count("macs_rerun", dense.go(core, bases, self.threads, teams))
+        macs = dense.go(core, bases, self.threads, teams)
+        work.macs_rerun = [before + more for before, more in zip(work.macs_rerun, macs, strict=True)]
         for rank, population in enumerate(self.plan.populations):
             events, history = work.log.events(rank, piece), self.plan.history[rank]
             if events is not None and population.kernel not in SOURCES:
@@ -225,74 +221,52 @@ class Adjoint:
 
 
 class _Work:
-    """The arrays of one replay: filled by the core piece by piece, then read out by parameter name."""
+    """One replay in the making: its core, and the arrays that are its own."""
 
-    def __init__(self, plan: Plan, log: Recorded | RecordedFile, inputs: bool, sent: bool):
-        self.plan, self.log = plan, log
-        n_lanes = log.n_lanes
-        self.lane_steps = sum(log.lengths.tolist())
-        self.carry = [zeros((n_lanes, n_state), plan.dtype) for _, n_state in plan.sizes]
-        # What a bias adds stays in held accumulators, so its gradient is theirs before the window.
-        self.dbias = [
-            carry[:, :n_in] if p.takes == "changes" else zeros((n_lanes, n_in), plan.dtype)
-            for p, carry, (n_in, _) in zip(plan.populations, self.carry, plan.sizes, strict=True)
-        ]
-        self.dthreshold = [
-            zeros((n_lanes, p.n_units), plan.dtype) if "o" in p.losses else None for p in plan.populations
-        ]
-        # Of LIF units: at the numbers of a step, by unit.
-        self.dnumbers = [
-            zeros((n_lanes, 5, p.n_units), plan.dtype) if p.kernel == "lif" else None
-            for p in plan.populations
-        ]
-        self.active = np.zeros((len(plan.sizes), n_lanes), np.int64)
+    def __init__(
+        self, plan: Plan, core: Backward, log: Recorded | RecordedFile, inputs: bool, sent: bool
+    ):
+        self.plan, self.core, self.log = plan, core, log
         self.dweights = [empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
-        self.macs = {
-            name: [0] * len(plan.projections)
-            for name in ("macs_state", "macs_weight", "macs_recompute", "macs_rerun")
-        }
+        #: MACs that the core did not count, by index of the projection: of dense products, of running again.
+        self.macs_weight: dict[int, int] = {}
+        self.macs_rerun = [0] * len(plan.projections)
         self.inputs: dict[str, NDArray] = {}
         if inputs:
-            shape = log.n_steps, n_lanes
+            shape = log.n_steps, log.n_lanes
             self.inputs = {p.name: np.zeros((*shape, p.n_units), plan.dtype) for p in plan.sources}
         # dL/d(payload) by piece, the last one first, of populations that send.
         self.dsent: dict[int, list[NDArray]] = {}
         if sent:
             self.dsent = {rank: [] for rank, p in enumerate(plan.populations) if p.emits}
-        self.D: list[NDArray] = []
-        self.fresh = True
+        self.piece: Piece | None = None
 
     # -- a piece -------------------------------------------------------------------------------------------
 
-    def turn_to(self, piece: Piece, tapes: list[NDArray | None], sources: bool) -> None:
-        """Make room for a piece; what is known of D at its end comes from the piece behind it."""
-        n_lanes, self.fresh = self.log.n_lanes, not self.D
-        known = [later[: piece.n_done].copy() for later in self.D]
-        self.D.clear()
-        # Lanes that end early leave the rest of D unwritten.
-        make = empty if min(piece.lengths.tolist()) == piece.n_steps else zeros
-        self.piece, self.tapes, self.sources = piece, tapes, sources
+    def turn_to(self, piece: Piece, tapes: list[NDArray | None], continued: bool) -> None:
+        """Begin a piece; ``continued`` tapes are parts of longer ones, which begin before it."""
+        self.fresh = self.piece is None
+        self.piece, self.tapes = piece, tapes
         self.events = [self.log.events(rank, piece) for rank in range(len(self.plan.populations))]
         self.losses = self.log.losses(piece)
-        self.D = [make((piece.n_steps, n_lanes, n_in), self.plan.dtype) for n_in, _ in self.plan.sizes]
-        if piece.n_done:
-            for mine, steps in zip(self.D, known, strict=True):
-                mine[-piece.n_done :] = steps
+        self.core.turn_to(piece.lengths, piece.n_steps, piece.n_done, continued)
 
-    def give(self, core: Backward, rank: int) -> None:
-        """Hand the arrays of one population to the core."""
-        population, events, piece = self.plan.populations[rank], self.events[rank], self.piece
+    def give(self, rank: int, sources: bool) -> None:
+        """Hand what is known of one population to the core.
+
+        Of ``sources`` that send changes, the stimulus and what had been sent get a gradient, too.
+        """
+        population, events, piece, core = self.plan.populations[rank], self.events[rank], self.piece, self.core
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
             if rank in self.dsent:
-                self._give_sent(core, rank, events)
+                self._give_sent(rank, events)
         if population.kernel == "source":
             return
-        steps = slice(piece.start, piece.start + piece.n_steps)
-        if population.kernel == "delta_source" and self.sources:
-            # Its stimulus and what it had sent get a gradient.
+        if population.kernel == "delta_source" and sources:
             shape = piece.n_steps, self.log.n_lanes, population.n_units
             line = self.inputs.get(population.name)
+            steps = slice(piece.start, piece.start + piece.n_steps)
             core.give_line(rank, np.zeros(shape, self.plan.dtype) if line is None else line[steps])
         losses = self.losses.get(population.name, {})
         core.give_arrays(
@@ -302,12 +276,6 @@ class _Work:
             losses.get("state"),
             losses.get("y"),
             losses.get("o"),
-            self.D[rank],
-            self.carry[rank],
-            None if population.takes == "changes" else self.dbias[rank],
-            self.dthreshold[rank],
-            self.dnumbers[rank],
-            self.active[rank],
         )
         if population.kernel == "egru_paper" and events is not None:
             core.give_senders(rank, *self._senders(rank, events))
@@ -315,38 +283,32 @@ class _Work:
                 if projection.target is population and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
 
-    def _give_sent(self, core: Backward, rank: int, events: Events) -> None:
+    def _give_sent(self, rank: int, events: Events) -> None:
         """Hand the core room for the gradients at a population's events, and keep those to be replayed."""
         piece, n_lanes, history = self.piece, self.log.n_lanes, self.plan.history[rank]
         steps = np.array([0, piece.stop - piece.start, piece.n_steps]) + history
         first, stop, end = events.ptr[steps * n_lanes].tolist()
         room = np.zeros(end - first, self.plan.dtype)
-        core.give_sent(rank, room)
+        self.core.give_sent(rank, room)
         self.dsent[rank].append(room[: stop - first])
 
-    def dense_weights(self) -> dict[int, int]:
-        """The weight gradients that matrix products give, of a piece; MACs by index of the projection."""
-        if not self.plan.dense:
-            return {}
-        dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
-        for rank, events in enumerate(self.events):
-            dense.give_events(rank, events)
-        n_open = self.piece.stop - self.piece.start
-        return dense.add_gradients(self.D, n_open, self.dweights, self.fresh)
+    def give_weights(self, threads: int) -> None:
+        """The weight gradients of a piece: of dense projections by matrix products, of all others by events."""
+        if self.plan.dense:
+            dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
+            for rank, events in enumerate(self.events):
+                dense.give_events(rank, events)
+            D = [self.core.gradients(rank, "D") for rank in range(len(self.plan.populations))]
+            n_open = self.piece.stop - self.piece.start
+            for index, macs in dense.add_gradients(D, n_open, self.dweights, self.fresh).items():
+                self.macs_weight[index] = self.macs_weight.get(index, 0) + macs
+        self.core.weights(self.dweights, self.fresh, threads, not self.plan.dense)
 
-    def count(self, name: str, macs: list[int]) -> None:
-        """Add to the MACs of each projection."""
-        self.macs[name] = [before + more for before, more in zip(self.macs[name], macs, strict=True)]
-
-    def collect(self, macs: tuple[list[int], list[int]], macs_weight: list[int], inputs: bool) -> None:
-        """Add up what a piece gave."""
-        self.count("macs_state", macs[0])
-        self.count("macs_recompute", macs[1])
-        self.count("macs_weight", macs_weight)
-        if inputs:
-            for population in self.plan.sources:
-                if population.kernel == "source":
-                    self._add_input_gradient(population.name)
+    def add_input_gradients(self) -> None:
+        """Those of a piece; sources that send changes have theirs from the core."""
+        for population in self.plan.sources:
+            if population.kernel == "source":
+                self._add_input_gradient(population.name)
 
     # -- the whole -----------------------------------------------------------------------------------------
 
@@ -356,16 +318,15 @@ class _Work:
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
                 continue
-            total, n = _over_lanes(self.dbias[rank]), population.n_units
+            total, n = _over_lanes(self.core.gradients(rank, "dbias")), population.n_units
             found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size]
             if "recurrent_bias" in population.parameters:
                 found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
-            by_lane = self.dthreshold[rank]
+            by_lane = self.core.gradients(rank, "dthreshold")
             if by_lane is not None:
                 found[f"{population.name}.threshold"] = _over_lanes(by_lane)
-            numbers = self.dnumbers[rank]
-            if numbers is not None:
-                assert isinstance(population, LIF)
+            if isinstance(population, LIF):
+                numbers = self.core.gradients(rank, "dnumbers")
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
@@ -386,14 +347,23 @@ class _Work:
         Those of delta units are the ones that sent an event, for a source only if ``inputs``, ``initial`` or
         ``events`` gradients were asked for.
         """
-        active, beta = {}, {}
-        lane_steps = max(self.lane_steps, 1)
-        for p, counts in zip(self.plan.populations, self.active.tolist(), strict=True):
+        plan, active, beta = self.plan, {}, {}
+        lane_steps = max(sum(self.log.lengths.tolist()), 1)
+        for p, count in zip(plan.populations, self.core.active(), strict=True):
             if "threshold" in p.parameters:
-                active[p.name], beta[p.name] = sum(counts), sum(counts) / (lane_steps * p.n_units)
-        names = [p.name for p in self.plan.projections]
-        macs = {key: dict(zip(names, counts, strict=True)) for key, counts in self.macs.items()}
-        return {"backward_active": active, "beta": beta} | macs
+                active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)
+        state, recompute, weight = self.core.macs()
+        for index, macs in self.macs_weight.items():
+            weight[index] += macs
+        names = [p.name for p in plan.projections]
+        return {
+            "backward_active": active,
+            "beta": beta,
+            "macs_state": dict(zip(names, state, strict=True)),
+            "macs_weight": dict(zip(names, weight, strict=True)),
+            "macs_recompute": dict(zip(names, recompute, strict=True)),
+            "macs_rerun": dict(zip(names, self.macs_rerun, strict=True)),
+        }
 
     def _add_input_gradient(self, name: str) -> None:
         """dL/dx of a source, dense: D of the piece times the transposed weights of its projections."""
@@ -410,7 +380,8 @@ class _Work:
         """dL/d(states before the window), and dL/dy of the events before it; after the first piece."""
         population, history = self.plan.populations[rank], self.plan.history[rank]
         n, names = population.n_units, STATES[self.plan.kernels[rank]]
-        found = {name: self.carry[rank][:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
+        carry = self.core.gradients(rank, "carry")
+        found = {name: carry[:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
         if not population.emits:
             return found
         dy = np.zeros((max(history, "y" in found), self.log.n_lanes, n), self.plan.dtype)
@@ -429,7 +400,7 @@ class _Work:
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]
-        D = self.D[self.plan.rank[target.name]][steps]
+        D = self.core.gradients(self.plan.rank[target.name], "D")[steps]
         blocks = [D[..., place * n : (place + 1) * n] for place in places]
         weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
         if target.kernel == "egru_paper" and projection.port == "recurrent":
