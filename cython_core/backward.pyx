@@ -350,7 +350,9 @@ cdef class Backward:
     cdef PlanTable plan
     cdef list keep          # arrays of the present piece
     cdef object sums        # real, by `lay_out`: what slots carry from piece to piece
-    cdef object D           # real: that of all populations in the present piece
+    cdef object accumulated # real: D of all populations in the present piece
+    cdef char *first_sum    # where these arrays begin
+    cdef char *first_D
     cdef int64_t *counts    # by projection: MACs for dL/dy, for recomputed gates, for the weights; then, by
     cdef int64_t n_steps    # population and lane, backward-active units
     cdef Py_ssize_t itemsize
@@ -379,7 +381,8 @@ cdef class Backward:
                 or self.counts == NULL):
             raise MemoryError("backward: no memory for the replay")
         self.sums = zeros((lay_out(&self.replay, NULL, self.itemsize),), self._dtype())
-        lay_out(&self.replay, <char *> address(self.sums, self.sums.size, self.kind), self.itemsize)
+        self.first_sum = <char *> address(self.sums, self.sums.size, self.kind)
+        lay_out(&self.replay, self.first_sum, self.itemsize)
         for p in range(plan.n_populations):
             self.replay.slot[p].active = self.counts + 3 * plan.n_projections + p * n_lanes
 
@@ -413,7 +416,7 @@ cdef class Backward:
         cdef int64_t lane
         cdef int p
         cdef bint full = True
-        cdef object later = self.D
+        cdef object later = self.accumulated    # kept until its first steps are copied
         cdef char *start
         if lanes * n_steps > 0x7FFFFFFF:
             raise ValueError(f"backward: {n_steps} steps of {lanes} lanes are too many at once")
@@ -427,8 +430,8 @@ cdef class Backward:
             full = full and replay.lengths[lane] == n_steps
         for p in range(replay.n_populations):
             at += in_lines(replay.n_cells * replay.populations[p].n_in, self.itemsize)
-        self.D = (empty if full else zeros)((at,), self._dtype())
-        start = <char *> address(self.D, at, self.kind)
+        self.accumulated = (empty if full else zeros)((at,), self._dtype())
+        start = self.first_D = <char *> address(self.accumulated, at, self.kind)
         for p in range(replay.n_populations):
             slot = &replay.slot[p]
             size = lanes * replay.populations[p].n_in
@@ -633,25 +636,36 @@ cdef class Backward:
             found.append(total)
         return found
 
-    def gradients(self, int population, str name):
-        """One of the arrays of `Slot` that are OUT, in place, or None: D, carry, dbias, ..."""
-        cdef const PopulationRow *pop = &self.plan.populations[population]
-        cdef Slot *slot = &self.replay.slot[population]
-        cdef int64_t lanes = self.replay.n_lanes
-        if name == "D":
-            return self._view(self.D, slot.window.D, (self.n_steps, lanes, pop.n_in))
-        if name == "carry":
-            return self._view(self.sums, slot.carry, (lanes, pop.n_state))
-        if name == "dbias" and holds(pop.kind):     # what it adds stays: its gradient is that of the state
-            return self._view(self.sums, slot.carry, (lanes, pop.n_state))[:, :pop.n_in]
-        if name == "dbias":
-            return self._view(self.sums, slot.dbias, (lanes, pop.n_in))
-        if name == "dthreshold":
-            return self._view(self.sums, slot.dthreshold, (lanes, pop.n))
-        return self._view(self.sums, slot.dnumbers, (lanes, 5, pop.n))
+    def D(self, int population):
+        """dL/d(accumulators) of the present piece, shape (T, B, n_in), in place."""
+        cdef void *D = self.replay.slot[population].window.D
+        return ndarray((self.n_steps, self.replay.n_lanes, self.plan.populations[population].n_in),
+                       self._dtype(), self.accumulated, <char *> D - self.first_D)
 
-    cdef _view(self, whole, void *first, tuple shape):
+    def carry(self, int population):
+        """dL/d(states before the last piece), shape (B, n_state), in place."""
+        return self._sum(population, self.replay.slot[population].carry,
+                         self.plan.populations[population].n_state)
+
+    def dbias(self, int population):
+        """By lane what a bias gets, (B, n_in), or None.  Where accumulators are kept, that is their carry."""
+        cdef const PopulationRow *pop = &self.plan.populations[population]
+        if holds(pop.kind):
+            return self.carry(population)[:, :pop.n_in]
+        return self._sum(population, self.replay.slot[population].dbias, pop.n_in)
+
+    def dthreshold(self, int population):
+        """By lane, (B, n), or None."""
+        return self._sum(population, self.replay.slot[population].dthreshold,
+                         self.plan.populations[population].n)
+
+    def dnumbers(self, int population):
+        """At the numbers of a step of LIF units by lane and unit, (B, 5 n), or None."""
+        return self._sum(population, self.replay.slot[population].dnumbers,
+                         5 * self.plan.populations[population].n)
+
+    cdef _sum(self, int population, const void *first, int64_t n):
+        """An array of ``sums``."""
         if first == NULL:
             return None
-        offset = <char *> first - <char *> address(whole, whole.size, self.kind)
-        return ndarray(shape, self._dtype(), whole, offset)
+        return ndarray((self.replay.n_lanes, n), self._dtype(), self.sums, <const char *> first - self.first_sum)

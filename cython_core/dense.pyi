@@ -9,3 +9,11 @@ def from_tokens(
 def from_events(
     shape: tuple[int, int, int], ptr: NDArray[np.int64], unit: NDArray[np.int32], value: NDArray
 ) -> NDArray: ...
+def joined(
+    ptr: NDArray[np.int64],
+    unit: NDArray[np.int32],
+    value: NDArray,
+    later_ptr: NDArray[np.int64],
+    later_unit: NDArray[np.int32],
+    later_value: NDArray,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray]: ...

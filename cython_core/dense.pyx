@@ -184,3 +184,39 @@ def from_events(shape, ptr, unit, value):
     if not fits:
         raise IndexError("dense: an event outside the array")
     return dense
+
+
+def joined(ptr, unit, value, later_ptr, later_unit, later_value):
+    """The columns of some events, and of those in the buckets behind them, as those of one list."""
+    cdef int64_t cells = ptr.size
+    cdef int64_t more = later_ptr.size - 1
+    cdef int64_t n = unit.size
+    cdef int64_t n_later = later_unit.size
+    cdef bint wide = later_value.itemsize == sizeof(double)
+    cdef Py_ssize_t size = sizeof(double) if wide else sizeof(float)
+    cdef char kind = c"d" if wide else c"f"
+    cdef const int64_t *then = <const int64_t *> address(later_ptr, more + 1, c"l")
+    cdef int64_t *pointer
+    cdef int64_t k
+    pointers = np.empty(cells + more, np.int64)
+    pointer = <int64_t *> address(pointers, cells + more, c"l")
+    memcpy(pointer, address(ptr, cells, c"l"), cells * sizeof(int64_t))
+    for k in range(more):
+        pointer[cells + k] = n + then[k + 1]
+    if n == 0:
+        return pointers, later_unit, later_value
+    units, values = np.empty(n + n_later, np.int32), np.empty(n + n_later, later_value.dtype)
+    put(units, address(unit, n, c"i"), n, address(later_unit, n_later, c"i"), n_later, sizeof(int32_t), c"i")
+    put(values, address(value, n, kind), n, address(later_value, n_later, kind), n_later, size, kind)
+    return pointers, units, values
+
+
+cdef int put(
+    array, const void *first, int64_t n, const void *later, int64_t n_later, Py_ssize_t size, char kind
+) except -1:
+    """Fill an array with n items, and as many later ones as there are."""
+    cdef char *start = <char *> address(array, n + n_later, kind)
+    memcpy(start, first, n * size)
+    if n_later:
+        memcpy(start + n * size, later, n_later * size)
+    return 0

@@ -117,6 +117,13 @@ def zeros(tuple shape, dtype):
     return ndarray(shape, dtype, Block(size_of(shape, dtype), True))
 
 
+def copy(array):
+    """As ``array.copy()``, from the start of a cache line on."""
+    copied = empty(array.shape, array.dtype)
+    copied[...] = array
+    return copied
+
+
 cdef Py_ssize_t size_of(tuple shape, dtype) except -1:
     cdef Py_ssize_t size = dtype.itemsize
     cdef Py_ssize_t n

@@ -298,7 +298,7 @@ class _Work:
             dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
             for rank, events in enumerate(self.events):
                 dense.give_events(rank, events)
-            D = [self.core.gradients(rank, "D") for rank in range(len(self.plan.populations))]
+            D = [self.core.D(rank) for rank in range(len(self.plan.populations))]
             n_open = self.piece.stop - self.piece.start
             for index, macs in dense.add_gradients(D, n_open, self.dweights, self.fresh).items():
                 self.macs_weight[index] = self.macs_weight.get(index, 0) + macs
@@ -318,15 +318,15 @@ class _Work:
         for rank, population in enumerate(self.plan.populations):
             if "bias" not in population.parameters:
                 continue
-            total, n = _over_lanes(self.core.gradients(rank, "dbias")), population.n_units
+            total, n = _over_lanes(self.core.dbias(rank)), population.n_units
             found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size]
             if "recurrent_bias" in population.parameters:
                 found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
-            by_lane = self.core.gradients(rank, "dthreshold")
+            by_lane = self.core.dthreshold(rank)
             if by_lane is not None:
                 found[f"{population.name}.threshold"] = _over_lanes(by_lane)
             if isinstance(population, LIF):
-                numbers = self.core.gradients(rank, "dnumbers")
+                numbers = self.core.dnumbers(rank).reshape(-1, 5, n)
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
@@ -355,7 +355,7 @@ class _Work:
         state, recompute, weight = self.core.macs()
         for index, macs in self.macs_weight.items():
             weight[index] += macs
-        names = [p.name for p in plan.projections]
+        names = plan.projection_names
         return {
             "backward_active": active,
             "beta": beta,
@@ -380,7 +380,7 @@ class _Work:
         """dL/d(states before the window), and dL/dy of the events before it; after the first piece."""
         population, history = self.plan.populations[rank], self.plan.history[rank]
         n, names = population.n_units, STATES[self.plan.kernels[rank]]
-        carry = self.core.gradients(rank, "carry")
+        carry = self.core.carry(rank)
         found = {name: carry[:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
         if not population.emits:
             return found
@@ -400,7 +400,7 @@ class _Work:
         projection = self.plan.projections[index]
         target, n = projection.target, projection.target.n_units
         places = ACCUMULATORS[target.kernel][projection.port]
-        D = self.core.gradients(self.plan.rank[target.name], "D")[steps]
+        D = self.core.D(self.plan.rank[target.name])[steps]
         blocks = [D[..., place * n : (place + 1) * n] for place in places]
         weight = projection.to_scipy() if projection.is_sparse else projection.weight.values
         if target.kernel == "egru_paper" and projection.port == "recurrent":

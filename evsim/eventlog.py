@@ -7,6 +7,7 @@ simulation: step ``s`` of the window is at ``(start_step + s) * dt``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,8 +43,9 @@ class PopulationLog(PopulationRecord):
     carried : Events or None
         What it sent in the steps just before the window and may still be in flight; ``carried.n_steps`` is
         the longest delay.
-    initial : dict of str to ndarray, shape (n_lanes, n_units)
-        States at the start of the window, by the names of `Population.states`.
+    initial : mapping of str to ndarray, shape (n_lanes, n_units)
+        States at the start of the window, by the names of `Population.states`; after a run not to be written
+        into.
     tape : ndarray of float, shape (n_steps, n_lanes, k, n_units), or None
         What was recorded at every step, ``k = len(tape_fields)``.
     tape_fields : tuple of str
@@ -69,7 +71,7 @@ class PopulationLog(PopulationRecord):
     start_step: int
     events: Events | None = None
     carried: Events | None = None
-    initial: dict[str, NDArray] = field(default_factory=dict)
+    initial: Mapping[str, NDArray] = field(default_factory=dict)
     tape: NDArray | None = None
     tape_fields: tuple[str, ...] = ()
     checkpoints: NDArray | None = None

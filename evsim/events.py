@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from evsim.core.dense import first_beyond, from_events, from_tokens, to_events
+from evsim.core.dense import first_beyond, from_events, from_tokens, joined, to_events
 from evsim.errors import StimulusError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Events:
-    """Events of one population over a window of steps, sorted by (step, lane, unit).
+    """Events of one population over a window of steps, sorted by (step, lane, unit).  Not to be changed.
 
     An event list is stored bucket by bucket: bucket ``step * n_lanes + lane`` holds the events that one
     lane sent in one step, in order of unit.  A zero is no event: every value is non-zero and finite, and a
@@ -245,12 +245,8 @@ class Events:
             )
         if self.n_steps == 0:
             return later
-        n_steps, mine = self.n_steps + later.n_steps, len(self)
-        ptr = np.concatenate([self.ptr, later.ptr[1:] + mine if mine else later.ptr[1:]])
-        if not mine:
-            return Events(self.n_units, self.n_lanes, n_steps, ptr, later.unit, later.value)
-        unit, value = np.concatenate([self.unit, later.unit]), np.concatenate([self.value, later.value])
-        return Events(self.n_units, self.n_lanes, n_steps, ptr, unit, value)
+        columns = joined(self.ptr, self.unit, self.value, later.ptr, later.unit, later.value)
+        return Events(self.n_units, self.n_lanes, self.n_steps + later.n_steps, *columns)
 
     def to_dense(self) -> NDArray:
         """Values as an array of shape (n_steps, n_lanes, n_units), zero where there was no event."""

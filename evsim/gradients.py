@@ -59,6 +59,10 @@ class Gradients(Mapping[str, NDArray]):
     def __getitem__(self, name: str) -> NDArray:
         return self.parameters[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dict; shorter than what `Mapping` has."""
+        return self.parameters.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.parameters)
 

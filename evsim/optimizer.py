@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from evsim.core import kernels
 from evsim.errors import GradientError, ParameterError
@@ -278,17 +278,18 @@ class Adam(Optimizer):
         if not (math.isfinite(weight_decay) and weight_decay >= 0):
             raise ParameterError("optimizer", f"weight_decay is {weight_decay}", "give 0 or more")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self._decays = [name.endswith(".weight") for name in self.parameters]
 
     def _move(self, gradients: list[NDArray]) -> None:
         first, second = self.betas
         shrunk = 1 - self.lr * self.weight_decay
         values = [parameter.values for parameter in self.parameters.values()]
         kernels.adam_step(
-            [np.ascontiguousarray(g, v.dtype) for g, v in zip(gradients, values, strict=True)],
+            [_floats(gradient, array.dtype) for gradient, array in zip(gradients, values, strict=True)],
             list(self._kept["mean"].values()),
             list(self._kept["square"].values()),
             values,
-            [shrunk if name.endswith(".weight") else 1.0 for name in self.parameters],
+            [shrunk if decays else 1.0 for decays in self._decays],
             first,
             second,
             math.sqrt(1 - second**self.n_steps),
@@ -299,10 +300,15 @@ class Adam(Optimizer):
 
 def global_norm(gradients: Iterable[NDArray]) -> float:
     """Euclidean norm of all entries of all arrays together."""
-    return math.sqrt(kernels.sum_of_squares([_floats(gradient) for gradient in gradients]))
+    return math.sqrt(
+        kernels.sum_of_squares(
+            [_floats(array, array.dtype if array.dtype.char in "fd" else np.float64) for array in gradients]
+        )
+    )
 
 
-def _floats(array: NDArray) -> NDArray:
-    """As it is if the core can read it, else as float64."""
-    readable = array.dtype.char in "fd" and array.flags.c_contiguous
-    return array if readable else np.ascontiguousarray(array, np.float64)
+def _floats(array: NDArray, dtype: DTypeLike) -> NDArray:
+    """As it is if the core can read it as such floats, else a copy that it can."""
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array, dtype)

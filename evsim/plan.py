@@ -86,13 +86,20 @@ class Plan:
         Those that need a stimulus.
     parameters : dict of str to ndarray
         Every parameter array by name, and the structure of sparse weights; live, not to be replaced.
+    projection_names : list of str
+    n_weights : dict of str to int
+        Stored weights of each projection.
     sizes : list of (int, int)
         Accumulators and carried reals of one lane of each population.
+    n_accumulators : int
+        Of all populations.
     dense : list of int
         Projections, by index, whose products can be made ahead of the loop over time; see
         `evsim.dense_products`.
     history : list of int
         Longest outgoing delay of each population, in steps.
+    longest : int
+        Longest of all.
     heavy : bool
         Whether some recurrent projection is dense, not narrow, and so large (`HEAVY` weights) that several
         threads that share one lane, and wait for each other in every step, are faster than one.
@@ -117,6 +124,7 @@ class Plan:
             max([p.delay_steps for p in self.projections if p.source is population], default=0)
             for population in self.populations
         ]
+        self.longest = max(self.history)
         component = dict(zip(self.populations, self.components, strict=True))
         self.heavy = any(
             not p.is_sparse
@@ -126,6 +134,8 @@ class Plan:
             for p in self.projections
         )
         self.kernels = [population.kernel for population in self.populations]
+        self.projection_names = [projection.name for projection in self.projections]
+        self.n_weights = {projection.name: projection.n_weights for projection in self.projections}
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []
         self._bases, self._biases = self._make_bases()
@@ -139,6 +149,7 @@ class Plan:
             self._fill_projection(index, projection)
         self.dense = np.nonzero(self.projection_rows["dense"])[0].tolist()
         self.sizes = [(int(row["n_in"]), int(row["n_state"])) for row in self.population_rows]
+        self.n_accumulators = sum(n_in for n_in, _ in self.sizes)
         self.table = PlanTable(
             self.population_rows, self.projection_rows, self.dtype == np.float64, self._arrays
         )

@@ -16,6 +16,7 @@ from evsim.events import Events
 from evsim.gains import gains_by_index
 from evsim.plan import STATES, TAPES, Plan
 from evsim.population import Population
+from evsim.states import States
 
 if TYPE_CHECKING:
     from evsim.log_file import LogFile
@@ -73,24 +74,23 @@ class Recorded:
         self.n_steps, self.n_lanes, self.lengths = log.n_steps, log.n_lanes, log.lengths
         check_description(plan, log)
         self.gains = gains_by_index(plan, log.gains, log.n_lanes)
-        for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
-            check_member(population, kernel, history, log.populations.get(population.name))
-        self._events = [self._all_events(log[p.name]) for p in plan.populations]
+        members = log.populations
+        self._members = [
+            checked_member(population, history, members.get(population.name))
+            for population, history in zip(plan.populations, plan.history, strict=True)
+        ]
+        self._events = [
+            None if member.events is None or member.carried is None else member.carried.then(member.events)
+            for member in self._members
+        ]
         self._losses = loss_parts(plan, log, losses(log) if callable(losses) else losses)
-
-    def _all_events(self, member: PopulationLog) -> Events | None:
-        if member.events is None or member.carried is None:
-            return None
-        return member.carried.then(member.events)
 
     def tapes(self) -> list[NDArray | None] | None:
         """The tape of every population; None if any was not recorded."""
-        members = [self.log[p.name] for p in self.plan.populations]
-        whole = all(
-            not TAPES[kernel] or (member.tape is not None and member.tape_fields == TAPES[kernel])
-            for member, kernel in zip(members, self.plan.kernels, strict=True)
-        )
-        return [member.tape for member in members] if whole else None
+        for member, kernel in zip(self._members, self.plan.kernels, strict=True):
+            if TAPES[kernel] and (member.tape is None or member.tape_fields != TAPES[kernel]):
+                return None
+        return [member.tape for member in self._members]
 
     def starts(self) -> list[int]:
         """Steps, from the first, before which all states are known."""
@@ -104,14 +104,16 @@ class Recorded:
         return events.window(piece.start, piece.start + piece.n_steps + self.plan.history[rank])
 
     def states(self, rank: int, piece: Piece) -> NDArray:
-        """The states before a piece as the core holds them, shape (n_lanes, n_state); a copy."""
-        member = self.log[self.plan.populations[rank].name]
+        """The states before a piece as the core holds them, shape (n_lanes, n_state); not to be written into."""
+        member = self._members[rank]
         if piece.start and member.checkpoints is not None and self.log.checkpoint is not None:
-            return member.checkpoints[piece.start // self.log.checkpoint].copy()
+            return member.checkpoints[piece.start // self.log.checkpoint]
         return states_of(self.plan, rank, member.initial)
 
     def losses(self, piece: Piece) -> dict[str, dict[str, NDArray]]:
         """Gradients at a piece, by population and kind (state, y, o)."""
+        if piece.n_steps == self.n_steps:
+            return self._losses
         steps = slice(piece.start, piece.start + piece.n_steps)
         found = {name: {kind: loss[steps] for kind, loss in of.items()} for name, of in self._losses.items()}
         for name, of in found.items():
@@ -139,8 +141,8 @@ class RecordedFile:
         check_description(plan, file)
         self.gains: dict[int, NDArray] = {}
         first = file.steps(0, 0)
-        for kernel, history, population in zip(plan.kernels, plan.history, plan.populations, strict=True):
-            check_member(population, kernel, history, first.populations.get(population.name))
+        for population, history in zip(plan.populations, plan.history, strict=True):
+            checked_member(population, history, first.populations.get(population.name))
         self._given = losses
 
     def tapes(self) -> None:
@@ -197,9 +199,9 @@ class RecordedFile:
 
 def pieces(record: Recorded | RecordedFile, plan: Plan, taped: bool) -> Iterator[Piece]:
     """The stretches to replay, last one first: between known states, or until their D is large."""
-    history, n_steps = max(plan.history), record.n_steps
+    history, n_steps = plan.longest, record.n_steps
     starts = [start for start in record.starts() if start < n_steps] or [0]
-    step_bytes = record.n_lanes * plan.dtype.itemsize * sum(n_in for n_in, _ in plan.sizes)
+    step_bytes = record.n_lanes * plan.dtype.itemsize * plan.n_accumulators
     every = max(PIECE_BYTES // max(step_bytes, 1), history, 1)
     if taped and len(starts) == 1:
         starts = list(range(0, n_steps, every)) if n_steps > 2 * every else [0]
@@ -226,7 +228,14 @@ def _apart(starts: list[int], every: int) -> list[int]:
 
 def states_of(plan: Plan, rank: int, by_name: Mapping[str, NDArray]) -> NDArray:
     """States as the core holds them."""
+    if isinstance(by_name, States) and by_name.array.dtype == plan.dtype:
+        return by_name.array
     return np.concatenate([by_name[name] for name in STATES[plan.kernels[rank]]], axis=1, dtype=plan.dtype)
+
+
+def all_of(names: tuple[str, ...], states: Mapping[str, NDArray]) -> bool:
+    """Whether there are states of all these names."""
+    return states.names == names if isinstance(states, States) else states.keys() >= set(names)
 
 
 # -- checks ----------------------------------------------------------------------------------------------
@@ -235,14 +244,15 @@ def states_of(plan: Plan, rank: int, by_name: Mapping[str, NDArray]) -> NDArray:
 def check_description(plan: Plan, log: EventLog | LogFile) -> None:
     """Raise GradientError unless a log is of this plan, and its events follow from its states."""
     mine = plan.description
-    if any(log.counters.get("edits", {}).values()):
+    edits = log.counters.get("edits")
+    if edits and any(edits.values()):
         raise GradientError(
             "log",
             "some of its events were edited on their way, and do not follow from the states",
             "replay a log that was run without edits",
         )
-    marked = any(log.counters.get("gains", {}).values())
-    if marked and not (isinstance(log, EventLog) and log.gains):
+    gains = log.counters.get("gains")
+    if gains and any(gains.values()) and not (isinstance(log, EventLog) and log.gains):
         raise GradientError(
             "log",
             "was run with gains of projections, which files do not keep",
@@ -258,18 +268,19 @@ def check_description(plan: Plan, log: EventLog | LogFile) -> None:
                 )
 
 
-def check_member(population: Population, kernel: str, history: int, member: PopulationLog | None) -> None:
-    """Raise GradientError unless all is there that a replay of a population needs."""
-    whole = member is not None and member.initial.keys() >= set(STATES[kernel])
-    if population.emits and member is not None:
+def checked_member(population: Population, history: int, member: PopulationLog | None) -> PopulationLog:
+    """The log of a population, with all that a replay needs; else a GradientError."""
+    if member is not None and all_of(STATES[population.kernel], member.initial):
         carried = member.carried
-        whole &= member.events is not None and carried is not None and carried.n_steps == history
-    if not whole:
-        raise GradientError(
-            f"log of '{population.name}'",
-            "it lacks events, those before the window, or initial states",
-            "replay a log that Simulation.run made",
-        )
+        if not population.emits or (
+            member.events is not None and carried is not None and carried.n_steps == history
+        ):
+            return member
+    raise GradientError(
+        f"log of '{population.name}'",
+        "it lacks events, those before the window, or initial states",
+        "replay a log that Simulation.run made",
+    )
 
 
 def loss_parts(plan: Plan, log: EventLog, losses: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray]]:

@@ -14,7 +14,7 @@ from evsim.continuous_simulation import ContinuousSimulation
 from evsim.core import kernels
 from evsim.core.dense import from_tokens
 from evsim.core.forward import Forward
-from evsim.core.memory import empty, zeros
+from evsim.core.memory import copy, empty, zeros
 from evsim.dense_products import DenseProducts
 from evsim.edits import Edits
 from evsim.errors import NetworkError, StimulusError
@@ -24,6 +24,7 @@ from evsim.gains import gains_by_index
 from evsim.memory import keep_freed_memory
 from evsim.network import Network
 from evsim.plan import SOURCES, STATES, TAPES, Plan
+from evsim.states import States
 from evsim.stimulus import encode_source, lane_lengths, one_step, shape_of
 from evsim.threads import usable_threads
 
@@ -69,9 +70,10 @@ class Simulation:
         self.n_lanes = 0
         self._states: list[NDArray] = []
         self._in_flight: list[Events | None] = []
-        # What is in flight at rest, of so many lanes: made once, as training begins there again and again.
+        # What is in flight, and the states, at rest, of so many lanes: made once, as training often begins there.
         self._nothing: list[Events | None] = []
-        self._nothing_for = 0
+        self._rest: list[NDArray] = []
+        self._rest_for = 0
         # Of the last step, until a run follows: it has what is in flight, but that of given sources.
         self._core: Forward | None = None
         self._core_steps = np.ones(0, np.int64)
@@ -151,24 +153,41 @@ class Simulation:
             self._core = None
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
-        logs = self._blank(n_steps, n_lanes, full, tape and checkpoint is None, given)
-        for rank, log in enumerate(logs.values()):
-            log.initial = self._initial(rank)
-            if checkpoint is not None and self.plan.kernels[rank] not in SOURCES:
-                count = (n_steps + checkpoint - 1) // checkpoint
-                log.checkpoints = np.zeros((count, n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
-        members = list(logs.values())
-        states = None if checkpoint is None else (checkpoint, [log.checkpoints for log in members])
-        core, macs = self._forward(
-            given, steps, n_steps, [log.tape for log in members], states, changes, factors
-        )
-        for rank, log in enumerate(members):
-            if log.events is None and log.carried is not None:
-                log.events = Events(log.n_units, n_lanes, n_steps, *core.collect(rank))
-        counters = self._counters(logs, lane_steps, macs)
+        tapes = self._room_for_tapes(n_steps, n_lanes, full, tape and checkpoint is None)
+        every = None if checkpoint is None else (checkpoint, self._room_for_states(n_steps, n_lanes, checkpoint))
+        initial, carried = self._states, self._in_flight.copy()
+        core, macs = self._forward(given, steps, n_steps, tapes, every, changes, factors)
+        logs, counts = {}, {}
+        for rank, population in enumerate(self.plan.populations):
+            name, kernel, events = population.name, population.kernel, given.get(population.name)
+            if population.emits and not isinstance(events, Events):
+                events = Events(population.n_units, n_lanes, n_steps, *core.collect(rank))
+            if events is not None:
+                counts[name] = len(events)
+            threshold = population.parameters.get("threshold")
+            logs[name] = PopulationLog(
+                name,
+                type(population).__name__,
+                population.n_units,
+                self.plan.dt,
+                self.time_step,
+                events,
+                carried[rank],
+                States(initial[rank], STATES[kernel]),
+                tapes[rank],
+                () if tapes[rank] is None else TAPES[kernel],
+                None if every is None else every[1][rank],
+                None if threshold is None else threshold.values,
+            )
+        counters = {
+            "lane_steps": lane_steps,
+            "events": counts,
+            "macs": dict(zip(self.plan.projection_names, macs, strict=True)),
+            "dense_macs": {name: n * lane_steps for name, n in self.plan.n_weights.items()},
+        }
         if changes:
             counters["edits"] = {name: sum(change[-1].tolist()) for name, change in changes.items()}
-        by_name = {self.plan.projections[index].name: gain for index, gain in factors.items()}
+        by_name = {self.plan.projection_names[index]: gain for index, gain in factors.items()}
         if by_name:
             counters["gains"] = {name: int(np.count_nonzero(gain != 1)) for name, gain in by_name.items()}
         start, self.time_step = self.time_step, self.time_step + n_steps
@@ -246,7 +265,9 @@ class Simulation:
             raise StimulusError(f"population '{name}'", "has no states yet", "run the network first")
         if name not in self.plan.rank:
             raise NetworkError(f"population '{name}'", "is not in the network", f"use {list(self.plan.rank)}")
-        return self._initial(self.plan.rank[name])
+        rank = self.plan.rank[name]
+        states = States(self._states[rank], STATES[self.plan.kernels[rank]])
+        return {state: values.copy() for state, values in states.items()}
 
     def _tokens(self, stimulus: Any) -> dict[str, Events | NDArray] | None:
         """Token ids of one step for the only source, encoded; None if it is anything else, or wrong.
@@ -399,47 +420,41 @@ class Simulation:
         """Rest: states zero, V of LIF units at the reset; nothing in flight."""
         self.reset()
         self.n_lanes = n_lanes
-        if self._nothing_for != n_lanes:
-            self._nothing_for = n_lanes
+        if self._rest_for != n_lanes:
+            self._rest_for = n_lanes
             self._nothing = [
                 Events.empty(p.n_units, n_lanes, history, self.plan.dtype) if p.emits else None
                 for p, history in zip(self.plan.populations, self.plan.history, strict=True)
             ]
-        self._in_flight = self._nothing.copy()
-        self._states = [zeros((n_lanes, n_state), self.plan.dtype) for _, n_state in self.plan.sizes]
-        for kernel, population, states in zip(
-            self.plan.kernels, self.plan.populations, self._states, strict=True
-        ):
-            for name, value in population.rest.items():
-                place, n = STATES[kernel].index(name), population.n_units
-                states[:, place * n : (place + 1) * n] = value
+            self._rest = [self._at_rest(rank) for rank in range(len(self.plan.populations))]
+        self._in_flight, self._states = self._nothing.copy(), self._rest
 
-    def _blank(
-        self, n_steps: int, n_lanes: int, full: bool, tape: bool, given: dict[str, Events | NDArray]
-    ) -> dict[str, PopulationLog]:
-        """A log of every population, with room for what the core will record."""
-        logs = {}
+    def _at_rest(self, rank: int) -> NDArray:
+        """States of a population at rest, which many logs will share: not to be written into."""
+        population = self.plan.populations[rank]
+        states = zeros((self.n_lanes, self.plan.sizes[rank][1]), self.plan.dtype)
+        for name, value in population.rest.items():
+            States(states, STATES[population.kernel])[name][...] = value
+        states.flags.writeable = False
+        return states
+
+    def _room_for_tapes(self, n_steps: int, n_lanes: int, full: bool, tape: bool) -> list[NDArray | None]:
+        """Tapes to be written, by population; of those that send only if wanted."""
         make = empty if full else zeros  # what lies behind the end of a lane stays unwritten
-        for population, carried in zip(self.plan.populations, self._in_flight, strict=True):
-            name, n, events = population.name, population.n_units, given.get(population.name)
-            fields = TAPES[population.kernel] if tape or not population.emits else ()
-            log = PopulationLog(name, type(population).__name__, n, self.plan.dt, self.time_step)
-            log.carried = carried
-            if fields:
-                log.tape = make((n_steps, n_lanes, len(fields), n), self.plan.dtype)
-                log.tape_fields = fields
-            if isinstance(events, Events):
-                log.events = events
-            if "threshold" in population.parameters:
-                log.thresholds = population.parameters["threshold"].values
-            logs[name] = log
-        return logs
+        return [
+            make((n_steps, n_lanes, len(TAPES[p.kernel]), p.n_units), self.plan.dtype)
+            if TAPES[p.kernel] and (tape or not p.emits)
+            else None
+            for p in self.plan.populations
+        ]
 
-    def _initial(self, rank: int) -> dict[str, NDArray]:
-        """A copy of the present states of a population, by name."""
-        names, n = STATES[self.plan.kernels[rank]], self.plan.populations[rank].n_units
-        states = self._states[rank].reshape(self.n_lanes, len(names), n).copy()
-        return {name: states[:, i] for i, name in enumerate(names)}
+    def _room_for_states(self, n_steps: int, n_lanes: int, every: int) -> list[NDArray | None]:
+        """Checkpoints to be written, by population; None of sources."""
+        count = (n_steps + every - 1) // every
+        return [
+            None if kernel in SOURCES else np.zeros((count, n_lanes, n_state), self.plan.dtype)
+            for kernel, (_, n_state) in zip(self.plan.kernels, self.plan.sizes, strict=True)
+        ]
 
     def _forward(
         self,
@@ -457,6 +472,7 @@ class Simulation:
         """
         self.plan.refresh()
         core = Forward(self.plan.table, lengths, n_steps)
+        self._states = [copy(states) for states in self._states]  # logs keep those before
         bases = self.plan.bases()
         dense = DenseProducts(self.plan, lengths, n_steps, gains)
         for index, gain in (gains or {}).items():
@@ -507,11 +523,3 @@ class Simulation:
                 self._in_flight[rank] = Events(
                     carried.n_units, carried.n_lanes, carried.n_steps, *core.in_flight(rank)
                 )
-
-    def _counters(self, logs: dict[str, PopulationLog], lane_steps: int, macs: list[int]) -> dict[str, Any]:
-        return {
-            "lane_steps": lane_steps,
-            "events": {name: log.n_events for name, log in logs.items() if log.events is not None},
-            "macs": dict(zip([p.name for p in self.plan.projections], macs, strict=True)),
-            "dense_macs": {p.name: p.n_weights * lane_steps for p in self.plan.projections},
-        }

@@ -22,6 +22,7 @@ LEVELS = (
         "evsim.propagator",
         "evsim.provenance",
         "evsim.snapshot",
+        "evsim.states",
         "evsim.threads",
         "evsim.timed_events",
         "evsim.data.*",
