@@ -10,18 +10,20 @@
 #define SQUARE_ROOT sqrt
 #endif
 
-/* values = keep values - rate mean / (sqrt(square) / correct + eps), after mean and square took the gradient in */
+/* values = keep values - rate mean / (sqrt(square) / correct + eps), after mean and square took in the gradient,
+ * scaled. */
 TARGET void FN(adam_step)(
-    int64_t n, const REAL *restrict gradient, double first_, double second_, double correct_, double rate_,
-    double eps_, double keep_,                                                      /* IN */
+    int64_t n, const REAL *restrict gradient, double scale_, double first_, double second_, double correct_,
+    double rate_, double eps_, double keep_,                                        /* IN */
     REAL *restrict mean, REAL *restrict square, REAL *restrict values)              /* IN and OUT */
 {
-    const REAL first = (REAL)first_, fresh = (REAL)(1 - first_);
+    const REAL scale = (REAL)scale_, first = (REAL)first_, fresh = (REAL)(1 - first_);
     const REAL second = (REAL)second_, fresh_square = (REAL)(1 - second_);
     const REAL corrected = (REAL)(1 / correct_), rate = (REAL)rate_, eps = (REAL)eps_, keep = (REAL)keep_;
     for (int64_t i = 0; i < n; i++) {
-        mean[i] = first * mean[i] + fresh * gradient[i];
-        square[i] = second * square[i] + fresh_square * (gradient[i] * gradient[i]);
+        const REAL g = scale * gradient[i];
+        mean[i] = first * mean[i] + fresh * g;
+        square[i] = second * square[i] + fresh_square * (g * g);
         values[i] = keep * values[i] - rate * mean[i] / (SQUARE_ROOT(square[i]) * corrected + eps);
     }
 }

@@ -49,5 +49,5 @@ KERNEL(delta_readout_vjp, void, (int64_t, const REAL *, REAL *, REAL *))
 KERNEL(readout_advance, void, (int64_t, double, const REAL *, REAL *, REAL *))
 KERNEL(readout_vjp, void, (int64_t, double, const REAL *, REAL *, REAL *, REAL *))
 KERNEL(adam_step, void,
-       (int64_t, const REAL *, double, double, double, double, double, double, REAL *, REAL *, REAL *))
+       (int64_t, const REAL *, double, double, double, double, double, double, double, REAL *, REAL *, REAL *))
 KERNEL(sum_of_squares, double, (int64_t, const REAL *))

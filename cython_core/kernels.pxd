@@ -93,7 +93,7 @@ cdef extern from "kernel_table.h" nogil:
         void (*readout_advance)(int64_t, double, const float *, float *, float *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const float *, float *, float *, float *) noexcept nogil
         void (*adam_step)(
-            int64_t, const float *, double, double, double, double, double, double, float *, float *,
+            int64_t, const float *, double, double, double, double, double, double, double, float *, float *,
             float *) noexcept nogil
         double (*sum_of_squares)(int64_t, const float *) noexcept nogil
 
@@ -170,7 +170,7 @@ cdef extern from "kernel_table.h" nogil:
         void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
         void (*adam_step)(
-            int64_t, const double *, double, double, double, double, double, double, double *, double *,
+            int64_t, const double *, double, double, double, double, double, double, double, double *, double *,
             double *) noexcept nogil
         double (*sum_of_squares)(int64_t, const double *) noexcept nogil
 
@@ -513,3 +513,20 @@ cdef inline real logistic(real x) noexcept nogil:
     else:
         active.f64.evaluate_gates(1, &x, &s, &t)
     return s
+
+
+cdef inline void adam_step(
+    int64_t n, const real *gradient, double scale, double first, double second, double correct, double rate,
+    double eps, double keep, real *mean, real *square, real *values
+) noexcept nogil:
+    if real is float:
+        active.f32.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square, values)
+    else:
+        active.f64.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square, values)
+
+
+cdef inline double sum_of_squares(int64_t n, const real *x) noexcept nogil:
+    if real is float:
+        return active.f32.sum_of_squares(n, x)
+    else:
+        return active.f64.sum_of_squares(n, x)

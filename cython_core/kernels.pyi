@@ -43,16 +43,3 @@ def add_narrow(
     target: NDArray[np.floating],
     scale: NDArray[np.floating] | None = None,
 ) -> None: ...
-def adam_step(
-    gradients: list[NDArray[np.floating]],
-    means: list[NDArray[np.floating]],
-    squares: list[NDArray[np.floating]],
-    values: list[NDArray[np.floating]],
-    keeps: list[float],
-    first: float,
-    second: float,
-    correct: float,
-    rate: float,
-    eps: float,
-) -> None: ...
-def sum_of_squares(arrays: list[NDArray[np.floating]]) -> float: ...

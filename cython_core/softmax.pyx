@@ -10,13 +10,15 @@ from evsim.core.layout cimport real
 
 
 cdef int64_t shift_rows(
-    int64_t rows, int64_t n, const real *logits, const int64_t *target, real *shifted, double *at_target
+    int64_t rows, int64_t n, const real *logits, const int64_t *target, real *shifted, double *at_target,
+    int64_t *counted
 ) noexcept nogil:
     """Logits minus the largest of their row, 0 where the target is -1; the first wrong target, or -1."""
     cdef int64_t row
     cdef int64_t i
     cdef real largest
     at_target[0] = 0
+    counted[0] = 0
     for row in range(rows):
         if not -1 <= target[row] < n:
             return row
@@ -30,6 +32,7 @@ cdef int64_t shift_rows(
             for i in range(n):
                 shifted[i] = logits[i] - largest
             at_target[0] += shifted[target[row]]
+            counted[0] += 1
         logits += n
         shifted += n
     return -1
@@ -62,7 +65,8 @@ cdef double differentiate_rows(
 
 
 def shift(logits, target, int64_t n):
-    """Logits minus the largest of their row, their sum at the targets, and the first wrong row, or -1.
+    """Logits minus the largest of their row, their sum at the targets, the first wrong row, or -1, and how
+    many targets count.
 
     Parameters
     ----------
@@ -78,13 +82,16 @@ def shift(logits, target, int64_t n):
     cdef void *out = address(shifted, rows * n, kind)
     cdef const int64_t *wanted = <const int64_t *> address(target, rows, c"l")
     cdef double at_target
+    cdef int64_t counted
     cdef int64_t wrong
     with nogil:
         if wide:
-            wrong = shift_rows(rows, n, <const double *> x, wanted, <double *> out, &at_target)
+            wrong = shift_rows(rows, n, <const double *> x, wanted, <double *> out, &at_target,
+                               &counted)
         else:
-            wrong = shift_rows(rows, n, <const float *> x, wanted, <float *> out, &at_target)
-    return shifted, at_target, wrong
+            wrong = shift_rows(rows, n, <const float *> x, wanted, <float *> out, &at_target,
+                               &counted)
+    return shifted, at_target, wrong, counted
 
 
 def differentiate(exponential, target, int64_t n, int64_t counted):

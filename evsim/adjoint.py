@@ -315,24 +315,23 @@ class _Work:
     def parameters(self) -> dict[str, NDArray]:
         """Gradients by name; those of biases and thresholds are sums over lanes, in order of lane."""
         found = {}
-        for rank, population in enumerate(self.plan.populations):
-            if "bias" not in population.parameters:
-                continue
-            total, n = _over_lanes(self.core.dbias(rank)), population.n_units
-            found[f"{population.name}.bias"] = total[: population.parameters["bias"].values.size]
-            if "recurrent_bias" in population.parameters:
-                found[f"{population.name}.recurrent_bias"] = np.concatenate([total[: 2 * n], total[3 * n :]])
-            by_lane = self.core.dthreshold(rank)
-            if by_lane is not None:
-                found[f"{population.name}.threshold"] = _over_lanes(by_lane)
+        for rank, population in self.plan.biased:
+            own, n = population.parameters, population.n_units
+            total = _over_lanes(self.core.dbias(rank))
+            found[own["bias"].name] = total[: own["bias"].values.size]
+            if "recurrent_bias" in own:
+                found[own["recurrent_bias"].name] = np.concatenate([total[: 2 * n], total[3 * n :]])
+            if "o" in population.losses:
+                found[own["threshold"].name] = _over_lanes(self.core.dthreshold(rank))
             if isinstance(population, LIF):
                 numbers = self.core.dnumbers(rank).reshape(-1, 5, n)
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
                     found[f"{population.name}.{name}"] = np.array([gradient], self.plan.dtype)
-        weights = zip(self.plan.projections, self.dweights, strict=True)
-        return found | {p.weight.name: gradient for p, gradient in weights}
+        for projection, gradient in zip(self.plan.projections, self.dweights, strict=True):
+            found[projection.weight.name] = gradient
+        return found
 
     def event_gradients(self) -> Iterator[tuple[str, NDArray]]:
         """By name, the gradient at what each event carries, in order of the log."""
@@ -347,15 +346,13 @@ class _Work:
         Those of delta units are the ones that sent an event, for a source only if ``inputs``, ``initial`` or
         ``events`` gradients were asked for.
         """
-        plan, active, beta = self.plan, {}, {}
-        lane_steps = max(sum(self.log.lengths.tolist()), 1)
-        for p, count in zip(plan.populations, self.core.active(), strict=True):
-            if "threshold" in p.parameters:
-                active[p.name], beta[p.name] = count, count / (lane_steps * p.n_units)
+        counts, lane_steps = self.core.active(), max(sum(self.log.lengths.tolist()), 1)
+        active = {name: counts[rank] for name, rank, _ in self.plan.thresholded}
+        beta = {name: counts[rank] / (lane_steps * n) for name, rank, n in self.plan.thresholded}
         state, recompute, weight = self.core.macs()
         for index, macs in self.macs_weight.items():
             weight[index] += macs
-        names = plan.projection_names
+        names = self.plan.projection_names
         return {
             "backward_active": active,
             "beta": beta,

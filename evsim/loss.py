@@ -38,14 +38,14 @@ def cross_entropy(state: NDArray, target: ArrayLike) -> tuple[float, NDArray]:
             f"give integers {state.shape[:-1]}",
         )
     wanted = np.ascontiguousarray(classes, np.int64)
-    gradient, at_target, wrong = shift(np.ascontiguousarray(state), wanted, n_classes)
+    gradient, at_target, wrong, counted = shift(np.ascontiguousarray(state), wanted, n_classes)
     if wrong >= 0:
         raise GradientError(
             "cross_entropy",
             f"target {classes.flat[wrong]} is outside 0..{n_classes - 1}",
             "or -1 to ignore a step",
         )
-    counted = max(int(np.count_nonzero(wanted >= 0)), 1)
+    counted = max(counted, 1)
     np.exp(gradient, out=gradient)
     return (differentiate(gradient, wanted, n_classes, counted) - at_target) / counted, gradient
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from evsim.core import kernels
+from evsim.core.adam import Moments, sum_of_squares
 from evsim.errors import GradientError, ParameterError
 from evsim.parameter import Parameter
 
@@ -125,10 +125,8 @@ class Optimizer(ABC):
             raise GradientError(
                 f"gradient of '{wrong}'", "is not finite", "use a smaller learning rate, or clip="
             )
-        if self.clip is not None and norm > self.clip:
-            given = [gradient * gradient.dtype.type(self.clip / norm) for gradient in given]
         self.n_steps += 1
-        self._move(given)
+        self._move(given, self.clip / norm if self.clip is not None and norm > self.clip else 1.0)
         for parameter in self.parameters.values():
             if parameter.lower > -np.inf:
                 np.maximum(parameter.values, parameter.lower, out=parameter.values)
@@ -194,8 +192,8 @@ class Optimizer(ABC):
                 held.clear(array)
 
     @abstractmethod
-    def _move(self, gradients: list[NDArray]) -> None:
-        """Write the new values of all parameters, given the gradient of each."""
+    def _move(self, gradients: list[NDArray], scale: float) -> None:
+        """Write the new values of all parameters, given the gradient of each, to be scaled."""
 
     def state(self) -> dict[str, NDArray]:
         """All that a later step depends on besides the parameters, as arrays by name."""
@@ -236,11 +234,11 @@ class SGD(Optimizer):
         super().__init__(parameters, lr, clip)
         self.momentum = momentum
 
-    def _move(self, gradients: list[NDArray]) -> None:
+    def _move(self, gradients: list[NDArray], scale: float) -> None:
         for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
             velocity = self._kept["momentum"][name]
             velocity *= self.momentum
-            velocity += gradient
+            velocity += gradient if scale == 1 else gradient * gradient.dtype.type(scale)
             parameter.values -= self.lr * velocity
 
 
@@ -279,17 +277,19 @@ class Adam(Optimizer):
             raise ParameterError("optimizer", f"weight_decay is {weight_decay}", "give 0 or more")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self._decays = [name.endswith(".weight") for name in self.parameters]
+        self._types = [parameter.values.dtype for parameter in self.parameters.values()]
+        self._moments = Moments(
+            [parameter.values for parameter in self.parameters.values()],
+            *(list(self._kept[slot].values()) for slot in self.slots),
+        )
 
-    def _move(self, gradients: list[NDArray]) -> None:
+    def _move(self, gradients: list[NDArray], scale: float) -> None:
         first, second = self.betas
         shrunk = 1 - self.lr * self.weight_decay
-        values = [parameter.values for parameter in self.parameters.values()]
-        kernels.adam_step(
-            [_floats(gradient, array.dtype) for gradient, array in zip(gradients, values, strict=True)],
-            list(self._kept["mean"].values()),
-            list(self._kept["square"].values()),
-            values,
+        self._moments.step(
+            [_floats(gradient, dtype) for gradient, dtype in zip(gradients, self._types, strict=True)],
             [shrunk if decays else 1.0 for decays in self._decays],
+            scale,
             first,
             second,
             math.sqrt(1 - second**self.n_steps),
@@ -301,7 +301,7 @@ class Adam(Optimizer):
 def global_norm(gradients: Iterable[NDArray]) -> float:
     """Euclidean norm of all entries of all arrays together."""
     return math.sqrt(
-        kernels.sum_of_squares(
+        sum_of_squares(
             [_floats(array, array.dtype if array.dtype.char in "fd" else np.float64) for array in gradients]
         )
     )

@@ -86,6 +86,10 @@ class Plan:
         Those that need a stimulus.
     parameters : dict of str to ndarray
         Every parameter array by name, and the structure of sparse weights; live, not to be replaced.
+    biased : list of (int, Population)
+        Populations with biases, and their place among all.
+    thresholded : list of (str, int, int)
+        Name, place and units of those with thresholds.
     projection_names : list of str
     n_weights : dict of str to int
         Stored weights of each projection.
@@ -134,6 +138,10 @@ class Plan:
             for p in self.projections
         )
         self.kernels = [population.kernel for population in self.populations]
+        self.biased = [(rank, p) for rank, p in enumerate(self.populations) if "bias" in p.parameters]
+        self.thresholded = [
+            (p.name, rank, p.n_units) for rank, p in enumerate(self.populations) if "threshold" in p.parameters
+        ]
         self.projection_names = [projection.name for projection in self.projections]
         self.n_weights = {projection.name: projection.n_weights for projection in self.projections}
         self.parameters = _arrays(network)
