@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-compile
 BUILD_FILES := setup.cfg setup.py pyproject.toml $(foreach end,pyx pxd h c,$(wildcard cython_core/*.$(end)))
+SOURCES := $(foreach folder,evsim models protocols data,$(wildcard $(folder)/*.py $(folder)/*/*.py))
 PEERS := tests/peers-constraints.txt
 TYPES := build/types
 # One process for each core; each begins with a stretch of the tests, so that what a file sets up is set up once.
@@ -19,7 +20,7 @@ SHARED_OUT := -n auto --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-slow test-browser sanitize validate bench bench-continuous lint clean
+.PHONY: help demo test test-peers test-slow test-browser sanitize validate bench measured bench-continuous lint clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -48,7 +49,11 @@ sanitize: $(VENV)/installed-dev ## run tests of the core under address and undef
 validate: $(VENV)/installed-peers ## run the matrix of comparisons with Brian2 and write docs/validation.md: 10 to 20 minutes
 	@$(BIN)/python -m evsim.brian.validation_page
 
-bench: $(VENV)/installed-bench ## measure speed and memory, beside PyTorch and JAX in the same run: 5 to 15 minutes
+# What is measured is what users install: a wheel, in which more is compiled, in a .venv of its own.
+bench: ## measure speed and memory, beside PyTorch and JAX in the same run: 5 to 15 minutes
+	@$(MAKE) --no-print-directory VENV=build/bench-venv measured
+
+measured: $(VENV)/installed-wheel
 	@$(BIN)/python benchmarks/speed.py --plot benchmarks/images/speed.png
 	@$(BIN)/python benchmarks/speed.py --threads 2 --units 256 1024 --activities 0.1 0.3 --no-more
 	@$(BIN)/python benchmarks/scaling.py
@@ -96,10 +101,10 @@ $(VENV)/installed-browser: $(VENV)/created $(BUILD_FILES)
 	@$(PIP) --no-build-isolation -e ".[dev,browser]"
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
 
-$(VENV)/installed-bench: $(VENV)/created $(BUILD_FILES) $(PEERS)
-	@echo "evsim: installing PyTorch and JAX (large), compiling the core"
-	@$(PIP) --no-build-isolation -e ".[dev,bench]" -c $(PEERS)
-	@touch $@ $(VENV)/installed-dev $(VENV)/installed-base
+$(VENV)/installed-wheel: $(VENV)/created $(BUILD_FILES) $(SOURCES) $(PEERS)
+	@echo "evsim: building a wheel, installing it with PyTorch and JAX (large)"
+	@$(PIP) --no-build-isolation ".[bench]" -c $(PEERS)
+	@touch $@
 
 # A .venv that was moved, or whose Python has gone, is made again.
 ifneq ($(shell $(BIN)/python -c 'print(open("$(VENV)/created").read())' 2>/dev/null),$(CURDIR))

@@ -1,4 +1,7 @@
-"""The compiled part of the build: cython_core/ becomes evsim.core. Everything static is in setup.cfg."""
+"""The compiled part of the build: cython_core/ becomes evsim.core, and a wheel compiles some Python as well.
+
+Everything static is in setup.cfg.
+"""
 
 import json
 import os
@@ -23,6 +26,28 @@ SHARED = "evsim.core._cyutility"
 
 # Hand-written C linked into a module. Never <module>.c: that is the name of what Cython generates.
 LINKED_C = {"kernels": sorted(path.name for path in SOURCES.glob("*_*.c"))}
+
+# What a step of training goes through outside the core. At batch 1 that takes a small network as long as its
+# arithmetic, and a third less if compiled, as it is. Only wheels hold it compiled, beside its source: in an
+# editable install the sources count, as they are edited.
+STEP = [
+    "adjoint",
+    "dense_products",
+    "eventlog",
+    "events",
+    "gains",
+    "gradients",
+    "log",
+    "loss",
+    "optimizer",
+    "plan",
+    "recorded",
+    "simulation",
+    "states",
+    "stimulus",
+    "training",
+]
+AS_PYTHON = {"language_level": 3, "annotation_typing": False}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -74,6 +99,15 @@ def extensions():
     return [*kernels, Extension(SHARED, [])]
 
 
+def step():
+    """One extension for each module of Python that a wheel holds compiled."""
+    return [Extension(f"evsim.{name}", [f"evsim/{name}.py"], depends=["setup.py"]) for name in STEP]
+
+
+def is_python(extension):
+    return extension.sources[:1] and extension.sources[0].startswith("evsim/")
+
+
 def compile_side_by_side(compile_c, n_jobs, sources, **options):
     """The files of one module; setuptools would take them one after the other."""
     with ThreadPoolExecutor(n_jobs) as pool:
@@ -85,6 +119,8 @@ class BuildCore(build_ext):
     """Ask the compiler what it can do, translate the .pyx files, compile on all cores."""
 
     def finalize_options(self):
+        in_tree = self.inplace or self.editable_mode  # known by now, but not when other commands first ask
+        self.distribution.ext_modules = extensions() + (step() if not (in_tree or DEBUG) else [])
         super().finalize_options()
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         self.parallel = self.parallel or len(cores)
@@ -102,8 +138,8 @@ class BuildCore(build_ext):
         if not openmp:
             print("evsim: this compiler has no OpenMP, the core will use one thread", file=sys.stderr)
         for extension in self.extensions:
-            # The shared module is the largest and no kernel runs in it.
-            quick = ["-O1"] if extension.name == SHARED and OPTIMISE else []
+            # No kernel runs in the shared module, which is the largest, or in what was Python.
+            quick = ["-O1"] if OPTIMISE and (extension.name == SHARED or is_python(extension)) else []
             extension.extra_compile_args = [*FLAGS, *openmp, *quick]
             extension.extra_link_args = openmp
 
@@ -139,15 +175,27 @@ class BuildCore(build_ext):
         if not link.is_symlink():
             link.symlink_to("../../../cython_core", target_is_directory=True)
 
+        folder, python = (
+            BUILD / ("cython-debug" if DEBUG else "cython"),
+            list(filter(is_python, self.extensions)),
+        )
+        core = [extension for extension in self.extensions if not is_python(extension)]
         generated = cythonize(
-            [Extension(e.name, e.sources[:1] or ["_cyutility.c"]) for e in self.extensions],
-            build_dir=str(BUILD / ("cython-debug" if DEBUG else "cython")),
+            [Extension(e.name, e.sources[:1] or ["_cyutility.c"]) for e in core],
+            build_dir=str(folder),
             include_path=[str(BUILD / "pxd")],
             compiler_directives=DIRECTIVES,
             shared_utility_qualified_name=SHARED,
             nthreads=self.parallel,
         )
-        for extension, new in zip(self.extensions, generated, strict=True):
+        if python:
+            generated += cythonize(
+                [Extension(e.name, e.sources) for e in python],
+                build_dir=str(folder),
+                compiler_directives=AS_PYTHON,
+                nthreads=self.parallel,
+            )
+        for extension, new in zip([*core, *python], generated, strict=True):
             extension.sources = [*new.sources, *extension.sources[1:]]
 
     def keep_finished_modules(self, same_recipe):
@@ -155,7 +203,7 @@ class BuildCore(build_ext):
         build_py = self.get_finalized_command("build_py")
         for extension in self.extensions:
             target = Path(self.get_ext_fullpath(extension.name))
-            finished = Path(build_py.get_package_dir("evsim.core"), target.name)
+            finished = Path(build_py.get_package_dir(extension.name.rpartition(".")[0]), target.name)
             target.unlink(missing_ok=True)
             if self.into_tree and same_recipe and finished.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Adam's step on all parameters of a network, whose arrays are found once: at batch 1 that would take long."""
+"""Adam's step on all parameters of a network, whose arrays are found once: at batch 1 that takes long."""
 
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free

@@ -74,7 +74,7 @@ cdef inline int64_t in_lines(int64_t size, Py_ssize_t itemsize) noexcept nogil:
 cdef inline int64_t place(
     void **array, char *start, int64_t at, int64_t size, Py_ssize_t itemsize
 ) noexcept nogil:
-    """Set an array to begin ``at`` reals behind ``start``, unless that is NULL; returns where the next may."""
+    """Have an array begin ``at`` reals behind ``start``, unless that is NULL; returns where the next may."""
     if start != NULL and size:
         array[0] = start + at * itemsize
     return at + in_lines(size, itemsize)
@@ -316,7 +316,7 @@ cdef bint write_rows(
             pass
         elif block_ptr == NULL:
             memset(dweight + first * width, 0, (stop - first) * width * sizeof(real))
-        else:
+        elif dweight != NULL:       # as where no weight is stored
             memset(dweight + block_ptr[first * p.n_blocks], 0,
                    (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
         for unit in range(first, stop):
@@ -350,7 +350,7 @@ cdef class Backward:
     cdef PlanTable plan
     cdef list keep          # arrays of the present piece
     cdef object sums        # real, by `lay_out`: what slots carry from piece to piece
-    cdef object accumulated # real: D of all populations in the present piece
+    cdef object accumulated     # real: D of all populations in the present piece
     cdef char *first_sum    # where these arrays begin
     cdef char *first_D
     cdef int64_t *counts    # by projection: MACs for dL/dy, for recomputed gates, for the weights; then, by
@@ -406,7 +406,7 @@ cdef class Backward:
         n_done : int
             So many steps at its end have been replayed, as the first ones of the last piece.
         continued : bool
-            The tapes are parts of longer ones and begin before the piece: the states before it are read there.
+            The tapes are parts of longer ones, which begin before the piece: there are the states before it.
         """
         cdef Replay *replay = &self.replay
         cdef int64_t lanes = replay.n_lanes
@@ -416,7 +416,7 @@ cdef class Backward:
         cdef int64_t lane
         cdef int p
         cdef bint full = True
-        cdef object later = self.accumulated    # kept until its first steps are copied
+        cdef object _later = self.accumulated   # kept until its first steps are copied
         cdef char *start
         if lanes * n_steps > 0x7FFFFFFF:
             raise ValueError(f"backward: {n_steps} steps of {lanes} lanes are too many at once")
@@ -638,9 +638,9 @@ cdef class Backward:
 
     def D(self, int population):
         """dL/d(accumulators) of the present piece, shape (T, B, n_in), in place."""
-        cdef void *D = self.replay.slot[population].window.D
+        cdef const void *D = self.replay.slot[population].window.D
         return ndarray((self.n_steps, self.replay.n_lanes, self.plan.populations[population].n_in),
-                       self._dtype(), self.accumulated, <char *> D - self.first_D)
+                       self._dtype(), self.accumulated, <const char *> D - self.first_D)
 
     def carry(self, int population):
         """dL/d(states before the last piece), shape (B, n_state), in place."""
@@ -648,24 +648,25 @@ cdef class Backward:
                          self.plan.populations[population].n_state)
 
     def dbias(self, int population):
-        """By lane what a bias gets, (B, n_in), or None.  Where accumulators are kept, that is their carry."""
+        """By lane what a bias gets, (B, n_in).  Where accumulators are kept, that is their carry."""
         cdef const PopulationRow *pop = &self.plan.populations[population]
         if holds(pop.kind):
             return self.carry(population)[:, :pop.n_in]
         return self._sum(population, self.replay.slot[population].dbias, pop.n_in)
 
     def dthreshold(self, int population):
-        """By lane, (B, n), or None."""
+        """By lane, (B, n), of EGRU and LIF units."""
         return self._sum(population, self.replay.slot[population].dthreshold,
                          self.plan.populations[population].n)
 
     def dnumbers(self, int population):
-        """At the numbers of a step of LIF units by lane and unit, (B, 5 n), or None."""
+        """At the numbers of a step of LIF units by lane and unit, (B, 5 n)."""
         return self._sum(population, self.replay.slot[population].dnumbers,
                          5 * self.plan.populations[population].n)
 
     cdef _sum(self, int population, const void *first, int64_t n):
         """An array of ``sums``."""
         if first == NULL:
-            return None
-        return ndarray((self.replay.n_lanes, n), self._dtype(), self.sums, <const char *> first - self.first_sum)
+            raise ValueError("backward: the population has no such gradient")
+        offset = <const char *> first - self.first_sum
+        return ndarray((self.replay.n_lanes, n), self._dtype(), self.sums, offset)

@@ -338,7 +338,7 @@ TARGET void FN(delta_lstm_flow_retreat)(
         const int64_t left = m - first, n_items = left < FN(DELTA_BLOCK) ? left : FN(DELTA_BLOCK);
         FN(DeltaCells) cells; /* at the end, then at the start */
         FN(DeltaGradients) G;
-        double start[FN(DELTA_BLOCK)], pull[FN(DELTA_BLOCK)];
+        double start[FN(DELTA_BLOCK)] = {0}, pull[FN(DELTA_BLOCK)] = {0};
         memset(&G, 0, sizeof G);
         FN(delta_lstm_cells)(K, n_items, stride, par + first, x + first, &cells);
         const double *restrict T = h + first, *restrict bias = par + first, *restrict sum_m = x + first;

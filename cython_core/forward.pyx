@@ -283,7 +283,8 @@ cdef class Forward:
         for lane in range(lanes):
             queue = &slot.queue[lane]
             if whole:
-                queue[0] = Queue(history=history, row=lanes, ptr=pointer + lane, unit=units, value=values)
+                queue[0] = Queue(history=history, row=lanes, now=0, capacity=0, ptr=pointer + lane,
+                                 unit=units, value=values)
                 continue
             if not queue_open(queue, history, self.n_steps, pointer[cells], self.itemsize):
                 raise MemoryError("forward: no memory for the event queues")

@@ -118,7 +118,7 @@ cdef inline void begin_stretch(
     cdef int64_t n_in = pop.n_in
     cdef int64_t step
     cdef int64_t k
-    for k in range(n_lanes):
+    for k in range(n_lanes if n_in else 0):     # sources and encoders receive nothing
         for step in range(live(run, lane + k, start, count)):
             received = received_at[real](run, p, k, step, scratch, tag)
             if run.slot[p].drive != NULL:

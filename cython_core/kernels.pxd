@@ -170,8 +170,8 @@ cdef extern from "kernel_table.h" nogil:
         void (*readout_advance)(int64_t, double, const double *, double *, double *) noexcept nogil
         void (*readout_vjp)(int64_t, double, const double *, double *, double *, double *) noexcept nogil
         void (*adam_step)(
-            int64_t, const double *, double, double, double, double, double, double, double, double *, double *,
-            double *) noexcept nogil
+            int64_t, const double *, double, double, double, double, double, double, double, double *,
+            double *, double *) noexcept nogil
         double (*sum_of_squares)(int64_t, const double *) noexcept nogil
 
     ctypedef struct Flow:
@@ -520,9 +520,11 @@ cdef inline void adam_step(
     double eps, double keep, real *mean, real *square, real *values
 ) noexcept nogil:
     if real is float:
-        active.f32.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square, values)
+        active.f32.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square,
+                             values)
     else:
-        active.f64.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square, values)
+        active.f64.adam_step(n, gradient, scale, first, second, correct, rate, eps, keep, mean, square,
+                             values)
 
 
 cdef inline double sum_of_squares(int64_t n, const real *x) noexcept nogil:

@@ -22,6 +22,7 @@ from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.propagator import Propagator, lif_propagator_vjp
 from evsim.recorded import Losses, Piece, Recorded, RecordedFile, pieces
+from evsim.states import States
 from evsim.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -223,12 +224,11 @@ class Adjoint:
 class _Work:
     """One replay in the making: its core, and the arrays that are its own."""
 
-    def __init__(
-        self, plan: Plan, core: Backward, log: Recorded | RecordedFile, inputs: bool, sent: bool
-    ):
+    def __init__(self, plan: Plan, core: Backward, log: Recorded | RecordedFile, inputs: bool, sent: bool):
         self.plan, self.core, self.log = plan, core, log
         self.dweights = [empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
-        #: MACs that the core did not count, by index of the projection: of dense products, of running again.
+        self.fresh = True  # nothing has been written into them
+        # MACs that the core did not count, by index of the projection: of dense products, of running again.
         self.macs_weight: dict[int, int] = {}
         self.macs_rerun = [0] * len(plan.projections)
         self.inputs: dict[str, NDArray] = {}
@@ -239,13 +239,12 @@ class _Work:
         self.dsent: dict[int, list[NDArray]] = {}
         if sent:
             self.dsent = {rank: [] for rank, p in enumerate(plan.populations) if p.emits}
-        self.piece: Piece | None = None
+        self.piece: Piece
 
     # -- a piece -------------------------------------------------------------------------------------------
 
     def turn_to(self, piece: Piece, tapes: list[NDArray | None], continued: bool) -> None:
         """Begin a piece; ``continued`` tapes are parts of longer ones, which begin before it."""
-        self.fresh = self.piece is None
         self.piece, self.tapes = piece, tapes
         self.events = [self.log.events(rank, piece) for rank in range(len(self.plan.populations))]
         self.losses = self.log.losses(piece)
@@ -256,7 +255,12 @@ class _Work:
 
         Of ``sources`` that send changes, the stimulus and what had been sent get a gradient, too.
         """
-        population, events, piece, core = self.plan.populations[rank], self.events[rank], self.piece, self.core
+        population, events, piece, core = (
+            self.plan.populations[rank],
+            self.events[rank],
+            self.piece,
+            self.core,
+        )
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
             if rank in self.dsent:
@@ -293,7 +297,7 @@ class _Work:
         self.dsent[rank].append(room[: stop - first])
 
     def give_weights(self, threads: int) -> None:
-        """The weight gradients of a piece: of dense projections by matrix products, of all others by events."""
+        """The weight gradients of a piece: of dense projections by matrix products, of others by events."""
         if self.plan.dense:
             dense = DenseProducts(self.plan, self.piece.lengths, self.piece.n_steps, self.log.gains)
             for rank, events in enumerate(self.events):
@@ -303,6 +307,7 @@ class _Work:
             for index, macs in dense.add_gradients(D, n_open, self.dweights, self.fresh).items():
                 self.macs_weight[index] = self.macs_weight.get(index, 0) + macs
         self.core.weights(self.dweights, self.fresh, threads, not self.plan.dense)
+        self.fresh = False
 
     def add_input_gradients(self) -> None:
         """Those of a piece; sources that send changes have theirs from the core."""
@@ -329,8 +334,8 @@ class _Work:
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
                     found[f"{population.name}.{name}"] = np.array([gradient], self.plan.dtype)
-        for projection, gradient in zip(self.plan.projections, self.dweights, strict=True):
-            found[projection.weight.name] = gradient
+        for projection, dweight in zip(self.plan.projections, self.dweights, strict=True):
+            found[projection.weight.name] = dweight
         return found
 
     def event_gradients(self) -> Iterator[tuple[str, NDArray]]:
@@ -377,8 +382,8 @@ class _Work:
         """dL/d(states before the window), and dL/dy of the events before it; after the first piece."""
         population, history = self.plan.populations[rank], self.plan.history[rank]
         n, names = population.n_units, STATES[self.plan.kernels[rank]]
-        carry = self.core.carry(rank)
-        found = {name: carry[:, i * n : (i + 1) * n].copy() for i, name in enumerate(names)}
+        states = States(self.core.carry(rank), names) if names else {}
+        found = {name: gradient.copy() for name, gradient in states.items()}
         if not population.emits:
             return found
         dy = np.zeros((max(history, "y" in found), self.log.n_lanes, n), self.plan.dtype)

@@ -140,7 +140,9 @@ class Plan:
         self.kernels = [population.kernel for population in self.populations]
         self.biased = [(rank, p) for rank, p in enumerate(self.populations) if "bias" in p.parameters]
         self.thresholded = [
-            (p.name, rank, p.n_units) for rank, p in enumerate(self.populations) if "threshold" in p.parameters
+            (p.name, rank, p.n_units)
+            for rank, p in enumerate(self.populations)
+            if "threshold" in p.parameters
         ]
         self.projection_names = [projection.name for projection in self.projections]
         self.n_weights = {projection.name: projection.n_weights for projection in self.projections}

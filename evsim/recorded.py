@@ -104,7 +104,7 @@ class Recorded:
         return events.window(piece.start, piece.start + piece.n_steps + self.plan.history[rank])
 
     def states(self, rank: int, piece: Piece) -> NDArray:
-        """The states before a piece as the core holds them, shape (n_lanes, n_state); not to be written into."""
+        """The states before a piece as the core holds them, (n_lanes, n_state); not to be written into."""
         member = self._members[rank]
         if piece.start and member.checkpoints is not None and self.log.checkpoint is not None:
             return member.checkpoints[piece.start // self.log.checkpoint]

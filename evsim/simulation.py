@@ -70,7 +70,7 @@ class Simulation:
         self.n_lanes = 0
         self._states: list[NDArray] = []
         self._in_flight: list[Events | None] = []
-        # What is in flight, and the states, at rest, of so many lanes: made once, as training often begins there.
+        # What is in flight, and the states, at rest, of so many lanes: training often begins there.
         self._nothing: list[Events | None] = []
         self._rest: list[NDArray] = []
         self._rest_for = 0
@@ -154,15 +154,20 @@ class Simulation:
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
         tapes = self._room_for_tapes(n_steps, n_lanes, full, tape and checkpoint is None)
-        every = None if checkpoint is None else (checkpoint, self._room_for_states(n_steps, n_lanes, checkpoint))
+        every = (
+            None if checkpoint is None else (checkpoint, self._room_for_states(n_steps, n_lanes, checkpoint))
+        )
         initial, carried = self._states, self._in_flight.copy()
         core, macs = self._forward(given, steps, n_steps, tapes, every, changes, factors)
         logs, counts = {}, {}
         for rank, population in enumerate(self.plan.populations):
-            name, kernel, events = population.name, population.kernel, given.get(population.name)
-            if population.emits and not isinstance(events, Events):
-                events = Events(population.n_units, n_lanes, n_steps, *core.collect(rank))
-            if events is not None:
+            name, kernel, events = population.name, population.kernel, None
+            if population.emits:
+                stimulus_of = given.get(name)
+                if isinstance(stimulus_of, Events):
+                    events = stimulus_of
+                else:
+                    events = Events(population.n_units, n_lanes, n_steps, *core.collect(rank))
                 counts[name] = len(events)
             threshold = population.parameters.get("threshold")
             logs[name] = PopulationLog(

@@ -60,9 +60,8 @@ def shape_of(name: str, data: Any) -> tuple[int | None, int | None]:
         raise StimulusError(
             f"source '{name}'", "input is not a regular array", "give rows of equal length"
         ) from None
-    if array.dtype.kind not in "iufb" or array.ndim not in (
-        (1, 2, 3) if array.dtype.kind in "iu" else (2, 3)
-    ):
+    least = 1 if array.dtype.kind in "iu" else 2
+    if array.dtype.kind not in "iufb" or not least <= array.ndim <= 3:
         raise StimulusError(
             f"source '{name}'",
             f"input has shape {array.shape} and dtype {array.dtype}",

@@ -61,6 +61,51 @@ def wheel(built):
 
 
 @pytest.fixture(scope="module")
+def unpacked(built, tmp_path_factory):
+    """A folder from which the wheel can be imported."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run_in(folder, *arguments):
+    """Python with the wheel in a folder in the place of this repository."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-P", *arguments]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def step_modules():
+    """What `setup.py` compiles of Python, in wheels."""
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    return set(ast.literal_eval(re.search(r"^STEP = (\[.*?\])", text, flags=re.M | re.S)[1]))
+
+
+TRAINING = """
+import evsim, hashlib, numpy as np
+from evsim.models import EGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
+
+rng = np.random.default_rng(0)
+for unit, readout, threshold in ((EGRU, LeakyReadout, None), (DeltaLSTM, DeltaReadout, 0.1)):
+    net = evsim.Network(dt=1.0, seed=0)
+    source = net.add(EventSource(5, "source", threshold=threshold))
+    hidden, answer = net.add(unit(12, "hidden")), net.add(readout(3, "answer"))
+    for link in ((source, hidden), (hidden, hidden), (hidden, answer)):
+        net.connect(*link)
+    simulation, adam = evsim.Simulation(net), evsim.Adam(net.parameters(), lr=0.01, clip=0.1)
+    adjoint = evsim.Adjoint(simulation.plan)
+    for _ in range(4):
+        log = simulation.run(rng.random((9, 2, 5), np.float32), carry=True)
+        loss, gradient = evsim.cross_entropy(log["answer"].state, np.ones((9, 2), int))
+        gradients = adjoint.replay(log, {"answer": gradient})
+        print(loss, adam.step(gradients), log.counters, gradients.counters)
+    for name, parameter in net.parameters().items():
+        print(name, hashlib.sha256(parameter.values.tobytes()).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
 def sdist_names(built):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         return {name.partition("/")[2] for name in archive.getnames()}
@@ -92,20 +137,35 @@ class TestArchives:
 
     def test_wheel_holds_every_compiled_module(self, wheel):
         compiled = {Path(name).name.partition(".")[0] for name in wheel.namelist() if name.endswith(".so")}
-        assert compiled == {path.stem for path in CORE.glob("*.pyx")} | {"_cyutility"}
+        core = {path.stem for path in CORE.glob("*.pyx")} | {"_cyutility"}
+        assert compiled == core | step_modules()
 
-    def test_wheel_can_be_imported(self, built, tmp_path):
-        with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
-            archive.extractall(tmp_path)
+    def test_wheel_can_be_imported(self, unpacked):
         modules = ["evsim.core." + path.stem for path in CORE.glob("*.pyx")]
-        program = f"import evsim, {', '.join(modules)}; print(evsim.__file__)"
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-P", "-c", program]
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = run_in(unpacked, "-c", f"import evsim, {', '.join(modules)}; print(evsim.__file__)")
         assert done.returncode == 0, done.stderr
-        assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+        assert Path(done.stdout.strip()).is_relative_to(unpacked)
+
+    def test_modules_of_a_step_are_compiled_in_a_wheel_only(self, unpacked):
+        program = f"import {', '.join(f'evsim.{name} as {name}' for name in sorted(step_modules()))}\n"
+        program += f"print(*[m.__file__ for m in ({', '.join(sorted(step_modules()))})])"
+        files = run_in(unpacked, "-c", program).stdout.split()
+        assert len(files) == len(step_modules())
+        assert all(file.endswith(".so") for file in files)
+        assert not [*(ROOT / "evsim").glob("*.so")]
+
+    def test_what_a_wheel_compiled_does_the_same(self, unpacked):
+        """The same bits after some steps of training, and the same refusals."""
+        trained = run_in(unpacked, "-c", TRAINING)
+        assert trained.returncode == 0, trained.stderr
+        here = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
+        assert trained.stdout == here.stdout
+        options = "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not peer and not slow"
+        files = [
+            f"tests/unit/test_{name}.py" for name in ("bad_input", "eventlog", "events", "loss", "optimizer")
+        ]
+        done = run_in(unpacked, "-m", "pytest", *options, *(str(ROOT / file) for file in files))
+        assert done.returncode == 0, done.stdout + done.stderr
 
     @pytest.mark.parametrize("folder", [*PACKAGES, "tests"])
     def test_sdist_holds_every_source(self, sdist_names, folder):
