@@ -33,7 +33,7 @@ enum { EGRU_FLOW, LIF_FLOW, GRU_FLOW, LSTM_FLOW, LEAKY_FLOW, SUM_FLOW, N_FLOWS }
 
 typedef struct {
     Flow kind[N_FLOWS];
-    /* index of the first smallest of n > 0 numbers, and the number; up to a multiple of eight, INFINITY follow */
+    /* index of the first smallest of n = 1 to 64 numbers, and the number; up to a multiple of eight, INFINITY follow */
     int64_t (*least)(int64_t n, const double *numbers, double *smallest);
     /* the smallest of each so many (a multiple of eight) of n > 0 numbers; INFINITY follow likewise */
     void (*lower_bounds)(int64_t n, int64_t each, const double *numbers, double *smallest);

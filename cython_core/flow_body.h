@@ -11,18 +11,17 @@
 #include "delta_flow.h"
 #include "readout_flow.h"
 
+/* Without a branch on what the numbers are: which one is the smallest cannot be foretold. */
 TARGET int64_t FN(least)(int64_t n, const double *numbers, double *smallest)
 {
     VEC low = FN(splat)(INFINITY);
-    int64_t i = 0;
-    for (; i < n; i += WIDTH)
+    uint64_t equal = 0;
+    for (int64_t i = 0; i < n; i += WIDTH)
         low = FN(smaller)(FN(load)(numbers, i), low);
     *smallest = FN(lowest)(low);
-    for (i = 0; i < n - 1 && !FN(any_equal)(FN(load)(numbers, i), *smallest);)
-        i += WIDTH;
-    while (i < n - 1 && numbers[i] != *smallest)
-        i++;
-    return i;
+    for (int64_t i = 0; i < n; i += WIDTH)
+        equal |= (uint64_t)FN(equal)(FN(load)(numbers, i), *smallest) << i;
+    return equal ? __builtin_ctzll(equal) : 0;
 }
 
 TARGET void FN(lower_bounds)(int64_t n, int64_t each, const double *numbers, double *smallest)

@@ -86,26 +86,31 @@ INLINE int FN(beyond)(VEC a, double q)
 #endif
 }
 
-INLINE int FN(any_equal)(VEC a, double x)
+/* Which of a are x: a bit for each, that of the first one lowest. */
+INLINE unsigned FN(equal)(VEC a, double x)
 {
 #if WIDTH == 8
-    return _mm512_cmp_pd_mask((__m512d)a, _mm512_set1_pd(x), _CMP_EQ_OQ) != 0;
+    return _mm512_cmp_pd_mask((__m512d)a, _mm512_set1_pd(x), _CMP_EQ_OQ);
 #elif defined(AVX2)
-    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, _mm256_set1_pd(x), _CMP_EQ_OQ)) != 0;
+    return (unsigned)_mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, _mm256_set1_pd(x), _CMP_EQ_OQ));
 #else
-    const BITS equal = (BITS)(a == x);
-    return (equal[0] | equal[1] | equal[2] | equal[3]) != 0;
+    const BITS equal = (BITS)(a == x) & (BITS){1, 2, 4, 8};
+    return (unsigned)(equal[0] | equal[1] | equal[2] | equal[3]);
 #endif
 }
 
 INLINE double FN(lowest)(VEC a)
 {
+#if WIDTH == 8
+    return _mm512_reduce_min_pd((__m512d)a);
+#else
     double b[WIDTH];
     memcpy(b, &a, sizeof b);
     for (int k = WIDTH / 2; k > 0; k /= 2)
         for (int j = 0; j < k; j++)
             b[j] = b[j + k] < b[j] ? b[j + k] : b[j];
     return b[0];
+#endif
 }
 
 /* Of the items of a group. */
