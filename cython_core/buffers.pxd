@@ -1,8 +1,15 @@
 """Addresses of NumPy arrays, with all that must hold checked: cheaper than a memoryview or ``ctypes``."""
 
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 
 
 cdef inline void *address(object array, Py_ssize_t size, char kind) except? NULL:
@@ -24,6 +31,19 @@ cdef inline void *address(object array, Py_ssize_t size, char kind) except? NULL
     if not fits:
         raise ValueError("core: an array does not fit")
     return first
+
+
+cdef inline int fill(object array, const void *items, Py_ssize_t size) except -1:
+    """Copy so many bytes into an array of that many, of whatever type."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    if view.len == size:
+        memcpy(view.buf, items, size)
+    size -= view.len
+    PyBuffer_Release(&view)
+    if size:
+        raise ValueError("core: an array does not fit")
+    return 0
 
 
 cdef inline list sums(const int64_t *table, int64_t rows, int64_t columns):

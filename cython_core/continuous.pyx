@@ -5,6 +5,7 @@ import numpy as np
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
+from evsim.core.buffers cimport fill
 from evsim.core.kernels cimport EGRU_FLOW, GRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW
 
 FLOWS = {
@@ -91,8 +92,9 @@ cdef class Tape:
         cdef int64_t n = self.record[lane].n_events
         if n == 0:
             return np.empty(0, EVENT_DTYPE)
-        return np.array(<unsigned char[:n * sizeof(Event)]> <unsigned char *> self.record[lane].event).view(
-            EVENT_DTYPE)
+        found = np.empty(n, EVENT_DTYPE)
+        fill(found, self.record[lane].event, n * sizeof(Event))
+        return found
 
     def n_events(self, int lane):
         """Number of events of a lane, those of the stimulus included."""

@@ -16,7 +16,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from evsim.core.buffers cimport address, sums
+from evsim.core.buffers cimport address, fill, sums
 from evsim.core.continuous cimport (
     ARRIVAL,
     BLOCK,
@@ -719,7 +719,8 @@ cdef class ContinuousForward:
         cdef int64_t n = heap.count
         if n == 0:
             return np.empty(0, MESSAGE)
-        found = np.array(<unsigned char[:n * sizeof(Message)]> <unsigned char *> heap.item).view(MESSAGE)
+        found = np.empty(n, MESSAGE)
+        fill(found, heap.item, n * sizeof(Message))
         found = np.sort(found, order=["time", "source", "event", "projection", "place"])
         found["event"] = np.arange(-n, 0)
         return found

@@ -17,7 +17,7 @@ from evsim.dense_products import DenseProducts
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
-from evsim.gradients import Gradients
+from evsim.gradients import Gradients, over_lanes
 from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.propagator import Propagator, lif_propagator_vjp
@@ -322,12 +322,12 @@ class _Work:
         found = {}
         for rank, population in self.plan.biased:
             own, n = population.parameters, population.n_units
-            total = _over_lanes(self.core.dbias(rank))
+            total = over_lanes(self.core.dbias(rank))
             found[own["bias"].name] = total[: own["bias"].values.size]
             if "recurrent_bias" in own:
                 found[own["recurrent_bias"].name] = np.concatenate([total[: 2 * n], total[3 * n :]])
             if "o" in population.losses:
-                found[own["threshold"].name] = _over_lanes(self.core.dthreshold(rank))
+                found[own["threshold"].name] = over_lanes(self.core.dthreshold(rank))
             if isinstance(population, LIF):
                 numbers = self.core.dnumbers(rank).reshape(-1, 5, n)
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
@@ -442,11 +442,6 @@ class _Work:
         ptr = np.zeros(cells + 1, np.int64)
         np.cumsum(np.bincount(key // population.n_units, minlength=cells), out=ptr[1:])
         return ptr, (key % population.n_units).astype(np.int32)
-
-
-def _over_lanes(array: NDArray) -> NDArray:
-    """Sum over the first axis, in order; of one lane, that lane."""
-    return array[0] if len(array) == 1 else array.sum(axis=0)
 
 
 def _product(left: NDArray, weight: Any) -> NDArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from evsim.continuous_log import ContinuousLog
 from evsim.continuous_plan import N_CONSTANTS, TIME_CONSTANTS, ContinuousPlan
 from evsim.continuous_run import Outcome, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
+from evsim.core.dense import first_beyond
 from evsim.core.memory import zeros
 from evsim.errors import GradientError
-from evsim.gradients import Gradients
+from evsim.gradients import Gradients, over_lanes
 from evsim.population import Population
 from evsim.threads import usable_threads
 
@@ -146,7 +148,7 @@ class ContinuousAdjoint:
                 raise GradientError(
                     f"loss '{key}'", f"gradient has shape {array.shape}", f"give {shape}: {what}"
                 )
-            if not np.isfinite(array).all():
+            if first_beyond(array) >= 0:
                 where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
                 raise GradientError(
                     f"loss '{key}'", f"gradient is {array[where]} at {where}", "give finite values"
@@ -186,7 +188,7 @@ class ContinuousAdjoint:
         self.plan.refresh(log.provenance.get("tolerance", self.tolerance))
         outcome = forward(self.plan, given, states, window, log.samples, threads=self.threads)  # type: ignore[arg-type]
         self.plan.refresh(self.tolerance)
-        events, lane, rows = outcome.events(self.plan)
+        events, lane, rows = outcome.events(range(len(self.plan.populations)))
         for rank, population in enumerate(self.plan.populations):
             sent = log[population.name].events
             if sent is None:
@@ -223,7 +225,7 @@ class _Work:
         self.core = ContinuousBackward(plan.table, outcome.tape, n_shards, log.samples, min_slope)
         self.counters: dict[str, Any] = {}
         counts = [outcome.tape.n_events(lane) for lane in range(n_lanes)]
-        ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        ptr = np.array([0, *accumulate(counts)], np.int64)
         dtime = np.zeros(ptr[-1])
         for (name, kind), array in losses.items():
             if kind == "time":
@@ -258,9 +260,9 @@ class _Work:
             self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
 
     @cached_property
-    def rows(self) -> list[NDArray]:
+    def rows(self) -> dict[int, NDArray]:
         """Rows of each population's events among those of all."""
-        return self.outcome.events(self.plan)[2]
+        return self.outcome.events(range(len(self.plan.populations)))[2]
 
     def run(self, threads: int) -> None:
         """Let the core work."""
@@ -274,11 +276,11 @@ class _Work:
         dtype = self.plan.network.dtype
         for rank, population in enumerate(self.plan.populations):
             n, parameters = population.n_units, population.parameters
-            blocks = self.dpar[rank].sum(axis=0)[:, :n]
+            blocks = over_lanes(self.dpar[rank])[:, :n]
             for block, state in enumerate(resting(population)):
                 if f"{population.name}.{state}" in self.rested:  # it is the bias of that block
                     k = population.states.index(state)
-                    blocks[block] += self.dinitial[rank][:, k, :n].sum(axis=0)
+                    blocks[block] += over_lanes(self.dinitial[rank][:, k, :n])
             at = 0
             for name in ("bias", "threshold"):
                 if name in parameters:
@@ -291,7 +293,7 @@ class _Work:
                     total = self.dconstants[rank][:, k].sum()
                     found[parameters[name].name] = np.array([total], dtype)
         for projection, weight, delay in zip(self.plan.projections, self.dweight, self.ddelay, strict=True):
-            found[projection.weight.name] = weight[0] if len(weight) == 1 else weight.sum(axis=0)
+            found[projection.weight.name] = over_lanes(weight)
             if delay is not None and projection.delay is not None:
                 shape = projection.delay.values.shape
                 found[projection.delay.name] = delay.sum(axis=0).reshape(shape).astype(dtype)

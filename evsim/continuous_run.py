@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evsim.continuous_plan import SLOTS, ContinuousPlan
 from evsim.core.continuous import Tape
 from evsim.core.continuous_forward import ContinuousForward
+from evsim.core.dense import first_beyond
 from evsim.core.memory import zeros
 from evsim.errors import StimulusError
 from evsim.population import Population
@@ -45,8 +46,8 @@ class Outcome:
     macs: list[int]
     in_flight: list[NDArray]
 
-    def events(self, plan: ContinuousPlan) -> tuple[NDArray[np.void], NDArray[np.int32], list[NDArray]]:
-        """Events lane by lane, the lane of each, and the rows of each population's in order of a log."""
+    def events(self, ranks: Iterable[int]) -> tuple[NDArray[np.void], NDArray[np.int32], dict[int, NDArray]]:
+        """Events lane by lane, the lane of each, and the rows of some populations' in order of a log."""
         by_lane = [self.tape.events(lane) for lane in range(self.tape.n_lanes)]
         if len(by_lane) == 1:
             events, lane = by_lane[0], np.zeros(len(by_lane[0]), np.int32)
@@ -54,12 +55,12 @@ class Outcome:
         else:
             events, in_order = np.concatenate(by_lane), False
             lane = np.repeat(np.arange(len(by_lane), dtype=np.int32), [len(part) for part in by_lane])
-        rows = []
-        for rank in range(len(plan.populations)):
+        rows = {}
+        for rank in ranks:
             mine = np.flatnonzero(events["population"] == rank)
             if not in_order:
                 mine = mine[np.lexsort((events["unit"][mine], lane[mine], events["time"][mine]))]
-            rows.append(mine)
+            rows[rank] = mine
         return events, lane, rows
 
 
@@ -131,6 +132,8 @@ def forward(
     except FloatingPointError as error:
         raise _no_numbers(str(error)) from None
     for rank, population in enumerate(plan.populations):
+        if first_beyond(states[rank]) < 0:
+            continue
         if not np.isfinite(states[rank][:, :, : population.n_units]).all():
             raise _no_numbers(f"'{population.name}'")
     in_flight = [core.in_flight(lane) for lane in range(n_lanes)]

@@ -262,17 +262,16 @@ class ContinuousSimulation:
                 where = f"initial state '{name}.{state}'"
                 if state not in population.states:
                     raise StimulusError(where, "there is none", f"{population!r} has {population.states}")
+                slot = states[self.plan.rank[name]][:, population.states.index(state), : population.n_units]
                 try:
-                    array = np.broadcast_to(np.asarray(given, np.float64), (n_lanes, population.n_units))
+                    slot[...] = np.asarray(given, np.float64)
                 except (TypeError, ValueError):
                     raise StimulusError(
                         where, f"has shape {np.shape(given)}", f"give {(n_lanes, population.n_units)}"
                     ) from None
-                if not np.isfinite(array).all():
-                    wrong = array[~np.isfinite(array)][0]
+                if not np.isfinite(slot).all():
+                    wrong = slot[~np.isfinite(slot)][0]
                     raise StimulusError(where, f"has a value {wrong}", "give finite values")
-                slot = states[self.plan.rank[name]][:, population.states.index(state)]
-                slot[:, : population.n_units] = array
 
     def _log(
         self,
@@ -285,12 +284,13 @@ class ContinuousSimulation:
         rested: list[str],
         carried: bool,
     ) -> ContinuousLog:
-        events, lane, rows = outcome.events(self.plan)
+        sending = [rank for rank, p in enumerate(self.plan.populations) if p.emits and p.name not in given]
+        events, lane, rows = outcome.events(sending)
         members = {}
         for rank, population in enumerate(self.plan.populations):
             name, n = population.name, population.n_units
             sent = given.get(name)
-            if sent is None and population.emits:
+            if rank in rows:
                 mine = rows[rank]
                 columns = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
                 sent = TimedEvents(n, len(before[rank]), *window, *columns)
@@ -348,7 +348,7 @@ def _sample_times(samples: ArrayLike | None, window: tuple[float, float]) -> NDA
         raise StimulusError("samples", f"{samples!r} are not numbers", "give times in ms") from None
     start, stop = window
     inside = (times >= start) & (times <= stop)  # NaN is outside
-    if times.ndim != 1 or not inside.all() or (np.diff(times) <= 0).any():
+    if times.ndim != 1 or not inside.all() or (times[1:] <= times[:-1]).any():
         raise StimulusError(
             "samples",
             f"{np.array2string(times, threshold=8)}",

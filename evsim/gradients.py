@@ -92,3 +92,8 @@ class Gradients(Mapping[str, NDArray]):
                 )
         log.write_gradients(self.events)
         return log
+
+
+def over_lanes(array: NDArray) -> NDArray:
+    """Sum over the first axis, in order; of one lane, that lane."""
+    return array[0] if len(array) == 1 else array.sum(axis=0)

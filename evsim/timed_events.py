@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evsim.core.dense import first_beyond
 from evsim.errors import StimulusError
 
 #: Columns and their types, in the order of the rows.
@@ -97,15 +98,19 @@ class TimedEvents:
                 raise StimulusError(
                     where, f"{column.size} {name}s for {values.size} values", "give equal lengths"
                 )
-        outside = np.flatnonzero((times < start) | (times >= stop))
-        if outside.size:
+        outside = (times < start) | (times >= stop)
+        if outside.any():
+            first = int(outside.argmax())
             raise StimulusError(
                 where,
-                f"event {outside[0]} is at {float(times[outside[0]])!r} ms",
+                f"event {first} is at {float(times[first])!r} ms",
                 f"times lie in [{start!r}, {stop!r})",
             )
-        columns = [column[values != 0] for column in (times + 0.0, lanes, units, values)]  # -0 becomes 0
+        columns, sent = [times + 0.0, lanes, units, values], values != 0  # -0 becomes 0
+        columns = [column.copy() if sent.all() else column[sent] for column in columns]
         made = cls(n_units, n_lanes, start, stop, *columns)
+        if (made.time[1:] > made.time[:-1]).all():
+            return made
         in_order = made._in_order()
         if not in_order.all():
             # By time alone is many times faster, and enough unless two are equal.
@@ -214,9 +219,10 @@ def _floats(where: str, name: str, column: ArrayLike) -> NDArray[np.float64]:
         numbers = np.asarray(column, np.float64).ravel()
     except (TypeError, ValueError):
         raise StimulusError(where, f"{name}s are not numbers", "give floats") from None
-    wrong = np.flatnonzero(~np.isfinite(numbers))
-    if wrong.size:
-        raise StimulusError(where, f"event {wrong[0]} has {name} {numbers[wrong[0]]}", f"give finite {name}s")
+    numbers = np.ascontiguousarray(numbers)
+    wrong = first_beyond(numbers)
+    if wrong >= 0:
+        raise StimulusError(where, f"event {wrong} has {name} {numbers[wrong]}", f"give finite {name}s")
     return numbers
 
 
@@ -227,9 +233,10 @@ def _indices(where: str, name: str, column: ArrayLike, limit: int) -> NDArray[np
         return np.zeros(0, np.int32)
     if numbers.dtype.kind not in "iu":
         raise StimulusError(where, f"{name}s are of dtype {numbers.dtype}", "give integers")
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= limit))
-    if wrong.size:
+    wrong = (numbers < 0) | (numbers >= limit)
+    if wrong.any():
+        first = int(wrong.argmax())
         raise StimulusError(
-            where, f"event {wrong[0]} has {name} {numbers[wrong[0]]}", f"{name}s lie in 0..{limit - 1}"
+            where, f"event {first} has {name} {numbers[first]}", f"{name}s lie in 0..{limit - 1}"
         )
     return numbers.astype(np.int32)
