@@ -269,11 +269,12 @@ class ContinuousLog(Log[ContinuousPopulationLog]):
 
 
 def _check_samples(samples: NDArray[np.float64], start: float, stop: float) -> None:
-    outside = samples[~((samples >= start) & (samples <= stop))]  # NaN is outside too
-    if samples.ndim != 1 or outside.size:
+    inside = (samples >= start) & (samples <= stop)  # NaN is not
+    if samples.ndim != 1 or not inside.all():
+        outside = samples[~inside]
         problem = f"a sample at {outside[0]} ms" if outside.size else f"samples have shape {samples.shape}"
         raise LogError("log", problem, f"give times from {start} to {stop} ms in one dimension")
-    if (np.diff(samples) <= 0).any():
-        late = int(np.flatnonzero(np.diff(samples) <= 0)[0])
+    if (samples[1:] <= samples[:-1]).any():
+        late = int(np.flatnonzero(samples[1:] <= samples[:-1])[0])
         problem = f"a sample at {samples[late + 1]} ms follows one at {samples[late]} ms"
         raise LogError("log", problem, "sample times increase")

@@ -51,7 +51,6 @@ SNAPSHOT_TIME_CONSTANTS = 2.0
 #: what arrives meanwhile would make that useless, and a bound costs a tenth.
 SOON_TIME_CONSTANTS = 0.02
 N_CONSTANTS = 11
-NO_VALUES = np.full(1, np.nan)
 
 
 class ContinuousPlan:
@@ -158,7 +157,7 @@ class ContinuousPlan:
             taus = [float(parameters[name].values[0]) for name in names]
             blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
             now = np.concatenate([np.ravel(block) for block in blocks] + [taus], dtype=np.float64)
-            changed = not np.array_equal(now, self._taken.get(rank, NO_VALUES))
+            changed = not _same(now, self._taken.get(rank))
             for name, parameter in parameters.items():
                 if changed or not (name in names or name in ("bias", "threshold")):
                     parameter.check(parameter.values)
@@ -215,11 +214,10 @@ class ContinuousPlan:
         """The pairs of a projection in the order of its delays, if those have changed."""
         row = self.fan_rows[index]
         assert projection.delay is not None  # in continuous time
+        if _same(projection.delay.values.ravel(), self._delays.get(projection.name)):
+            return
         projection.delay.check(projection.delay.values)
         now = projection.delay.values.astype(np.float64).ravel()
-        before = self._delays.get(projection.name)
-        if before is not None and np.array_equal(now, before):
-            return
         self._delays[projection.name] = now
         one = now.size == 1
         row["delay"] = self._keep(("delay", index), now)
@@ -241,6 +239,11 @@ class ContinuousPlan:
     def _keep(self, key: object, array: NDArray) -> int:
         self._arrays[key] = array  # alive as long as the plan holds the address
         return array.ctypes.data
+
+
+def _same(now: NDArray, before: NDArray | None) -> bool:
+    """Whether values are those of before; NaN never is."""
+    return before is not None and now.size == before.size and bool((now == before).all())
 
 
 def _in_order(network: Network) -> list[Population]:
