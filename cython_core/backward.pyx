@@ -52,15 +52,16 @@ from evsim.core.team cimport Team, evsim_team_size, wait
 cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
     MOST = 128      # at least and at most
+    APART = 16      # entries between the events of one unit and those of the next
 
 SINGLE = dtype("f4")
 DOUBLE = dtype("f8")
 
 # The weight gradient of one projection.
 cdef struct Rows:
-    int64_t *ptr                # its events by unit: ptr[u]:ptr[u + 1] are those of unit u
-    void *value
-    int32_t *arrival            # step * n_lanes + lane where an event arrives; behind the values
+    EventList *lists            # of each unit: step * n_lanes + lane where an event arrives, and its value
+    void *room                  # what they point into
+    int64_t n_events
     void *dweight               # OUT
     int64_t chunk               # units whose rows are written together
     int64_t first_chunk         # chunks of all projections are counted through
@@ -221,37 +222,42 @@ cdef bint sort_by_unit(
     """The events of a projection that arrive within the piece, by unit; False if memory ran out."""
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const Window *window = &replay.slot[p.source].window
+    cdef const real *sent = <const real *> window.value
+    cdef const real *gain = <const real *> replay.gain[j]
     cdef int64_t n = replay.populations[p.source].n
     cdef int64_t lanes = replay.n_lanes
     cdef int64_t steps = window.history + n_steps
-    cdef const real *sent = <const real *> window.value
-    cdef const real *gain = <const real *> replay.gain[j]
-    cdef real *value
+    cdef int64_t at = 0
     cdef int64_t step
     cdef int64_t lane
     cdef int64_t unit
     cdef int64_t to
     cdef int64_t e
-    cdef int64_t *ptr = <int64_t *> calloc(n + 2, sizeof(int64_t))
-    rows.ptr = ptr
-    if ptr == NULL:
+    cdef real *value
+    cdef int32_t *arrival
+    cdef EventList *events
+    rows.lists = <EventList *> calloc(n, sizeof(EventList))
+    if rows.lists == NULL:
         return False
-    # ptr[unit + 2] counts, then ptr[unit + 1] is where the unit's next event goes, and in the end where
-    # they stop.
     for step in range(steps):
         to = step - window.history + p.delay
         for lane in range(lanes):
             if 0 <= to < min(replay.lengths[lane], replay.n_open):
                 for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
                     if gain == NULL or gain[lane * n + window.unit[e]] != 0:
-                        ptr[window.unit[e] + 2] += 1
+                        rows.lists[window.unit[e]].n += 1
     for unit in range(n):
-        ptr[unit + 2] += ptr[unit + 1]
-    value = <real *> malloc((ptr[n + 1] + 1) * (sizeof(real) + sizeof(int32_t)))
-    rows.value = value
-    if value == NULL:
+        rows.n_events += rows.lists[unit].n
+    # Lists of equal length would begin at multiples of it, and all go through the same places of the cache.
+    rows.room = malloc((rows.n_events + n * APART) * (sizeof(real) + sizeof(int32_t)))
+    if rows.room == NULL:
         return False
-    rows.arrival = <int32_t *> (value + ptr[n + 1])
+    value = <real *> rows.room
+    arrival = <int32_t *> (value + rows.n_events + n * APART)
+    for unit in range(n):
+        rows.lists[unit].value = value + at
+        rows.lists[unit].unit = arrival + at
+        at += rows.lists[unit].n + APART
     for step in range(steps):
         to = step - window.history + p.delay
         for lane in range(lanes):
@@ -260,11 +266,11 @@ cdef bint sort_by_unit(
                     unit = window.unit[e]
                     if gain != NULL and gain[lane * n + unit] == 0:
                         continue
-                    rows.arrival[ptr[unit + 1]] = <int32_t> (to * lanes + lane)
-                    value[ptr[unit + 1]] = sent[e]
-                    if gain != NULL:
-                        value[ptr[unit + 1]] *= gain[lane * n + unit]
-                    ptr[unit + 1] += 1
+                    events = &rows.lists[unit]
+                    (<int32_t *> events.unit)[events.next] = <int32_t> (to * lanes + lane)
+                    (<real *> events.value)[events.next] = sent[e] if gain == NULL else (
+                        sent[e] * gain[lane * n + unit])
+                    events.next += 1
     return True
 
 
@@ -290,9 +296,8 @@ cdef bint write_rows(
         j += 1
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const PopulationRow *target = &replay.populations[p.target]
-    cdef const int64_t *ptr = rows[j].ptr
+    cdef EventList *lists = rows[j].lists
     cdef const int64_t *block_ptr = <const int64_t *> p.block_ptr
-    cdef const real *value = <const real *> rows[j].value
     cdef real *dweight = <real *> rows[j].dweight
     cdef int64_t first = (chunk - rows[j].first_chunk) * rows[j].chunk
     cdef int64_t stop = min(first + rows[j].chunk, <int64_t> replay.populations[p.source].n)
@@ -301,16 +306,12 @@ cdef bint write_rows(
     cdef int64_t most = 1
     cdef int64_t unit
     cdef int64_t macs = 0
-    cdef void *scratch
-    cdef char *mark = <char *> calloc(p.block, 1)
-    cdef bint good
+    cdef void *scratch = NULL
+    cdef char *mark = NULL
+    cdef bint good = True
     if block_ptr == NULL and not gated:
-        scratch = malloc(rows[j].chunk * sizeof(EventList))
-        good = scratch != NULL
-        if good:
-            macs = outer_many(p, stop - first, ptr + first, rows[j].arrival, value,
-                              <const real *> replay.slot[p.target].window.D, replay.n_cells, target.n_in,
-                              dweight + first * width, fresh, <EventList *> scratch)
+        macs = outer_many(p, stop - first, lists + first, <const real *> replay.slot[p.target].window.D,
+                          replay.n_cells, target.n_in, dweight + first * width, fresh)
     else:
         if not fresh:
             pass
@@ -320,14 +321,15 @@ cdef bint write_rows(
             memset(dweight + block_ptr[first * p.n_blocks], 0,
                    (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
         for unit in range(first, stop):
-            most = max(most, ptr[unit + 1] - ptr[unit])
+            most = max(most, lists[unit].n)
         scratch = malloc(most * sizeof(real))
+        mark = <char *> calloc(p.block, 1)
         good = scratch != NULL and mark != NULL
         if good:
             for unit in range(first, stop):
-                if ptr[unit] < ptr[unit + 1]:
-                    macs += write_row(replay, j, unit, ptr[unit + 1] - ptr[unit], rows[j].arrival + ptr[unit],
-                                      value + ptr[unit], <real *> scratch, mark, dweight)
+                if lists[unit].n:
+                    macs += write_row(replay, j, unit, lists[unit].n, lists[unit].unit,
+                                      <const real *> lists[unit].value, <real *> scratch, mark, dweight)
     macs_of[chunk] = macs
     free(scratch)
     free(mark)
@@ -585,7 +587,7 @@ cdef class Backward:
                                              else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
                 rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
                 n_chunks += (n + rows[j].chunk - 1) // rows[j].chunk
-                work += rows[j].ptr[n] * p.n_blocks * p.block
+                work += rows[j].n_events * p.n_blocks * p.block
             rows[replay.n_projections].first_chunk = n_chunks
             macs = <int64_t *> calloc(n_chunks + 1, sizeof(int64_t))
             if macs == NULL:
@@ -607,8 +609,8 @@ cdef class Backward:
                     self.counts[2 * replay.n_projections + j] += macs[chunk]
         finally:
             for j in range(replay.n_projections):
-                free(rows[j].ptr)
-                free(rows[j].value)
+                free(rows[j].lists)
+                free(rows[j].room)
             free(rows)
             free(macs)
 

@@ -253,28 +253,24 @@ cdef inline int64_t gather_from(
 
 
 cdef inline int64_t outer_many(
-    const ProjectionRow *p, int64_t n_units, const int64_t *ptr, const int32_t *arrival, const real *value,
-    const real *D, int64_t n_cells, int64_t n_in, real *dweight, bint fresh, EventList *lists
+    const ProjectionRow *p, int64_t n_units, EventList *lists, const real *D, int64_t n_cells, int64_t n_in,
+    real *dweight, bint fresh
 ) noexcept nogil:
-    """`outer` for units side by side with dense rows, events ptr[u]:ptr[u + 1]; writes ``fresh`` rows.
-
-    ``lists`` (n_units) is scratch.
-    """
+    """`outer` for units side by side with dense rows and the events of each; writes ``fresh`` rows."""
     cdef int64_t width = p.n_blocks * p.block
+    cdef int64_t n_events = 0
     cdef int64_t unit
     cdef int32_t first = 0
     cdef int32_t stop
     for unit in range(n_units):
-        lists[unit].unit = arrival + ptr[unit]
-        lists[unit].value = value + ptr[unit]
-        lists[unit].n = ptr[unit + 1] - ptr[unit]
+        n_events += lists[unit].n
         lists[unit].target = dweight + unit * width
     while first < p.n_blocks:
         stop = contiguous(p, first, p.n_blocks)
         add_rows_many(n_units, lists, D + p.offset[first], n_cells, n_in, (stop - first) * p.block,
                       first * p.block, fresh)
         first = stop
-    return (ptr[n_units] - ptr[0]) * width
+    return n_events * width
 
 
 cdef inline int64_t outer(

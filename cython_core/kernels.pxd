@@ -15,6 +15,7 @@ cdef extern from "kernel_table.h" nogil:
         int64_t n
         void *target
         int64_t *macs
+        int64_t next
 
     ctypedef struct SparseRows:
         const int64_t *ptr
