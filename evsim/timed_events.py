@@ -106,7 +106,8 @@ class TimedEvents:
                 f"event {first} is at {float(times[first])!r} ms",
                 f"times lie in [{start!r}, {stop!r})",
             )
-        columns, sent = [times + 0.0, lanes, units, values], values != 0  # -0 becomes 0
+        sent = values != 0
+        columns: list[NDArray] = [times + 0.0, lanes, units, values]  # -0 becomes 0
         columns = [column.copy() if sent.all() else column[sent] for column in columns]
         made = cls(n_units, n_lanes, start, stop, *columns)
         if (made.time[1:] > made.time[:-1]).all():
