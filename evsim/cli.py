@@ -231,9 +231,9 @@ def start(
                 problem = f"settings.json has {key} as {value!r}"
                 raise ProtocolError(f"run folder '{resume}'", problem, "give that of evsim run")
         options |= {key: _from_json(hints[key], value) for key, value in earlier.items() if key not in typed}
-    folder = RunFolder(
-        resume or out or default_path(Path(name).stem), force=force, quiet=quiet, resume=resume is not None
-    )
+    path = Path(resume or out or default_path(Path(name).stem))
+    is_new = not os.path.exists(path)  # which unlike that of Path minds no name
+    folder = RunFolder(path, force=force, quiet=quiet, resume=resume is not None)
     folder.settings, folder.earlier = {key: _to_json(value) for key, value in options.items()}, earlier
     settings, trained = folder / "settings.json", _trained(folder)
     before = settings.read_bytes() if settings.is_file() else None
@@ -242,9 +242,14 @@ def start(
         run(folder, **options)
     except BaseException as error:
         begun = _trained(folder) != trained
-        if before is not None and not begun:  # these are no settings of what is there
+        if not begun:  # these are no settings of what is there
             with suppress(OSError):  # a full disk, perhaps, which is said already
-                folder.write(settings.name, before)
+                if before is not None:
+                    folder.write(settings.name, before)
+                elif list(folder.path.iterdir()) == [settings]:  # so that the next try may have the folder
+                    settings.unlink()
+                    if is_new:
+                        folder.path.rmdir()
         if not isinstance(error, KeyboardInterrupt):
             raise
         go_on = shlex.join(["evsim", "run", name, "--resume", str(folder.path)])

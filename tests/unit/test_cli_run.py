@@ -253,6 +253,19 @@ class TestFolder:
         (tmp_path / "out").mkdir()
         assert evsim("run", mine, "--size", 1, "--out", "out").code == 0
 
+    @pytest.mark.parametrize("there", [False, True])
+    def test_a_refused_run_leaves_nothing_in_the_way_of_the_next(self, evsim, tmp_path, there):
+        (tmp_path / "picky.py").write_text(
+            "from evsim.errors import ProtocolError\n"
+            "def run(folder, size: int = 0):\n"
+            "    if size < 1: raise ProtocolError('size', 'is small', 'give 1 or more')"
+        )
+        if there:
+            (tmp_path / "out").mkdir()
+        refused(evsim("run", "picky.py", "--size", 0, "--out", "out"), "size")
+        assert (tmp_path / "out").exists() == there
+        assert evsim("run", "picky.py", "--size", 1, "--out", "out").code == 0
+
     @pytest.mark.parametrize("force", [[], ["--force"]])
     def test_a_place_that_cannot_be_written_to(self, evsim, mine, force):
         for out in ("mine.py", "mine.py/out", "x" * 300, "/proc/none"):
