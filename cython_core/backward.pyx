@@ -15,12 +15,11 @@ from numpy import dtype, ndarray
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from evsim.core.buffers cimport address
-from evsim.core.fanout cimport outer, outer_many
 from evsim.core.gains cimport heard_free, heard_open
-from evsim.core.kernels cimport EventList, readout_vjp
+from evsim.core.kernels cimport readout_vjp
 from evsim.core.layout cimport (
     EGRU_EVNN,
     EGRU_PAPER,
@@ -37,7 +36,7 @@ from evsim.core.layout cimport (
 )
 from evsim.core.memory cimport LINE, line_calloc, line_malloc
 from evsim.core.memory import empty, zeros
-from evsim.core.paper_form cimport Window, outer_gated
+from evsim.core.paper_form cimport Window
 from evsim.core.replay_step cimport (
     MOST_LANES,
     Replay,
@@ -48,24 +47,14 @@ from evsim.core.replay_step cimport (
     replay_units,
 )
 from evsim.core.team cimport Team, evsim_team_size, wait
+from evsim.core.weight_rows cimport Rows, sort_by_unit, write_rows
 
 cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
     MOST = 128      # at least and at most
-    APART = 16      # entries between the events of one unit and those of the next
 
 SINGLE = dtype("f4")
 DOUBLE = dtype("f8")
-
-# The weight gradient of one projection.
-cdef struct Rows:
-    EventList *lists            # of each unit: step * n_lanes + lane where an event arrives, and its value
-    void *room                  # what they point into
-    int64_t n_events
-    void *dweight               # OUT
-    int64_t chunk               # units whose rows are written together
-    int64_t first_chunk         # chunks of all projections are counted through
-
 
 cdef inline int64_t in_lines(int64_t size, Py_ssize_t itemsize) noexcept nogil:
     """So many reals, and as many more as fill the last cache line."""
@@ -213,126 +202,6 @@ cdef bint replay_team(
             scratch_free(&scratch[k])
     free(compact)
     free(scratch)
-    return good
-
-
-cdef bint sort_by_unit(
-    const Replay *replay, int j, int64_t n_steps, Rows *rows, real *tag
-) noexcept nogil:
-    """The events of a projection that arrive within the piece, by unit; False if memory ran out."""
-    cdef const ProjectionRow *p = &replay.projections[j]
-    cdef const Window *window = &replay.slot[p.source].window
-    cdef const real *sent = <const real *> window.value
-    cdef const real *gain = <const real *> replay.gain[j]
-    cdef int64_t n = replay.populations[p.source].n
-    cdef int64_t lanes = replay.n_lanes
-    cdef int64_t steps = window.history + n_steps
-    cdef int64_t at = 0
-    cdef int64_t step
-    cdef int64_t lane
-    cdef int64_t unit
-    cdef int64_t to
-    cdef int64_t e
-    cdef real *value
-    cdef int32_t *arrival
-    cdef EventList *events
-    rows.lists = <EventList *> calloc(n, sizeof(EventList))
-    if rows.lists == NULL:
-        return False
-    for step in range(steps):
-        to = step - window.history + p.delay
-        for lane in range(lanes):
-            if 0 <= to < min(replay.lengths[lane], replay.n_open):
-                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                    if gain == NULL or gain[lane * n + window.unit[e]] != 0:
-                        rows.lists[window.unit[e]].n += 1
-    for unit in range(n):
-        rows.n_events += rows.lists[unit].n
-    # Lists of equal length would begin at multiples of it, and all go through the same places of the cache.
-    rows.room = malloc((rows.n_events + n * APART) * (sizeof(real) + sizeof(int32_t)))
-    if rows.room == NULL:
-        return False
-    value = <real *> rows.room
-    arrival = <int32_t *> (value + rows.n_events + n * APART)
-    for unit in range(n):
-        rows.lists[unit].value = value + at
-        rows.lists[unit].unit = arrival + at
-        at += rows.lists[unit].n + APART
-    for step in range(steps):
-        to = step - window.history + p.delay
-        for lane in range(lanes):
-            if 0 <= to < min(replay.lengths[lane], replay.n_open):
-                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                    unit = window.unit[e]
-                    if gain != NULL and gain[lane * n + unit] == 0:
-                        continue
-                    events = &rows.lists[unit]
-                    (<int32_t *> events.unit)[events.next] = <int32_t> (to * lanes + lane)
-                    (<real *> events.value)[events.next] = sent[e] if gain == NULL else (
-                        sent[e] * gain[lane * n + unit])
-                    events.next += 1
-    return True
-
-
-cdef int64_t write_row(
-    const Replay *replay, int j, int64_t unit, int64_t n, const int32_t *arrival, const real *value,
-    real *gated, char *mark, real *dweight
-) noexcept nogil:
-    """Add to one unit's weight row its gradient from that unit's events."""
-    cdef const ProjectionRow *p = &replay.projections[j]
-    cdef const PopulationRow *target = &replay.populations[p.target]
-    cdef const Window *window = &replay.slot[p.target].window
-    if p.recurrent and target.kind == EGRU_PAPER:
-        return outer_gated(p, window, unit, n, arrival, value, gated, mark, dweight)
-    return outer(p, 0, p.n_blocks, unit, n, arrival, value, <const real *> window.D, target.n_in, dweight)
-
-
-cdef bint write_rows(
-    const Replay *replay, const Rows *rows, int64_t chunk, bint fresh, int64_t *macs_of, real *tag
-) noexcept nogil:
-    """Write, or add to, the weight gradient of one chunk of units of some projection; False: no memory."""
-    cdef int j = 0
-    while chunk >= rows[j + 1].first_chunk:
-        j += 1
-    cdef const ProjectionRow *p = &replay.projections[j]
-    cdef const PopulationRow *target = &replay.populations[p.target]
-    cdef EventList *lists = rows[j].lists
-    cdef const int64_t *block_ptr = <const int64_t *> p.block_ptr
-    cdef real *dweight = <real *> rows[j].dweight
-    cdef int64_t first = (chunk - rows[j].first_chunk) * rows[j].chunk
-    cdef int64_t stop = min(first + rows[j].chunk, <int64_t> replay.populations[p.source].n)
-    cdef int64_t width = p.n_blocks * p.block
-    cdef bint gated = p.recurrent and target.kind == EGRU_PAPER
-    cdef int64_t most = 1
-    cdef int64_t unit
-    cdef int64_t macs = 0
-    cdef void *scratch = NULL
-    cdef char *mark = NULL
-    cdef bint good = True
-    if block_ptr == NULL and not gated:
-        macs = outer_many(p, stop - first, lists + first, <const real *> replay.slot[p.target].window.D,
-                          replay.n_cells, target.n_in, dweight + first * width, fresh)
-    else:
-        if not fresh:
-            pass
-        elif block_ptr == NULL:
-            memset(dweight + first * width, 0, (stop - first) * width * sizeof(real))
-        elif dweight != NULL:       # as where no weight is stored
-            memset(dweight + block_ptr[first * p.n_blocks], 0,
-                   (block_ptr[stop * p.n_blocks] - block_ptr[first * p.n_blocks]) * sizeof(real))
-        for unit in range(first, stop):
-            most = max(most, lists[unit].n)
-        scratch = malloc(most * sizeof(real))
-        mark = <char *> calloc(p.block, 1)
-        good = scratch != NULL and mark != NULL
-        if good:
-            for unit in range(first, stop):
-                if lists[unit].n:
-                    macs += write_row(replay, j, unit, lists[unit].n, lists[unit].unit,
-                                      <const real *> lists[unit].value, <real *> scratch, mark, dweight)
-    macs_of[chunk] = macs
-    free(scratch)
-    free(mark)
     return good
 
 
