@@ -128,8 +128,8 @@ class Evsim:
         from evsim.core import kernels
         from evsim.models import EGRU, EventSource
 
-        case = np.load(path)
-        n, k = case["recurrent"].shape[0], case["input"].shape[0]
+        case = load(Path(path))
+        n, k = len(case["recurrent"]), len(case["input"])
         net = evsim.Network(dt=None)
         source = net.add(EventSource(k, "input"))
         hidden = net.add(
@@ -145,7 +145,7 @@ class Evsim:
             )
         )
         net.connect(source, hidden, weight=case["input"], port="recurrent")
-        net.connect(hidden, hidden, weight=case["recurrent"])
+        net.connect(hidden, hidden, weight=case["recurrent"], copy=False)
         self.simulation = evsim.Simulation(net, threads=1, tolerance=tolerance)
         self.adjoint = evsim.Adjoint(self.simulation.plan, threads=1, tolerance=tolerance)
         zeros = np.zeros(len(case["time"]), int)
@@ -172,6 +172,7 @@ class Evsim:
         )
 
     def _gradient(self) -> None:
+        self.last = None  # so that there is never a second one
         self._run(tape=True)
         self.last = self.adjoint.replay(self.log, {"hidden": np.ones((1, 1, self.n))})
 
@@ -277,7 +278,7 @@ def gradients(
             one.ask("gradient", options.gradient_limit)
             loss = one.ask("gradients", path=str(folder / f"{name}-gradients.npz"))
         except (TimeLimit, Failure) as reason:
-            print(f"  {reason}")
+            print(f"  {reason}", flush=True)
             continue
         print(f"  {name:10} gradient compiled in {compiled:.1f} s; loss {loss:.6f}")
         able[name] = one

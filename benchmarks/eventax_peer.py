@@ -46,7 +46,8 @@ class Peer:
             At least inputs + events + 2; it limits eventax's loop.
         adjoint : {"checkpoint", "eventprop"}
         """
-        case = np.load(path)
+        with np.load(path) as file:
+            case = dict(file)
         n, k = case["recurrent"].shape[0], case["input"].shape[0]
         net = EvNN(
             EGRU,
@@ -64,8 +65,9 @@ class Peer:
             tmem=float(case["tau_m"]),
             thresh=float(case["threshold"]),
         )
-        weights = np.concatenate([case["recurrent"], case["input"]]).reshape(n + k, 3, n)
-        values = [jnp.asarray(v) for v in (*np.moveaxis(weights, 1, 0), *case["bias"].reshape(3, n))]
+        recurrent, lines = (case[name].reshape(-1, 3, n) for name in ("recurrent", "input"))
+        weights = (np.concatenate([recurrent[:, gate], lines[:, gate]]) for gate in range(3))
+        values = [jnp.asarray(v) for v in (*weights, *case["bias"].reshape(3, n))]
         self.net = eqx.tree_at(lambda net: [getattr(net.neuron_model, name) for name in NAMES], net, values)
         self.spikes = jnp.asarray(_by_line(case["time"], case["line"], k))
         self.horizon = jnp.asarray([float(case["horizon"])], jnp.float32)
@@ -100,6 +102,7 @@ class Peer:
 
     def _time(self, call: Callable[[], Any]) -> float:
         def run() -> None:
+            self.last = None  # so that there is never a second one
             self.last = jax.block_until_ready(call())
 
         return seconds(run)

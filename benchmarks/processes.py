@@ -140,9 +140,10 @@ class Contestant:
         except BrokenPipeError:
             raise Failure(f"{self.name} has ended with {self._process.wait()}") from None
         if limit is not None and not select.select([self._answers], [], [], limit)[0]:
+            held = peak(self._process.pid)
             self._process.kill()
             self._process.wait()
-            raise TimeLimit(f"{self.name}: {call} killed at {limit:g} s")
+            raise TimeLimit(f"{self.name}: {call} killed at {limit:g} s, {held / 1e6:,.0f} MB")
         line = self._answers.readline()
         if not line:
             raise Failure(f"{self.name} ended with {self._process.wait()} in {call}")
@@ -183,13 +184,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def peak() -> int:
-    """Bytes: the largest resident memory of this process so far.
+def peak(process: int | str = "self") -> int:
+    """Bytes: the largest resident memory of this process so far, on Linux also of another one.
 
     What Linux tells by getrusage begins with that of the process which started this one.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
         return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

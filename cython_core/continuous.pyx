@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
-from evsim.core.buffers cimport fill
 from evsim.core.kernels cimport EGRU_FLOW, GRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW
 
 FLOWS = {
@@ -64,6 +64,20 @@ cdef class Table:
             self.projections = <FanRow *> &rows[0]
 
 
+cdef class Recorded:
+    """The bytes of the events of one lane of a tape, which they keep alive, to be the buffer of an array."""
+
+    cdef Tape tape
+    cdef int lane
+
+    def __cinit__(self, Tape tape, int lane):
+        self.tape, self.lane = tape, lane
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        cdef Record *record = &self.tape.record[self.lane]
+        PyBuffer_FillInfo(buffer, self, record.event, record.n_events * sizeof(Event), 1, flags)
+
+
 cdef class Tape:
     """What a run of some lanes records: the events, the order of what happened, and states every so often."""
 
@@ -88,13 +102,11 @@ cdef class Tape:
         free(self.record)
 
     def events(self, int lane):
-        """The events of a lane in order of time, those of the stimulus included; of dtype EVENT_DTYPE."""
-        cdef int64_t n = self.record[lane].n_events
-        if n == 0:
-            return np.empty(0, EVENT_DTYPE)
-        found = np.empty(n, EVENT_DTYPE)
-        fill(found, self.record[lane].event, n * sizeof(Event))
-        return found
+        """The events of a lane in order of time, those of the stimulus included: of dtype EVENT_DTYPE.
+
+        The array is read-only, and looks at the record itself.
+        """
+        return np.ndarray(self.record[lane].n_events, EVENT_DTYPE, Recorded(self, lane))
 
     def n_events(self, int lane):
         """Number of events of a lane, those of the stimulus included."""

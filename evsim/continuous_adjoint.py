@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evsim.continuous_log import ContinuousLog
 from evsim.continuous_plan import N_CONSTANTS, TIME_CONSTANTS, ContinuousPlan
-from evsim.continuous_run import Outcome, forward, resting
+from evsim.continuous_run import Outcome, Rows, forward, resting
 from evsim.core.continuous_backward import ContinuousBackward
 from evsim.core.dense import first_beyond
 from evsim.core.memory import zeros
@@ -260,7 +260,7 @@ class _Work:
             self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
 
     @cached_property
-    def rows(self) -> dict[int, NDArray]:
+    def rows(self) -> dict[int, Rows]:
         """Rows of each population's events among those of all."""
         return self.outcome.events(range(len(self.plan.populations)))[2]
 

@@ -20,6 +20,8 @@ from evsim.timed_events import TimedEvents
 #: What is sampled of a population: its state, and the integrals of that and of its square since the sample
 #: before; shape (n_samples, n_lanes, n_units) each.
 Samples = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+#: Rows of an array, in an order: their numbers, or all as they are, which takes no memory.
+Rows = NDArray[np.intp] | slice
 
 
 @dataclass(eq=False)
@@ -46,7 +48,7 @@ class Outcome:
     macs: list[int]
     in_flight: list[NDArray]
 
-    def events(self, ranks: Iterable[int]) -> tuple[NDArray[np.void], NDArray[np.int32], dict[int, NDArray]]:
+    def events(self, ranks: Iterable[int]) -> tuple[NDArray[np.void], NDArray[np.int32], dict[int, Rows]]:
         """Events lane by lane, the lane of each, and the rows of some populations' in order of a log."""
         by_lane = [self.tape.events(lane) for lane in range(self.tape.n_lanes)]
         if len(by_lane) == 1:
@@ -55,9 +57,13 @@ class Outcome:
         else:
             events, in_order = np.concatenate(by_lane), False
             lane = np.repeat(np.arange(len(by_lane), dtype=np.int32), [len(part) for part in by_lane])
-        rows = {}
+        rows: dict[int, Rows] = {}
         for rank in ranks:
-            mine = np.flatnonzero(events["population"] == rank)
+            sent = events["population"] == rank
+            if in_order and sent.all():
+                rows[rank] = slice(None)
+                continue
+            mine = np.flatnonzero(sent)
             if not in_order:
                 mine = mine[np.lexsort((events["unit"][mine], lane[mine], events["time"][mine]))]
             rows[rank] = mine

@@ -293,7 +293,7 @@ class ContinuousSimulation:
             if rank in rows:
                 mine = rows[rank]
                 columns = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
-                sent = TimedEvents(n, len(before[rank]), *window, *columns)
+                sent = TimedEvents(n, len(before[rank]), *window, *map(np.ascontiguousarray, columns))
             member = ContinuousPopulationLog(name, type(population).__name__, n, sent)
             member.initial = {
                 state: before[rank][:, k, :n].copy() for k, state in enumerate(population.states)

@@ -7,13 +7,14 @@ import math
 import re
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from evsim.errors import NetworkError
 from evsim.parameter import Parameter
-from evsim.population import Population
+from evsim.population import Population, Rng
 from evsim.projection import Delay, Projection, Weight
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Network:
         density: float = 1.0,
         name: str | None = None,
         train_delay: bool = False,
+        copy: bool = True,
     ) -> Projection:
         """Connect two populations.
 
@@ -150,11 +152,11 @@ class Network:
         ----------
         source, target : Population or str
         weight : str, number, array, sparse array or callable
-            See `Projection`.
+            See `Projection.make_weight`.
         delay : float, optional
             ms, a multiple of dt.  By default 0, and dt for a population's projection to itself, also by
             way of an encoder that watches it.  In continuous time any number of ms, or one for each pair of
-            units (see `Projection`), by default 0.
+            units (see `Projection.make_delay`), by default 0.
         port : str, optional
             Where the projection ends; by default the target's choice (``EGRU``: ``recurrent`` from itself,
             ``input`` from others; ``LIF``: ``excitatory``).
@@ -164,12 +166,17 @@ class Network:
             By default ``"source->target"``.
         train_delay : bool
             Whether optimisers move the delay, in continuous time.
+        copy : bool
+            False: the array ``weight`` itself becomes the weights, which saves the memory of a copy.
+            Whoever changes it changes the network, and training changes it.  The core reads rows fastest
+            that start at a cache line, as those of copies do.
 
         Raises
         ------
         NetworkError
             Unknown names, a delay off the grid, a cycle without delay (in continuous time one that goes
-            through a `DeltaLSTM`, whose events could cause each other at one instant).
+            through a `DeltaLSTM`, whose events could cause each other at one instant), weights that cannot
+            be used without a copy.
         ParameterError
             Weights or delays of another shape, not finite or out of range.
         """
@@ -197,12 +204,12 @@ class Network:
                 "connect delta units, encoders and readouts with each other, and the others with each other",
             )
         target.check_projection(where, source, port)
-        timing = self._timing(where, source, target, delay, train_delay)
-        projection = Projection(
-            source, target, port=port, weight=weight, density=density, name=name, **timing
-        )
-        projection.build(self.dtype, self._rng(name))
+        delay_steps = self._delay_steps(where, source, target, delay, train_delay)
+        projection = Projection(source, target, port=port, delay_steps=delay_steps, name=name)
+        rng = self._rng(name)
+        projection.make_weight(weight, density, copy, self.dtype, rng)
         if self.continuous:
+            projection.make_delay(0.0 if delay is None else delay, train_delay, self.dtype, rng)
             self._keep_delays(projection)
         self.projections[name] = projection
         return projection
@@ -256,10 +263,15 @@ class Network:
             "projections": {name: p.describe() for name, p in self.projections.items()},
         }
 
-    def _rng(self, name: str) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]))
-        )
+    def _rng(self, name: str) -> Rng:
+        """What gives the generator of a member, which depends on the seed and its name."""
+
+        @cache
+        def rng() -> np.random.Generator:
+            sequence = np.random.SeedSequence([self.seed, zlib.crc32(name.encode())])
+            return np.random.Generator(np.random.Philox(sequence))
+
+        return rng
 
     def _check_open(self) -> None:
         """Raise NetworkError if nothing can be added."""
@@ -282,10 +294,10 @@ class Network:
             raise NetworkError("network", f"{member!r} is not part of it", "add() it first")
         return member
 
-    def _timing(
+    def _delay_steps(
         self, where: str, source: Population, target: Population, delay: Delay | None, train_delay: bool
-    ) -> dict[str, Any]:
-        """The arguments of a projection that say how long its events take."""
+    ) -> int:
+        """How many steps the events of a projection take; 0 in continuous time."""
         if self.dt is None:
             if train_delay and target.cascades:
                 raise NetworkError(
@@ -293,7 +305,7 @@ class Network:
                     f"{target!r} can send at the instant of an arrival, and has no gradient at its time",
                     "leave out train_delay",
                 )
-            return {"delay_steps": 0, "delay": 0.0 if delay is None else delay, "train_delay": train_delay}
+            return 0
         if train_delay:
             raise NetworkError(
                 where, f"train_delay={train_delay!r} is for continuous time only", "leave it out"
@@ -308,7 +320,7 @@ class Network:
                 "closes a cycle without delay",
                 f"give delay={self.dt:g} or more to one projection of the cycle",
             )
-        return {"delay_steps": steps}
+        return steps
 
     def _keep_delays(self, new: Projection) -> None:
         """See to it that, with a new projection, no cycle through units that cascade can lose its delay.

@@ -17,7 +17,10 @@ from evsim.parameter import Parameter
 SHORTEST_TIME_CONSTANT = 1e-3
 
 #: What an array of a parameter may be made from: a number, an array, or a function of (generator, shape).
-Initial = float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], ArrayLike]
+Initial = float | ArrayLike | Callable[["np.random.Generator", tuple[int, ...]], ArrayLike]
+#: Gives the generator of what one object draws, always the same one.  It is made when it is first wanted:
+#: a network whose values are all given does without NumPy's random numbers, which take 5 MB.
+Rng = Callable[[], "np.random.Generator"]
 
 
 class Population(ABC):
@@ -106,7 +109,7 @@ class Population(ABC):
         self.losses = self.continuous_losses if continuous else type(self).losses
 
     @abstractmethod
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make the parameter arrays; called once, by the network."""
 
     def default_port(self, source: Population) -> str:
@@ -136,11 +139,11 @@ class Population(ABC):
         initial: Initial,
         shape: tuple[int, ...],
         dtype: np.dtype,
-        rng: np.random.Generator,
+        rng: Rng,
         **options: Any,
     ) -> None:
         where = f"{self.name}.{name}"
-        values = initial(rng, shape) if callable(initial) else initial
+        values = initial(rng(), shape) if callable(initial) else initial
         array = np.asarray(values, dtype=dtype)
         if array.shape not in ((), shape):
             raise ParameterError(
@@ -150,7 +153,7 @@ class Population(ABC):
         self.parameters[name] = Parameter(where, full, **options)
 
     def _add_time_constant(
-        self, name: str, initial: Initial, dtype: np.dtype, rng: np.random.Generator, trainable: bool
+        self, name: str, initial: Initial, dtype: np.dtype, rng: Rng, trainable: bool
     ) -> None:
         """Make a time constant in ms, shape (1,), that all units share."""
         lower, reason = SHORTEST_TIME_CONSTANT, "a time constant in ms"

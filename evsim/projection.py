@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from evsim.errors import NetworkError, ParameterError
 from evsim.memory import aligned
 from evsim.parameter import Parameter
-from evsim.population import Population
+from evsim.population import Population, Rng
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 #: What weights may be made from: the name of an initialiser, a number, an array, a SciPy sparse array (which
 #: is not named here, because SciPy takes longer to import than all else), or a function of (generator,
 #: shape).
-Weight = str | float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], Any] | Any
-#: What delays in continuous time may be made from, in ms; see `Projection`.
-Delay = float | ArrayLike | Callable[[np.random.Generator, tuple[int, ...]], ArrayLike] | Any
+Weight = str | float | ArrayLike | Callable[["np.random.Generator", tuple[int, ...]], Any] | Any
+#: What delays in continuous time may be made from, in ms; see `Projection.make_delay`.
+Delay = float | ArrayLike | Callable[["np.random.Generator", tuple[int, ...]], ArrayLike] | Any
 
 
 class Pairs(NamedTuple):
@@ -86,19 +86,6 @@ class Projection:
         One of ``target.ports``.
     delay_steps : int
         Whole steps between an event and its arrival; 0 arrives within the same step.  0 in continuous time.
-    weight : str, number, array, sparse array or callable
-        Dense weights have shape (source.n_units, n_blocks * target.n_units), the blocks side by side in the
-        order of ``target.ports[port]``.  A SciPy sparse array of that shape is stored as CSR.  Names are
-        those of `INITIALISERS`, applied to each block.
-    density : float
-        Fraction of weights kept, at random, when an initialiser is named; below 1 they are stored as CSR.
-    delay : number, array, sparse array or callable (generator, shape) -> array, optional
-        In continuous time: ms between an event and its arrival, 0 or more.  One number, or one for each pair
-        of units, whatever the number of blocks: shape (source.n_units, target.n_units), which may be a SciPy
-        sparse array of just the pairs that sparse weights connect, or an array of shape (n_pairs,) in their
-        order (`pairs`).
-    train_delay : bool
-        Whether optimisers move it.
 
     Attributes
     ----------
@@ -121,25 +108,14 @@ class Projection:
         *,
         port: str,
         delay_steps: int,
-        weight: Weight,
-        density: float,
         name: str,
-        delay: Delay | None = None,
-        train_delay: bool = False,
     ):
-        self.source, self.target, self.port, self.delay_steps, self.name = (
-            source,
-            target,
-            port,
-            delay_steps,
-            name,
-        )
+        self.source, self.target, self.port = source, target, port
+        self.delay_steps, self.name = delay_steps, name
         self.n_blocks = len(target.ports[port])
         self.shape = (source.n_units, self.n_blocks * target.n_units)
         self.indptr: NDArray[np.int64] | None = None
         self.indices: NDArray[np.int32] | None = None
-        self._initial, self._density = weight, density
-        self._initial_delay, self._train_delay = delay, bool(train_delay)
         self.weight: Parameter
         self.delay: Parameter | None = None
         self.narrow: NarrowRows | None = None
@@ -183,19 +159,34 @@ class Projection:
         ptr = np.searchsorted(pair, np.arange(n_source + 1) * n_target)
         return Pairs(ptr, (pair % n_target).astype(np.int32), where)
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
-        """Make the arrays of weights and delays; called once, by the network."""
-        weight: Any = self._initial
-        if self._density != 1 and not isinstance(weight, str):
+    def make_weight(self, weight: Any, density: float, copy: bool, dtype: np.dtype, rng: Rng) -> None:
+        """Make the array of weights; called once, by the network.
+
+        Parameters
+        ----------
+        weight : Weight
+            Dense weights have shape (source.n_units, n_blocks * target.n_units), the blocks side by side in
+            the order of ``target.ports[port]``.  A SciPy sparse array of that shape is stored as CSR.  Names
+            are those of `INITIALISERS`, applied to each block.
+        density : float
+            Fraction of weights kept, at random, when an initialiser is named; below 1 they are stored as CSR.
+        copy : bool
+            False: take the given array itself.
+        dtype : dtype
+        rng : Rng
+        """
+        if density != 1 and not isinstance(weight, str):
             raise NetworkError(
                 f"projection '{self.name}'",
-                f"density is {self._density} with weights that are given",
+                f"density is {density} with weights that are given",
                 "use density with a named initialiser, or give a SciPy sparse array",
             )
+        if not copy:
+            self._check_usable(weight, dtype)
         if isinstance(weight, str):
-            weight = self._draw(weight, rng)
+            weight = self._draw(weight, density, rng())
         elif callable(weight):
-            weight = weight(rng, self.shape)
+            weight = weight(rng(), self.shape)
         sparse = hasattr(weight, "tocsr")
         if not sparse:
             weight = np.asarray(weight, dtype=dtype)
@@ -216,22 +207,52 @@ class Projection:
             self.indptr = np.ascontiguousarray(csr.indptr, dtype=np.int64)
             self.indices = np.ascontiguousarray(csr.indices, dtype=np.int32)
             weight = csr.data
-        self.weight = Parameter(f"{self.name}.weight", aligned(weight, dtype))
-        if self._initial_delay is not None:
-            delay = np.array(self._delays(dtype, rng), dtype=dtype, order="C")
-            options: dict[str, Any] = {"lower": 0.0, "reason": "a delay in ms"}
-            self.delay = Parameter(f"{self.name}.delay", delay, trainable=self._train_delay, **options)
+        self.weight = Parameter(f"{self.name}.weight", aligned(weight, dtype) if copy else weight)
 
-    def _delays(self, dtype: np.dtype, rng: np.random.Generator) -> NDArray:
+    def _check_usable(self, weight: Any, dtype: np.dtype) -> None:
+        """Raise NetworkError if ``weight`` cannot become the weights without a copy."""
+        reason = ""
+        if not isinstance(weight, np.ndarray) or weight.ndim == 0:
+            reason = f"of type {type(weight).__name__}"
+        elif weight.dtype != dtype:
+            reason = f"in {weight.dtype}"
+        elif not weight.flags.carray:
+            reason = "not C-contiguous, aligned and writeable"
+        if reason:
+            raise NetworkError(
+                f"projection '{self.name}'",
+                f"the weights are {reason}, and copy is False",
+                f"give a C-contiguous, writeable array in {dtype}, or leave out copy",
+            )
+
+    def make_delay(self, delay: Any, trainable: bool, dtype: np.dtype, rng: Rng) -> None:
+        """Make the array of delays in continuous time; called once, by the network, after the weights.
+
+        Parameters
+        ----------
+        delay : Delay
+            ms between an event and its arrival, 0 or more.  One number, or one for each pair of units,
+            whatever the number of blocks: shape (source.n_units, target.n_units), which may be a SciPy sparse
+            array of just the pairs that sparse weights connect, or an array of shape (n_pairs,) in their
+            order (`pairs`); or a callable (generator, shape) -> array.
+        trainable : bool
+            Whether optimisers move it.
+        dtype : dtype
+        rng : Rng
+        """
+        values = np.array(self._delays(delay, dtype, rng), dtype=dtype, order="C")
+        options: dict[str, Any] = {"lower": 0.0, "reason": "a delay in ms"}
+        self.delay = Parameter(f"{self.name}.delay", values, trainable=bool(trainable), **options)
+
+    def _delays(self, delay: Any, dtype: np.dtype, rng: Rng) -> NDArray:
         """The delays that were given, in the shape of ``delay``."""
-        delay: Any = self._initial_delay
         if isinstance(delay, (int, float, np.number)):  # then no need of pairs
             return np.array([delay], dtype=dtype)
         where, matrix = f"projection '{self.name}'", (self.source.n_units, self.target.n_units)
         pairs = self.pairs() if self.is_sparse else None
         shape = matrix if pairs is None else pairs.target.shape
         if callable(delay):
-            delay = delay(rng, shape)
+            delay = delay(rng(), shape)
         if hasattr(delay, "tocsr"):
             csr = delay.tocsr().astype(dtype)
             csr.sum_duplicates()
@@ -262,25 +283,25 @@ class Projection:
             where, f"delays have shape {delay.shape}", f"give a number, or one per pair of units: {matrix}"
         )
 
-    def _draw(self, name: str, rng: np.random.Generator) -> NDArray | scipy.sparse.csr_array:
+    def _draw(self, name: str, density: float, rng: np.random.Generator) -> NDArray | scipy.sparse.csr_array:
         if name not in INITIALISERS:
             raise NetworkError(
                 f"projection '{self.name}'",
                 f"unknown initialiser {name!r}",
                 f"use one of {sorted(INITIALISERS)}",
             )
-        if not 0 < self._density <= 1:
+        if not 0 < density <= 1:
             raise NetworkError(
-                f"projection '{self.name}'", f"density is {self._density}", "give a fraction in (0, 1]"
+                f"projection '{self.name}'", f"density is {density}", "give a fraction in (0, 1]"
             )
         drawn = [INITIALISERS[name](rng, self.shape[0], self.target.n_units) for _ in range(self.n_blocks)]
         weight = np.concatenate(drawn, axis=1)
-        if self._density == 1:
+        if density == 1:
             return weight
         from scipy.sparse import csr_array
 
-        kept = rng.random(self.shape) < self._density
-        return csr_array(np.where(kept, weight / np.sqrt(self._density), 0.0))
+        kept = rng.random(self.shape) < density
+        return csr_array(np.where(kept, weight / np.sqrt(density), 0.0))
 
     def copy(self, source: Population, target: Population, dtype: np.dtype) -> Projection:
         """The same between two other populations, with arrays of its own."""

@@ -54,7 +54,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evsim.errors import NetworkError
-from evsim.population import Initial, Population
+from evsim.population import Initial, Population, Rng
 
 #: Smallest threshold in continuous time.
 LOWEST_THRESHOLD = 1e-6
@@ -82,7 +82,7 @@ class _DeltaUnits(Population):
         self._threshold, self._bias = threshold, bias
         self._given = {"tau": tau, "train_time_constants": bool(train_time_constants)}
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make ``bias``, shape (4 n_units,), and ``threshold``, shape (n_units,), which is not trained.
 
         In continuous time ``tau``, shape (1,), too.
@@ -183,7 +183,7 @@ class DeltaEncoder(Population):
             raise self._needs(False, repr(self), f"connect '{self.watches.name}' itself")
         super().settle(continuous)
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make ``threshold``, shape (n_units,), which is not trained."""
         self._add("threshold", self._threshold, (self.n_units,), dtype, rng, lower=0.0, trainable=False)
 

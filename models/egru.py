@@ -64,7 +64,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evsim.errors import NetworkError
-from evsim.population import Initial, Population
+from evsim.population import Initial, Population, Rng
 
 #: Names of the blocks of both ports, by form.
 BLOCKS = {"evnn": ("z", "r", "g"), "paper": ("u", "r", "z"), "continuous": ("u", "r", "z")}
@@ -74,7 +74,7 @@ GATES, PAYLOADS = ("pre", "post", "none"), ("value", "unit")
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 1e-3, 0.999
 
 
-def beta_threshold(mean: float) -> Callable[[np.random.Generator, tuple[int, ...]], NDArray]:
+def beta_threshold(mean: float) -> Callable[["np.random.Generator", tuple[int, ...]], NDArray]:
     """Thresholds drawn from Beta(3 m / (1 - m), 3), whose mean is m: EvNN's initialisation.
 
     A small mean gives many thresholds that are zero for all purposes (for m = 0.01, two in three are below
@@ -172,7 +172,7 @@ class EGRU(Population):
         self.ports = {"input": BLOCKS[form], "recurrent": BLOCKS[form]}
         self.states = ("c", "a_u", "a_r", "a_z") if form == "continuous" else ("c",)
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make the parameter arrays.
 
         ``bias`` (and ``recurrent_bias`` in EvNN's form), shape (3 n_units,), and ``threshold``, shape

@@ -72,7 +72,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evsim.errors import NetworkError
-from evsim.population import Initial, Population
+from evsim.population import Initial, Population, Rng
 from evsim.propagator import Propagator, lif_propagator
 
 #: How far a threshold must be above the reset.
@@ -135,7 +135,7 @@ class LIF(Population):
         self._time_constants = {"tau_m": tau_m, "tau_e": tau_e, "tau_i": tau_i}
         self._train_time_constants = bool(train_time_constants)
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make the parameter arrays.
 
         ``bias`` and ``threshold``, shape (n_units,), and ``tau_m``, ``tau_e``, ``tau_i``, shape (1,).

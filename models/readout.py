@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evsim.errors import NetworkError
-from evsim.population import Initial, Population
+from evsim.population import Initial, Population, Rng
 
 
 class LeakyReadout(Population):
@@ -56,7 +56,7 @@ class LeakyReadout(Population):
         self._bias = bias
         self._given = {"train_time_constants": bool(train_time_constants)}
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make ``bias``, shape (n_units,), and in continuous time ``tau``, shape (1,)."""
         self._add("bias", self._bias, (self.n_units,), dtype, rng)
         if self.continuous:
@@ -120,6 +120,6 @@ class DeltaReadout(Population):
         super().__init__(n_units, name)
         self._bias = bias
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make ``bias``, shape (n_units,)."""
         self._add("bias", self._bias, (self.n_units,), dtype, rng)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evsim.errors import NetworkError
-from evsim.population import Initial, Population
+from evsim.population import Initial, Population, Rng
 
 
 class EventSource(Population):
@@ -58,7 +58,7 @@ class EventSource(Population):
             raise self._needs(False, "dense=True", "leave out dense")
         super().settle(continuous)
 
-    def build(self, dtype: np.dtype, rng: np.random.Generator) -> None:
+    def build(self, dtype: np.dtype, rng: Rng) -> None:
         """Make ``threshold``, shape (n_units,), which is not trained, if there is one."""
         if self._threshold is not None:
             self._add("threshold", self._threshold, (self.n_units,), dtype, rng, lower=0.0, trainable=False)

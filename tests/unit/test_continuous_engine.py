@@ -362,6 +362,18 @@ def test_equal_time_constants_lose_nothing(gap):
         np.testing.assert_allclose(one, other, rtol=1e-11 + 300 * gap, atol=1e-10 + 300 * gap)
 
 
+def test_events_of_a_record_outlive_it():
+    simulation = Simulation(single(LIF(1, "hid", bias=50.0), [[1.0]]))
+    log = simulation.run(duration=5.0)
+    events = log.tape.core.events(0)
+    before = events.copy()
+    assert len(events) > 2
+    assert not events.flags.writeable
+    del log
+    simulation.run(duration=5.0)
+    np.testing.assert_array_equal(events, before)
+
+
 def test_too_many_events():
     """The error names lane, number and end, and the simulation goes on from where it was."""
     net = single(LIF(1, "hid", bias=50.0), [[1.0]])

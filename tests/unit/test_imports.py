@@ -112,5 +112,21 @@ def test_import_evsim_is_light():
     assert not HEAVY & set(python(f"import evsim; {SHOW}"))
 
 
+GIVEN = """
+import numpy as np
+from evsim import Network, Simulation
+from evsim.models import EGRU, EventSource
+for dt in (1.0, None):
+    net = Network(dt=dt)
+    net.connect(net.add(EventSource(2, "cue")), net.add(EGRU(3, "hidden")), weight=np.ones((2, 9)))
+    columns = [np.array([0.0]), np.array([0]), np.array([1]), np.array([1.0])]
+    Simulation(net).run(np.ones((4, 1, 2)) if dt else tuple(columns), *([] if dt else [4.0]))
+"""
+
+
+def test_a_network_of_given_values_needs_no_random_numbers():
+    assert "numpy.random" not in python(GIVEN + SHOW)
+
+
 def test_help_is_light():
     assert not HEAVY - {"rich", "typer", "importlib.metadata"} & set(python(HELP + SHOW))

@@ -1,10 +1,14 @@
 """Weights: how they are drawn, stored and used."""
 
+import re
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
 
+from evsim.errors import NetworkError, ParameterError
 from evsim.models import EGRU, EventSource, LeakyReadout, LinearReadout
 from evsim.network import Network
 from evsim.projection import glorot, orthogonal, zeros
@@ -192,3 +196,61 @@ def test_ports_by_default():
     assert net.connect("hidden", "hidden").port == "recurrent"
     assert net.connect("hidden", "other").port == "input"
     assert net.connect("hidden", "leaky").port == "input"
+
+
+def without_copy(weight, dtype="float32"):
+    net = network(dtype=dtype)
+    return net, net.connect("cue", "hidden", weight=weight, copy=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_without_a_copy_are_the_array_itself(dtype):
+    room = np.random.default_rng(0).normal(size=40 * 90 + 1).astype(dtype)
+    for weight in (room[:-1].reshape(40, 90), room[1:].reshape(40, 90)):  # begins at any number
+        net, projection = without_copy(weight, dtype)
+        assert projection.weight.values is weight
+        copied = network(dtype=dtype)
+        copied.connect("cue", "hidden", weight=weight)
+        stimulus = np.ones((5, 2, 40))
+        for one in (net, copied):
+            one.connect("hidden", "answer", weight=0.1)
+        logs = [Simulation(one).run(stimulus) for one in (net, copied)]
+        np.testing.assert_array_equal(logs[0]["answer"].state, logs[1]["answer"].state)
+        assert not np.shares_memory(copied.projections["cue->hidden"].weight.values, weight)
+        projection.weight.assign(0.0)
+        assert not weight.any()
+        assert not np.shares_memory(net.copy().projections["cue->hidden"].weight.values, weight)
+
+
+def test_weights_that_need_a_copy_are_refused_without_one():
+    good = np.ones((40, 90), np.float32)
+    read_only = good.copy()
+    read_only.setflags(write=False)
+    cases = {
+        "float64": good.astype("f8"),
+        "C-contiguous": np.asfortranarray(good),
+        "writeable": read_only,
+        "list": good.tolist(),
+        "str": "glorot",
+        "type float,": 0.5,
+        "csr_array": scipy.sparse.csr_array(good),
+        "function": lambda rng, shape: np.ones(shape, np.float32),
+        "shape (90, 40)": good.reshape(90, 40),
+    }
+    for word, weight in cases.items():
+        with pytest.raises((NetworkError, ParameterError), match=re.escape(word)) as caught:
+            without_copy(weight)
+        assert caught.value.remedy
+    wrong = good.copy()
+    wrong[3, 4] = np.nan
+    with pytest.raises(ParameterError, match="nan"):
+        without_copy(wrong)
+
+
+def test_what_was_given_is_not_kept():
+    weight = np.ones((40, 90), np.float32)
+    kept = weakref.ref(weight)
+    net = network(dtype="float32")
+    net.connect("cue", "hidden", weight=weight)
+    del weight
+    assert kept() is None
