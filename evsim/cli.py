@@ -23,7 +23,7 @@ from evsim.cli_export import exports
 from evsim.cli_logs import COMMANDS
 from evsim.cli_prune import prune
 from evsim.errors import EvsimError, ProtocolError
-from evsim.protocol import RunFolder, default_path, load, names
+from evsim.protocol import RunFolder, can_resume, default_path, load, names
 
 
 class _RunFirst(TyperGroup):
@@ -136,10 +136,11 @@ def protocol_command(name: str, run: Callable[..., Any]) -> Callable[..., None]:
         _check_parameter(f"protocol '{name}'", p, hints.get(p.name))
         parameters.append(p.replace(annotation=_option(hints[p.name]), kind=keyword))
     for option, (annotation, default) in COMMON.items():
-        parameters.append(inspect.Parameter(option, keyword, default=default, annotation=annotation))
+        if option != "resume" or can_resume(run):
+            parameters.append(inspect.Parameter(option, keyword, default=default, annotation=annotation))
 
     def command(ctx: typer.Context, **options: Any) -> None:
-        common = {option: options.pop(option) for option in COMMON}
+        common = {option: options.pop(option, None) for option in COMMON}
         typed = {o for o in options if getattr(ctx.get_parameter_source(o), "name", "") == "COMMANDLINE"}
         start(name, run, options, typed, **common)
 

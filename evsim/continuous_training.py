@@ -126,5 +126,5 @@ def _count(tally: Tally, log: ContinuousLog, trial: Trial, judged: Judgement) ->
     tally.trials += 1
     tally.targets += number
     tally.loss += judged.value * number
-    tally.correct += int((judged.answer[asked] == target[asked]).sum())
+    tally.correct = (tally.correct or 0) + int((judged.answer[asked] == target[asked]).sum())
     add(tally.events, {name: log[name].n_events for name in log if log[name].events is not None})

@@ -67,4 +67,5 @@ def epochs_shown(
 
 def _losses(entry: dict[str, Any]) -> str:
     loss = entry["loss"] if entry["validation"] is None else entry["validation"]
-    return f"loss {loss:.3f}, accuracy {entry['accuracy']:.1%}"
+    right = entry["accuracy"]
+    return f"loss {loss:.3f}" + ("" if right is None else f", accuracy {right:.1%}")

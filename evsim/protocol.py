@@ -206,6 +206,11 @@ def load(name: str) -> Callable[..., Any]:
     return run
 
 
+def can_resume(run: Callable[..., Any]) -> bool:
+    """Whether a protocol anywhere asks its folder if it is resumed: no other can go on with a run."""
+    return ".resume" in Path(run.__code__.co_filename).read_text(encoding="utf-8")
+
+
 def import_file(path: Path) -> Any:
     if not path.is_file():
         raise ProtocolError(f"protocol '{path}'", "there is no such file", "check the path")

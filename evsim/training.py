@@ -36,7 +36,9 @@ class Tally:
     trials : int
     loss : float
         Sum over targets, in nats for cross-entropy.
-    correct, targets : int
+    correct : int or None
+        Whose class was the readout's largest; None if targets are no classes, or nobody counts.
+    targets : int
     lane_steps : int
     events, unit_steps : dict of str to int
         Per population that sends: events, and units x lane-steps.
@@ -53,7 +55,7 @@ class Tally:
 
     trials: int = 0
     loss: float = 0.0
-    correct: int = 0
+    correct: int | None = None
     targets: int = 0
     lane_steps: int = 0
     events: dict[str, int] = field(default_factory=dict)
@@ -70,9 +72,9 @@ class Tally:
         return self.loss / max(self.targets, 1)
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of targets that are the readout's largest class."""
-        return self.correct / max(self.targets, 1)
+    def accuracy(self) -> float | None:
+        """Fraction of targets that are the readout's largest class; None if those were not counted."""
+        return None if self.correct is None else self.correct / max(self.targets, 1)
 
     def activity(self, names: Iterable[str]) -> float:
         """Events per unit and step over some populations: alpha."""
@@ -95,8 +97,8 @@ class Tally:
     def __iadd__(self, more: Tally) -> Tally:
         """Add the sums of further trials."""
         for name, value in vars(more).items():
-            if not isinstance(value, dict):
-                setattr(self, name, getattr(self, name) + value)
+            if not (isinstance(value, dict) or value is None):
+                setattr(self, name, (getattr(self, name) or 0) + value)
         for name in ("events", "unit_steps", "backward_active", "dense_macs", "seconds"):
             add(getattr(self, name), getattr(more, name))
         for kind, macs in more.macs.items():
@@ -287,7 +289,7 @@ class Trainer:
         target, state = np.asarray(trial.target), log[self.readout].state
         if target.dtype.kind in "iu" and target.ndim < state.ndim:
             asked = target >= 0
-            tally.correct += int((state.argmax(axis=-1)[asked] == target[asked]).sum())
+            tally.correct = (tally.correct or 0) + int((state.argmax(axis=-1)[asked] == target[asked]).sum())
             number = int(asked.sum())
         else:
             number = int(np.isfinite(target).sum())

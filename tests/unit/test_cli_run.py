@@ -294,6 +294,7 @@ STOPPING = """
 from evsim.errors import ProtocolError
 
 def run(folder, size: int = 1, stop: str = ""):
+    folder.console.print(f"resumed: {folder.resume}")
     for place in ("early", "late"):
         if stop == f"{place} refusal":
             raise ProtocolError("here", "is wrong", "mend it")
@@ -398,6 +399,15 @@ class TestResume:
     def test_without_checkpoint(self, evsim, mine, tmp_path):
         (tmp_path / "old" / "checkpoint.h5").unlink()
         refused(evsim("run", mine, "--size", 1, "--resume", "old"), "no checkpoint")
+
+    def test_only_protocols_that_ask_for_it_can_go_on(self, evsim, tmp_path):
+        (tmp_path / "anew.py").write_text('def run(folder, size: int = 1):\n    """Anew every time."""\n')
+        for protocol in ("anew.py", "cuba", "incremental_learning"):
+            assert "--out" in evsim("run", protocol, "--help").out
+            assert "--resume" not in evsim("run", protocol, "--help").out
+            refused(evsim("run", protocol, "--resume", "old"), "--resume", "--help")
+        assert "--resume" in evsim("run", "delayed_copy", "--help").out
+        assert evsim("run", "anew.py", "--out", "out").code == 0
 
     def test_beside_out(self, evsim, mine):
         refused(

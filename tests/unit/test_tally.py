@@ -131,7 +131,7 @@ class TestTally:
 
     def test_of_nothing(self):
         tally = make().learn([])
-        assert (tally.mean_loss, tally.accuracy, tally.backward_activity()) == (0, 0, 0)
+        assert (tally.mean_loss, tally.accuracy, tally.backward_activity()) == (0, None, 0)
         assert Tally().activity([]) == 0
 
 
@@ -167,6 +167,6 @@ class TestTargets:
         first = trainer.evaluate([trial])
         assert first.targets == len(there)
         assert first.loss == pytest.approx(squares, rel=1e-5)
-        assert (first.correct, first.accuracy) == (0, 0)
+        assert (first.correct, first.accuracy) == (None, None)
         history = fit(trainer, lambda epoch: [trial], epochs=40)
         assert history.epochs[-1]["loss"] < 0.7 * first.mean_loss
