@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,14 @@ class Corpus:
     def n_tokens(self) -> int:
         """Size of the vocabulary."""
         return len(self.vocabulary)
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of vocabulary and tokens."""
+        total = zlib.crc32("\0".join(self.vocabulary).encode("utf-8", "surrogatepass"))
+        for part in (self.train, self.valid, self.test):
+            total = zlib.crc32(part.tobytes(), total)
+        return total
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Token ids of a text.

@@ -160,6 +160,29 @@ def check_unchanged(where: str, folder: RunFolder, free: Iterable[str]) -> None:
             raise ProtocolError(where, problem, "leave it away, or start another run")
 
 
+def check_data(where: str, folder: RunFolder, what: str, checksum: int) -> None:
+    """Refuse data in a resumed run other than those with which it was begun, wherever they lie by now.
+
+    To be called right before training, as a new run keeps the checksum in data.json.
+
+    Raises
+    ------
+    ProtocolError
+        With ``what`` the data are, such as the name of a corpus.
+    """
+    path, mine = folder / "data.json", {"crc32": checksum}
+    if folder.resume and path.exists():
+        try:
+            same = json.loads(path.read_text()) == mine
+        except (OSError, ValueError):  # spoilt
+            same = False
+        if not same:
+            problem = f"{what} is not what this run was begun with"
+            raise ProtocolError(where, problem, "give that, or start another run")
+    else:
+        folder.write_json(path.name, mine)
+
+
 def check_counts(where: str, **counts: int) -> None:
     """Raise ProtocolError at the first of the settings that is below 1."""
     for name, value in counts.items():

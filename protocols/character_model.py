@@ -23,7 +23,7 @@ from evsim.network import Network
 from evsim.optimizer import Adam
 from evsim.population import Population
 from evsim.progress import epochs_shown
-from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_unchanged
+from evsim.protocol import Protocol, RunFolder, Trial, check_counts, check_data, check_unchanged
 from evsim.training import Tally, Trainer, fit
 
 if TYPE_CHECKING:
@@ -104,12 +104,11 @@ def run(
         lanes=lanes,
         window=window,
     )
-    moved = not Path(folder.earlier.get("corpus") or ".").exists()  # then the text may be elsewhere
-    free = ("epochs", "patience", "lr", *(["corpus"] if moved else []))
-    check_unchanged("character_model", folder, free)
+    check_unchanged("character_model", folder, ("corpus", "epochs", "patience", "lr"))
     task = CharacterModel(load_corpus(corpus, "char"), lanes, window)
     for given in (task.trials(0), task.check(), task.check("test") if task.corpus.test.size else [None]):
         next(iter(given))  # a text that is too short is found before anything is trained
+    check_data("character_model", folder, f"corpus '{task.corpus.name}'", task.corpus.checksum)
     network = build(task, units, layers, threshold, seed)
     if folder.resume:  # it may have been pruned since
         network = Checkpoint.open(folder / "checkpoint.h5").in_form(network)

@@ -24,7 +24,7 @@ from evsim.network import Network
 from evsim.operations import dense_operations, operations
 from evsim.optimizer import Adam
 from evsim.progress import epochs_shown
-from evsim.protocol import RunFolder, check_counts, check_unchanged
+from evsim.protocol import RunFolder, check_counts, check_data, check_unchanged
 from evsim.pruning import CubicSchedule, Pruner, Scope
 from evsim.second_process import SecondProcess
 from evsim.sparsity import sparsified
@@ -135,6 +135,8 @@ def run(
         seed=seed,
     )
     text = load_corpus(corpus, "word").by_frequency()
+    if folder.resume:
+        check_data("language_model", folder, f"corpus '{text.name}'", text.checksum)
     folder.console.print(_describe(text), soft_wrap=True)
     sizes = [units] * (layers - 1) + [embedding]
     if reads == "states" and layers > 1 and units < embedding:
@@ -163,6 +165,7 @@ def run(
     experiment.check_text(recipe)
     if not folder.resume:
         experiment.clear()
+        check_data("language_model", folder, f"corpus '{text.name}'", text.checksum)
     beside = experiment.train_beside(kinds, recipe) if side_by_side and kinds else None
     results = []
     with blas_threads(n_threads):

@@ -313,6 +313,17 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_another_text_of_the_same_words_is_not_gone_on_with(copied, corpus, tmp_path, evsim):
+    shutil.copytree(corpus, tmp_path / "other")
+    train = next((tmp_path / "other").glob("*train*"))
+    train.write_text("".join(reversed(train.read_text().splitlines(keepends=True))))
+    before = files(copied)
+    for generate in (0, 5):
+        again = ["--corpus", tmp_path / "other", "--generate", generate]
+        refused(evsim("run", "language_model", "--resume", copied, *again), "corpus", "begun with")
+    assert files(copied) == before
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -299,7 +299,7 @@ class TestCharacterModelTrials:
 
 class TestCharacterModelRun:
     def test_files(self, modelled):
-        assert sorted(path.name for path in modelled.iterdir()) == FILES
+        assert sorted(path.name for path in modelled.iterdir()) == sorted([*FILES, "data.json"])
         assert (modelled / "raster.png").read_bytes().startswith(PNG)
 
     def test_summary(self, modelled):

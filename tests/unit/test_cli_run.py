@@ -341,15 +341,18 @@ def test_bad_options_are_found_before_training(evsim, tmp_path, words, said):
 
 @pytest.mark.usefixtures("no_picture")
 def test_a_text_that_was_moved(evsim, tmp_path):
-    """A run goes on with it, but with another text beside the first one it does not."""
+    """A run goes on with it, but not with another of the same characters or words."""
     for name, words in (("a.txt", "the cat sat on the mat\n"), ("b.txt", "a mat sat on the cat the\n")):
         (tmp_path / name).write_text(words * 40)
     tiny = ["--units", 4, "--lanes", 2, "--window", 20, "--epochs", 1, "--quiet"]
     assert evsim("run", "character_model", *tiny, "--corpus", "a.txt", "--out", "out").code == 0
     again = ["run", "character_model", "--resume", "out", "--quiet", "--corpus"]
-    refused(evsim(*again, "b.txt"), "corpus is b.txt", "begun with a.txt")
+    refused(evsim(*again, "b.txt"), "corpus 'b.txt'", "begun with")
     (tmp_path / "a.txt").rename(tmp_path / "c.txt")
+    refused(evsim(*again, "b.txt"), "corpus 'b.txt'", "begun with")
     assert evsim(*again, "c.txt").code == 0
+    (tmp_path / "out" / "data.json").write_text("{")
+    refused(evsim(*again, "c.txt"), "corpus 'c.txt'", "begun with")
 
 
 @pytest.mark.usefixtures("no_picture")
