@@ -191,7 +191,7 @@ class Projection:
         if not sparse:
             weight = np.asarray(weight, dtype=dtype)
             if weight.ndim == 0:
-                weight = np.full(self.shape, weight)
+                weight = np.broadcast_to(weight, self.shape)
         if weight.shape != self.shape:
             blocks = ", ".join(self.target.ports[self.port])
             raise ParameterError(
