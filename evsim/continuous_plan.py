@@ -41,7 +41,7 @@ TIME_CONSTANTS: dict[str, tuple[str, ...]] = {
     "readout": ("tau",),
     "delta_readout": (),
 }
-#: Orders p of the series of EGRU's c (egru_flow.h), and the error of a step as a multiple of q^(p + 1), and
+#: Orders p of the series of EGRU's c (egru_series.h), and the error of a step as a multiple of q^(p + 1), and
 #: of 1.5 tau_s / tau_m where that is below 1: the largest among 4000 random states, inputs and biases for
 #: each of the ratios 1/4, 1 and 4 (of 3, 5 and 7 rounded up).
 SERIES = {3: 0.45, 4: 0.35, 5: 0.3, 6: 0.26, 7: 0.28, 9: 0.2, 14: 0.12}
