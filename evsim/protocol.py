@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from evsim.simulation import Stimulus
 
 
+#: What the names of modules begin with that are made of files: so a file called json.py takes nobody's place.
+OWN = "evsim_protocol_"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One stretch of input with what should come out of it.
@@ -235,10 +239,16 @@ def can_resume(run: Callable[..., Any]) -> bool:
 
 
 def import_file(path: Path) -> Any:
+    """The module of a protocol's file.
+
+    Raises
+    ------
+    ProtocolError
+        There is no such file, or it fails to import.
+    """
     if not path.is_file():
         raise ProtocolError(f"protocol '{path}'", "there is no such file", "check the path")
-    # A name of its own, so that a file called json.py takes nobody's place.
-    spec = importlib.util.spec_from_file_location(f"evsim_protocol_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{OWN}{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import traceback
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evsim.errors import EvsimError, ProtocolError
+from evsim.protocol import OWN, import_file
 
 
 class SecondProcess:
@@ -20,7 +22,7 @@ class SecondProcess:
     Parameters
     ----------
     function : callable
-        Of a module, so that it can be imported there.
+        Of a module, so that it can be imported there; that may be the file of a protocol (`evsim run my.py`).
     arguments : sequence
         What it is called with, to be pickled.
     log : str or Path
@@ -41,7 +43,7 @@ class SecondProcess:
             raise ProtocolError(f"file '{self.log}'", problem, "make room, or give another --out") from error
         # Not forked: libraries hold threads, which a fork would not have.
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_call, args=(function, arguments, self.log), daemon=True
+            target=_call, args=(_file(function), pickle.dumps((function, arguments)), self.log), daemon=True
         )
         self._process.start()
 
@@ -51,12 +53,21 @@ class SecondProcess:
         return self._process.exitcode == 0
 
 
-def _call(function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:
+def _file(function: Callable[..., object]) -> Path | None:
+    """The file of a function of somebody's own protocol, whose module has no name to be imported by."""
+    own = getattr(function, "__module__", "").startswith(OWN)
+    return Path(sys.modules[function.__module__].__file__ or "").resolve() if own else None
+
+
+def _call(file_of: Path | None, call: bytes, log: Path) -> None:
     """What the other process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("a", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
+            if file_of is not None:
+                import_file(file_of)
+            function, arguments = pickle.loads(call)
             function(*arguments)
         except EvsimError as error:
             print(f"evsim: {error}")

@@ -68,8 +68,8 @@ LEVELS = (
     ("evsim.continuous_simulation", "evsim.continuous_adjoint"),  # never each other
     ("evsim.stimulus",),
     ("evsim.simulation", "evsim.adjoint", "evsim.reference"),  # nor these
-    ("evsim.protocol", "evsim.checkpoint", "evsim.random_stack", "evsim.second_process", "evsim.token_speed"),
-    ("evsim.brian.*",),
+    ("evsim.protocol", "evsim.checkpoint", "evsim.random_stack", "evsim.token_speed"),
+    ("evsim.brian.*", "evsim.second_process"),
     ("evsim.calibration", "evsim.training", "evsim.progress", "evsim.pruned_checkpoint", "evsim.tables"),
     ("evsim.continuous_training", "evsim.operations", "evsim.dense_stack", "evsim.event_stack"),
     (

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from evsim.errors import ProtocolError
+from evsim.protocol import import_file
 from evsim.second_process import SecondProcess
 
 
@@ -33,6 +34,24 @@ def test_whether_it_returned(tmp_path, function, argument, said):
     assert done == (function is ProtocolError)
     if said:
         assert said in (tmp_path / "log").read_text()
+
+
+def test_a_function_of_a_protocol_in_a_file_of_its_own(tmp_path):
+    """Also with arguments of its classes, and with what lies beside it."""
+    (tmp_path / "helper_of_mine.py").write_text("WORD = 'helped'\n")
+    (tmp_path / "mine too.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from helper_of_mine import WORD\n"
+        "@dataclass\n"
+        "class Size:\n"
+        "    units: int\n"
+        "def run(folder): ...\n"
+        "def work(size):\n"
+        "    print(WORD, size)\n"
+    )
+    module = import_file(tmp_path / "mine too.py")
+    assert SecondProcess(module.work, module.Size(3), log=tmp_path / "log").join()
+    assert (tmp_path / "log").read_text() == "helped Size(units=3)\n"
 
 
 def test_errors_of_evsim_are_one_line(tmp_path):
