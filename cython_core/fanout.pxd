@@ -96,11 +96,13 @@ cdef inline double narrow_at(const ProjectionRow *p, int64_t unit, int32_t k, in
     cdef int64_t columns = strip_columns(p)
     cdef int64_t place = i % columns
     cdef int64_t strip = (unit * p.n_blocks + k) * block_words(p) + i // columns * STRIP_WORDS
-    cdef uint32_t bits = (<const uint32_t *> p.weight)[strip + place % STRIP_WORDS]
+    cdef uint32_t bits
     cdef float number
-    bits >>= p.narrow * (place // STRIP_WORDS)
     if p.narrow == 8:
-        return <int8_t> bits
+        bits = (<const uint16_t *> p.weight)[2 * strip + place % 16 // 4 * 8 + place // 32 * 4 + place % 4]
+        return <int8_t> (bits >> 8) if place & 16 else <int> (bits & 255) - 128
+    bits = (<const uint32_t *> p.weight)[strip + place % STRIP_WORDS]
+    bits >>= 16 * (place // STRIP_WORDS)
     bits <<= 16
     memcpy(&number, &bits, sizeof(float))
     return number
@@ -166,7 +168,11 @@ cdef inline int64_t deliver_to(
     const ProjectionRow *p, int32_t k, int64_t n, const int32_t *unit, const real *value,
     int64_t n_targets, const int32_t *targets, const char *is_target, real *accumulators
 ) noexcept nogil:
-    """As `deliver` for block k, but only to some of the target's units, given as a list and as marks."""
+    """As `deliver` for block k, but only to some of the target's units, given as a list and as marks.
+
+    Sums of int8 weights are of floats here, one event after the other: nothing else makes these sums, so
+    there are no bits to agree with.
+    """
     cdef const real *weight = <const real *> p.weight
     cdef const int64_t *ptr = <const int64_t *> p.block_ptr
     cdef real *target = accumulators + p.offset[k]

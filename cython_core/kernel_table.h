@@ -29,8 +29,9 @@ typedef struct {
     const FlowTable *flow; /* of double states */
 } KernelTable;
 
-/* The tables of all paths, each filled by a file that is called like it. */
-#if defined(__x86_64__) && defined(__GNUC__)
+/* The tables of all paths, each filled by a file that is called like it; with EVSIM_PLAIN_C, for tests, there
+ * are no others than on any processor. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(EVSIM_PLAIN_C)
 #define EVSIM_X86
 extern const KernelTable evsim_kernels_avx512, evsim_kernels_avx2;
 extern const FlowTable evsim_flows_avx512, evsim_flows_avx2;

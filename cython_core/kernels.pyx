@@ -97,7 +97,7 @@ cdef class Sparse:
 
 
 def add_narrow(int32_t[::1] unit, real[::1] value, const uint32_t[:, ::1] rows, real[::1] target, scale=None):
-    """target += value[e] * row of unit[e], one event after the other, to test the kernels of narrow_rows.h.
+    """target += sum of value[e] * row of unit[e], to test the kernels of narrow_rows.h.
 
     ``rows`` are strips (`evsim.narrow_weights.strips`): of int8 if there is a ``scale`` (a factor per
     row, of the type of the values), else of bfloat16.

@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef EVSIM_X86
+#include <immintrin.h>
+#endif
 
 #define JOIN_(name, isa, type) name##_##isa##_##type
 #define JOIN(name, isa, type) JOIN_(name, isa, type)

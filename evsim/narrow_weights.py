@@ -6,8 +6,20 @@ are narrow: events, states, biases, thresholds and all sums are float32::
     bfloat16    w rounded to the upper half of a float32: 8 bits of precision
     int8        w = scale q, q from -127 to 127, with a scale for each row (one unit's outgoing weights)
 
-Sums run over events in the same order as of float32 weights.  An event of value y adds y w in bfloat16, as
-the rounded float32 number would; in int8 it adds (y scale) q, whose last bit may differ from y (scale q).
+In bfloat16 an event of value y adds y w, and sums run over events in the same order as of float32 weights: so
+they have the bits of float32 sums of the rounded numbers.
+
+In int8 sums are of integers, exact, so that their order does not matter.  Of the events of one step, lane
+and projection the largest ``|y scale|`` decides on a unit: the power of 2 that goes 2^28 to 2^29 times into
+it.  Each ``y scale`` becomes the nearest whole multiple p of the unit, ties to even::
+
+    sum of p q = 2^15 H + L       p = 2^15 h + l, with l from -2^14 to 2^14 - 1
+    target += unit (2^15 H + L)   in float32: H, L, 2^15 H + L and the new target are rounded
+
+So before it is rounded what is added lies within ``sum of |q| * largest / 2^29`` of the exact sum.  Events
+with p = 0 add nothing; more than 1,024 others are added 1,024 at a time.  Where the largest ``|y scale|`` is
+infinite, no number, 2^128 or more, or less than 2^-98, sums are of floats: (y scale) q of one event after the
+other.
 """
 
 from __future__ import annotations
@@ -171,8 +183,10 @@ def to_int8(weight: NDArray) -> tuple[NDArray[np.int8], NDArray]:
 def strips(narrow: NDArray, n_blocks: int) -> NDArray[np.uint32]:
     """Narrow weights in the order in which the core reads them (see narrow_rows.h).
 
-    Each block of a row is cut into strips of sixteen words; field k of word j, counted from its low end, is
-    column 16 k + j of the strip.  The last strip of a block is filled up with zeros.
+    Each block of a row is cut into strips of sixteen words, the last of which is filled up with zeros.  In
+    bfloat16 column 16 k + j of a strip is field k of word j, counted from its low end.  In int8 columns
+    4 k + i and 32 + 4 k + i are in the low bytes of 16-bit words 8 k + i and 8 k + 4 + i (i < 4), with 128
+    added, and those 16 further on in the high bytes.
 
     Parameters
     ----------
@@ -184,11 +198,13 @@ def strips(narrow: NDArray, n_blocks: int) -> NDArray[np.uint32]:
     ndarray of uint32, shape (rows, words)
     """
     columns = STRIP_COLUMNS[narrow.dtype]
-    fields, bits = columns // STRIP_WORDS, 8 * narrow.itemsize
     n_rows, block = len(narrow), narrow.shape[1] // n_blocks
-    whole = np.zeros((n_rows, n_blocks, -(-block // columns) * columns), f"u{narrow.itemsize}")
-    whole[:, :, :block] = narrow.view(whole.dtype).reshape(n_rows, n_blocks, block)
-    split = whole.reshape(n_rows, -1, fields, STRIP_WORDS).astype(np.uint32)
-    shift = (bits * np.arange(fields, dtype=np.uint32))[:, None]
-    words = np.bitwise_or.reduce(split << shift, axis=2).reshape(n_rows, -1)
-    return aligned(words, np.uint32)
+    whole = np.zeros((n_rows, n_blocks, -(-block // columns) * columns), narrow.dtype)
+    whole[:, :, :block] = narrow.reshape(n_rows, n_blocks, block)
+    if narrow.dtype == np.int8:
+        low, high = np.moveaxis(whole.reshape(-1, 2, 2, 4, 4).swapaxes(1, 3).astype(np.int16), 2, 0)
+        words = (256 * high + low + 128).view(np.uint32)
+    else:
+        low, high = np.moveaxis(whole.reshape(-1, 2, STRIP_WORDS).astype(np.uint32), 1, 0)
+        words = low | high << 16
+    return aligned(words.reshape(n_rows, -1), np.uint32)

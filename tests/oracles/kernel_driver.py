@@ -214,7 +214,7 @@ def call(number: int, name: str, result: str, types: list[str], kind: str) -> st
         number=1000 * number,
         name=name,
         type=kind,
-        room="n * n + 8 * n" if indexed else "6 * n",  # rows, or a tape
+        room="n * n + 16 * n" if indexed else "6 * n",  # rows, or a tape
         n_sizes=7 if "EventList *" in types else 5,
         kinds=3 if CHOICES.intersection(types) else 1,
         locals=" ".join(LOCALS[t].format(a=a, place=types[: int(a[1:])].count(t)) for a, t in arguments),

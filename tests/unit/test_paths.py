@@ -20,8 +20,9 @@ BUILDS = {
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """Hashes of the baseline without any optimisation."""
-    return kernel_driver.hashes(kernel_driver.build(tmp_path_factory.mktemp("plain"), CC, "-O0"))["baseline"]
+    """Hashes of the baseline in plain C, without any optimisation."""
+    driver = kernel_driver.build(tmp_path_factory.mktemp("plain"), CC, "-O0", "-DEVSIM_PLAIN_C")
+    return kernel_driver.hashes(driver)["baseline"]
 
 
 def test_the_paths_of_this_build_give_the_same_bits(plain, tmp_path):
