@@ -133,18 +133,38 @@ INLINE FN(Factors) FN(factors)(const FN(Block) *block, int64_t at)
     return (FN(Factors)){(FN(Integers))((FN(Sums)){0} + high), (FN(Integers))((FN(Sums)){0} + low)};
 }
 
+/* Many processors with AVX-512 multiply and add in one instruction.  It is none of those that this path is
+ * compiled for, so it is written out, which Clang would refuse. */
+#if VECTOR_BYTES == 64 && !defined(__clang__) && !defined(EVSIM_NO_VNNI)
+#define VNNI
+#endif
+
+/* sum + x * y, of two rows */
+INLINE FN(Sums) FN(multiply_add)(const int vnni, FN(Sums) sum, FN(Integers) x, FN(Integers) y)
+{
+#ifdef VNNI
+    if (vnni) {
+        __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
+        return sum;
+    }
+#endif
+    (void)vnni;
+    return sum + (FN(Sums))MM(madd_epi16)(x, y);
+}
+
 /* Add two rows to the sums of one vector of words: of low bytes (and 256 times the high ones) and of high bytes
  * in the lower words of each sixteen bytes, the same of the upper words, all four times `high` and times `low`. */
-INLINE void FN(add_pair)(const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
+INLINE void FN(add_pair)(
+    const int vnni, const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
 {
     const FN(Integers) rows[2] = {(FN(Integers))*(const FN(Shorts) *)a, (FN(Integers))*(const FN(Shorts) *)b};
     const FN(Integers) words[2] = {MM(unpacklo_epi16)(rows[0], rows[1]), MM(unpackhi_epi16)(rows[0], rows[1])};
     for (int k = 0; k < 2; k++) {
         const FN(Integers) bytes = MM(srai_epi16)(words[k], 8);
-        sum[2 * k] += (FN(Sums))MM(madd_epi16)(words[k], factors->high);
-        sum[2 * k + 1] += (FN(Sums))MM(madd_epi16)(bytes, factors->high);
-        sum[4 + 2 * k] += (FN(Sums))MM(madd_epi16)(words[k], factors->low);
-        sum[5 + 2 * k] += (FN(Sums))MM(madd_epi16)(bytes, factors->low);
+        sum[2 * k] = FN(multiply_add)(vnni, sum[2 * k], words[k], factors->high);
+        sum[2 * k + 1] = FN(multiply_add)(vnni, sum[2 * k + 1], bytes, factors->high);
+        sum[4 + 2 * k] = FN(multiply_add)(vnni, sum[4 + 2 * k], words[k], factors->low);
+        sum[5 + 2 * k] = FN(multiply_add)(vnni, sum[5 + 2 * k], bytes, factors->low);
     }
 }
 #undef MM
@@ -158,9 +178,11 @@ INLINE FN(Factors) FN(factors)(const FN(Block) *block, int64_t at)
     return (FN(Factors)){{block->high[at], block->high[at + 1]}, {block->low[at], block->low[at + 1]}};
 }
 
-INLINE void FN(add_pair)(const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
+INLINE void FN(add_pair)(
+    const int vnni, const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
 {
     const uint32_t *const rows[2] = {a, b};
+    (void)vnni;
     for (int r = 0; r < 2; r++)
         for (int k = 0; k < 2; k++) {
             const FN(HalfShorts) *const half = (const FN(HalfShorts) *)rows[r] + k;
@@ -174,8 +196,8 @@ INLINE void FN(add_pair)(const uint32_t *a, const uint32_t *b, const FN(Factors)
 #endif
 
 /* Add n pairs of rows, from that one on, to the sums of all vectors of words; the first ones begin them. */
-static NOINLINE void FN(add_pairs)(
-    int64_t n, const FN(Block) *restrict block, int64_t at, int64_t word, int64_t words,
+INLINE void FN(add_n_pairs)(
+    const int vnni, int64_t n, const FN(Block) *restrict block, int64_t at, int64_t word, int64_t words,
     FN(Sums) *restrict sums)
 {
     const uint32_t *row[2 * PAIRS];
@@ -185,15 +207,35 @@ static NOINLINE void FN(add_pairs)(
     for (int64_t k = 0; k < n; k++)
         factors[k] = FN(factors)(block, at + 2 * k);
     for (int64_t i = 0; i < words; i += PART, sums += 8) {
-        FN(Sums) sum[8] = {{0}};
-        if (at > 0)
-            memcpy(sum, sums, sizeof sum);
+        FN(Sums) sum[8];
+        for (int k = 0; k < 8; k++)
+            sum[k] = at > 0 ? sums[k] : (FN(Sums)){0};
 #pragma GCC unroll 1 /* or the sums leave their registers */
         for (int64_t k = 0; k < n; k++)
-            FN(add_pair)(row[2 * k] + i, row[2 * k + 1] + i, &factors[k], sum);
-        memcpy(sums, sum, sizeof sum);
+            FN(add_pair)(vnni, row[2 * k] + i, row[2 * k + 1] + i, &factors[k], sum);
+        for (int k = 0; k < 8; k++)
+            sums[k] = sum[k];
     }
 }
+
+static NOINLINE void FN(add_pairs)(
+    int64_t n, const FN(Block) *restrict block, int64_t at, int64_t word, int64_t words,
+    FN(Sums) *restrict sums)
+{
+    FN(add_n_pairs)(0, n, block, at, word, words, sums);
+}
+
+#ifdef VNNI
+static NOINLINE void FN(add_pairs_vnni)(
+    int64_t n, const FN(Block) *restrict block, int64_t at, int64_t word, int64_t words,
+    FN(Sums) *restrict sums)
+{
+    FN(add_n_pairs)(1, n, block, at, word, words, sums);
+}
+#define ADD_PAIRS (__builtin_cpu_supports("avx512vnni") ? FN(add_pairs_vnni) : FN(add_pairs))
+#else
+#define ADD_PAIRS FN(add_pairs)
+#endif
 
 /* Add the sums of a strip to its targets. */
 INLINE void FN(add_sums)(const FN(Block) *block, const FN(Sums) *sum, REAL *target)
@@ -223,7 +265,7 @@ static void FN(add_block)(const FN(Block) *restrict block, int64_t length, REAL 
         const FN(Sums) *sum = sums;
         for (int64_t at = 0; at < block->n; at += 2 * PAIRS) {
             const int64_t n = (block->n - at) / 2;
-            FN(add_pairs)(n < PAIRS ? n : PAIRS, block, at, word, words, sums);
+            ADD_PAIRS(n < PAIRS ? n : PAIRS, block, at, word, words, sums);
         }
         int64_t i = 0;
         for (; i + INT8_COLUMNS <= columns; i += INT8_COLUMNS, sum += 8 * (WORDS / PART))
@@ -319,5 +361,7 @@ TARGET void FN(add_int8_rows)(
 #undef BLOCK
 #undef PIECE
 #undef PAIRS
+#undef ADD_PAIRS
+#undef VNNI
 #undef LEAST_POWER
 #undef LARGEST_POWER

@@ -32,6 +32,11 @@ def test_the_paths_of_this_build_give_the_same_bits(plain, tmp_path):
         assert lines == plain, path
 
 
+def test_without_an_instruction_that_not_all_processors_of_a_path_have(plain, tmp_path):
+    lines = kernel_driver.hashes(kernel_driver.build(tmp_path, CC, "-O0", "-DEVSIM_NO_VNNI"))
+    assert all(found == plain for found in lines.values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("compiler", "runner"), BUILDS.values(), ids=BUILDS)
 def test_every_other_compiler_and_architecture_gives_the_same_bits(compiler, runner, plain, tmp_path):
