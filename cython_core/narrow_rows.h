@@ -1,15 +1,15 @@
 /* Weight rows in bfloat16 or int8, for inference: add scaled rows to a vector.
  *
- * Template, see kernel_table.c.  Rows are whole strips of sixteen 32-bit words, of 32 columns (bfloat16) or 64
- * columns (int8), the last one filled up with zeros.  Columns are so placed that no byte has to change lanes:
- * of columns in their natural order the compiler makes shuffles that take longer than the sums.
+ * Template, see kernel_table.c.  Rows are whole strips of sixteen 32-bit words, of 32 columns (bfloat16) or
+ * 64 columns (int8), the last one filled up with zeros.  Columns are so placed that no byte has to change
+ * lanes: of columns in their natural order the compiler makes shuffles that take longer than the sums.
  *
- * bfloat16: field k of word j, counted from the low end, is column 16 k + j of its strip, so that a shift or a
- * mask makes it a float.  Sums are of REAL, in the order of the events.
+ * bfloat16: field k of word j, counted from the low end, is column 16 k + j of its strip, so that a shift or
+ * a mask makes it a float.  Sums are of REAL, in the order of the events.
  *
  * int8: sums are of integers, see `add_int8_rows`.  16-bit word i of the lower (upper) eight bytes of each
- * sixteen, k, holds column 4 k + i (32 + 4 k + i) of its strip in the low byte, as w + 128 without a sign, and
- * in the high byte the column 16 further on.  So it is 256 w' + w + 128, and a shift leaves w'.
+ * sixteen, k, holds column 4 k + i (32 + 4 k + i) of its strip in the low byte, as w + 128 without a sign,
+ * and in the high byte the column 16 further on.  So it is 256 w' + w + 128, and a shift leaves w'.
  */
 
 #define INLINE static inline __attribute__((always_inline))
@@ -88,7 +88,7 @@ TARGET void FN(add_bf16_rows)(
 
 #define BLOCK 1024 /* events that are added together: so many products of 2^14 and 127 stay below 2^31 */
 #define PIECE 3072 /* columns whose sums stay in the first-level cache: 24 kB */
-#define PAIRS 10   /* of rows in a pass: with fewer, sums are loaded and stored too often; more rows are not read ahead */
+#define PAIRS 10   /* of rows in a pass: with fewer, sums are stored too often; more are not read ahead */
 
 /* For largest factors of these powers of 2 the unit, 2^-28 of it, is a normal REAL, and so is its inverse. */
 #define LEAST_POWER (REAL_IS_FLOAT ? 0x1p-98 : 0x1p-994)
@@ -152,13 +152,14 @@ INLINE FN(Sums) FN(multiply_add)(const int vnni, FN(Sums) sum, FN(Integers) x, F
     return sum + (FN(Sums))MM(madd_epi16)(x, y);
 }
 
-/* Add two rows to the sums of one vector of words: of low bytes (and 256 times the high ones) and of high bytes
- * in the lower words of each sixteen bytes, the same of the upper words, all four times `high` and times `low`. */
+/* Add two rows to the sums of one vector of words: of low bytes (and 256 times the high ones) and of high
+ * bytes in the lower words of each sixteen bytes, the same of the upper words; all times `high`, then `low`. */
 INLINE void FN(add_pair)(
     const int vnni, const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
 {
     const FN(Integers) rows[2] = {(FN(Integers))*(const FN(Shorts) *)a, (FN(Integers))*(const FN(Shorts) *)b};
-    const FN(Integers) words[2] = {MM(unpacklo_epi16)(rows[0], rows[1]), MM(unpackhi_epi16)(rows[0], rows[1])};
+    const FN(Integers) words[2] = {
+        MM(unpacklo_epi16)(rows[0], rows[1]), MM(unpackhi_epi16)(rows[0], rows[1])};
     for (int k = 0; k < 2; k++) {
         const FN(Integers) bytes = MM(srai_epi16)(words[k], 8);
         sum[2 * k] = FN(multiply_add)(vnni, sum[2 * k], words[k], factors->high);
@@ -245,8 +246,8 @@ INLINE void FN(add_sums)(const FN(Block) *block, const FN(Sums) *sum, REAL *targ
             FN(Wide) *const t = (FN(Wide) *)(target + k * WORDS + part);
             FN(Sums) high = sum[k], low = sum[4 + k];
             if (k % 2 == 0) {
-                high -= 256 * sum[k + 1] + block->high_offset;
-                low -= 256 * sum[k + 5] + block->low_offset;
+                high -= 256u * sum[k + 1] + block->high_offset;
+                low -= 256u * sum[k + 5] + block->low_offset;
             }
             *t += (__builtin_convertvector((FN(Words))high, FN(Wide)) * (REAL)32768
                    + __builtin_convertvector((FN(Words))low, FN(Wide)))
@@ -297,9 +298,9 @@ static NOINLINE void FN(add_odd_int8_rows)(
 /* target[0:length] += sum_e (value[e] * scale[unit[e]]) * row of unit[e]
  *
  * The factors are rounded to whole multiples, ties to even, of a unit: the power of 2 that goes 2^28 to 2^29
- * times into the largest of this call.  Their products with the weights are added up exactly, for BLOCK events at
- * a time that are not zero; then the two halves of each sum become REAL, and are put together.  So the order of
- * the events of a block does not matter. */
+ * times into the largest of this call.  Their products with the weights are added up exactly, for BLOCK
+ * events at a time that are not zero; then the two halves of each sum become REAL, and are put together.  So
+ * the order of the events of a block does not matter. */
 TARGET void FN(add_int8_rows)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value, const REAL *restrict scale,
     const uint32_t *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
