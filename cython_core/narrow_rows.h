@@ -153,7 +153,7 @@ INLINE FN(Sums) FN(multiply_add)(const int vnni, FN(Sums) sum, FN(Integers) x, F
 }
 
 /* Add two rows to the sums of one vector of words: of low bytes (and 256 times the high ones) and of high
- * bytes in the lower words of each sixteen bytes, the same of the upper words; all times `high`, then `low`. */
+ * bytes in the lower words of each sixteen, the same of the upper words; all times `high`, then `low`. */
 INLINE void FN(add_pair)(
     const int vnni, const uint32_t *a, const uint32_t *b, const FN(Factors) *factors, FN(Sums) *sum)
 {
