@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import sys
 import threading
 import traceback
@@ -43,7 +42,7 @@ class SecondProcess:
             raise ProtocolError(f"file '{self.log}'", problem, "make room, or give another --out") from error
         # Not forked: libraries hold threads, which a fork would not have.
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_call, args=(_file(function), pickle.dumps((function, arguments)), self.log), daemon=True
+            target=_call, args=(_Home(function), function, arguments, self.log), daemon=True
         )
         self._process.start()
 
@@ -53,21 +52,26 @@ class SecondProcess:
         return self._process.exitcode == 0
 
 
-def _file(function: Callable[..., object]) -> Path | None:
-    """The file of a function of somebody's own protocol, whose module has no name to be imported by."""
-    own = getattr(function, "__module__", "").startswith(OWN)
-    return Path(sys.modules[function.__module__].__file__ or "").resolve() if own else None
+class _Home:
+    """Where a function is from; arrives as what importing it gives, and what comes after it finds it there.
+
+    The module of a protocol in somebody's own file has no name by which it could be imported.
+    """
+
+    def __init__(self, function: Callable[..., object]):
+        name = getattr(function, "__module__", "")
+        self.file = Path(sys.modules[name].__file__ or "").resolve() if name.startswith(OWN) else None
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (type(None), ()) if self.file is None else (import_file, (self.file,))
 
 
-def _call(file_of: Path | None, call: bytes, log: Path) -> None:
-    """What the other process does."""
+def _call(home: Any, function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:
+    """What the other process does; ``home`` has served by arriving first."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("a", buffering=1) as file:
         sys.stdout = sys.stderr = file
         try:
-            if file_of is not None:
-                import_file(file_of)
-            function, arguments = pickle.loads(call)
             function(*arguments)
         except EvsimError as error:
             print(f"evsim: {error}")

@@ -76,7 +76,8 @@ class TestHelp:
         hints = typing.get_type_hints(run, include_extras=True)
         for parameter in list(inspect.signature(run).parameters.values())[1:]:
             assert has_option(result.out, parameter.name, hints[parameter.name], parameter.default)
-        for option in ("--out", "--resume", "--force", "--quiet"):
+        goes_on = () if name in ("cuba", "incremental_learning") else ("--resume",)
+        for option in ("--out", *goes_on, "--force", "--quiet"):
             assert f"  {option} " in result.out
         assert all(len(line) <= 80 for line in result.out.splitlines())
 
