@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,7 +105,7 @@ class ContinuousPlan:
                 self.parameters |= {f"{p.name}.indptr": p.indptr, f"{p.name}.indices": p.indices}
         self._arrays: dict[object, NDArray] = {}
         self._delays: dict[str, NDArray] = {}
-        self._taken: dict[int, NDArray] = {}  # values of the parameters of units, checked, by population
+        self._taken: tuple[object, ...] = ()  # what `refresh` has found, checked and taken over
         self.unit_rows = np.zeros(len(self.populations), UNITS)
         self.fan_rows = np.zeros(len(self.projections), FANS)
         for rank, population in enumerate(self.populations):
@@ -150,18 +152,19 @@ class ContinuousPlan:
 
         ``tolerance`` is the error of EGRU's c in one step of its integration.
         """
-        shortest = [np.inf]
+        for index, projection in enumerate(self.projections):
+            self._fill_delays(index, projection)
+        now = tolerance, *self._present()
+        if now == self._taken:
+            return
+        self._taken, shortest = (), [np.inf]
         for rank, population in enumerate(self.populations):
             parameters, kernel = population.parameters, population.kernel
             names = TIME_CONSTANTS[kernel]
             taus = [float(parameters[name].values[0]) for name in names]
             blocks = [parameters[name].values for name in ("bias", "threshold") if name in parameters]
-            now = np.concatenate([np.ravel(block) for block in blocks] + [taus], dtype=np.float64)
-            changed = not _same(now, self._taken.get(rank))
-            for name, parameter in parameters.items():
-                if changed or not (name in names or name in ("bias", "threshold")):
-                    parameter.check(parameter.values)
-            self._taken[rank] = now
+            for parameter in parameters.values():
+                parameter.check(parameter.values)
             shortest += taus
             constants = self._arrays["constants", rank]
             constants[: len(taus)] = taus
@@ -175,15 +178,23 @@ class ContinuousPlan:
             elif kernel == "lif":
                 constants[3:5] = getattr(population, "reset", 0.0), getattr(population, "refractory", 0.0)
             par, n = self._arrays["par", rank], population.n_units
-            if blocks and changed:
-                values = now[: len(now) - len(taus)].reshape(-1, n)
+            if blocks:
+                values = np.concatenate(blocks, dtype=np.float64).reshape(-1, n)
                 par[: len(values), :n] = values
                 if kernel == "egru_continuous":  # limits of u and z, for bounds
                     par[4, :n] = 1 / (1 + np.exp(-values[0]))
                     par[5, :n] = np.tanh(values[2])
         self.every = SNAPSHOT_TIME_CONSTANTS * min(shortest) if np.isfinite(min(shortest)) else 1e3
-        for index, projection in enumerate(self.projections):
-            self._fill_delays(index, projection)
+        self._taken = now
+
+    def _present(self) -> Iterator[object]:
+        """What `refresh` takes over of the units, to be compared."""
+        for population in self.populations:
+            yield getattr(population, "reset", None)
+            yield getattr(population, "refractory", None)
+            for parameter in population.parameters.values():
+                yield parameter.values.tobytes()
+                yield parameter.trainable
 
     def _fill_units(self, rank: int, population: Population) -> None:
         row, kernel, n = self.unit_rows[rank], population.kernel, population.n_units
