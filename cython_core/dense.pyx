@@ -3,6 +3,7 @@
 import numpy as np
 
 from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport signbit
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -100,6 +101,22 @@ def first_beyond(array, double limit=DBL_MAX):
         else:
             found = find_beyond(n, <uint32_t *> x, limit_narrow)
     return found
+
+
+def increasing(time, value, double start, double stop):
+    """Whether times increase, within [start, stop) and without a -0, and no value is zero.
+
+    Both are contiguous float64 of one length.
+    """
+    cdef int64_t n = time.size
+    cdef const double *t = <const double *> address(time, n, c"d")
+    cdef const double *v = <const double *> address(value, n, c"d")
+    cdef bint good = n == 0 or (t[0] >= start and not signbit(t[0]) and t[n - 1] < stop)
+    cdef int64_t i
+    if good:
+        for i in range(n):
+            good &= v[i] != 0 and (i == 0 or t[i] > t[i - 1])
+    return good
 
 
 def to_events(array):

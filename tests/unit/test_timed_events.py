@@ -49,6 +49,19 @@ def test_order_does_not_matter(drawn, random):
     assert from_rows(shuffled, **sizes).equal(from_rows(listed, **sizes))
 
 
+@given(listed_events())
+def test_lists_in_order(drawn):
+    """They are taken as they are, but into arrays of their own."""
+    listed, sizes = drawn
+    kinds = {"time": float, "lane": np.int32, "unit": np.int32, "value": float}
+    given = [np.array([row[k] for row in kept(listed)], kind) for k, kind in enumerate(kinds.values())]
+    events = TimedEvents.from_list(*given, **sizes)
+    assert list(events) == kept(listed)
+    assert not any(
+        np.shares_memory(getattr(events, name), one) for name, one in zip(kinds, given, strict=True)
+    )
+
+
 @given(listed_events(), st.data())
 def test_windows(drawn, data):
     listed, sizes = drawn
