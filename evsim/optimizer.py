@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -91,6 +91,7 @@ class Optimizer(ABC):
                 )
         self.lr, self.clip, self.n_steps = float(lr), clip, 0
         self._masked: dict[str, _Mask] = {}
+        self._limited = [p for p in self.parameters.values() if p.lower > -math.inf or p.upper < math.inf]
         self.pruning: Pruning | None = None
         self._kept = {
             slot: {name: np.zeros_like(p.values) for name, p in self.parameters.items()}
@@ -105,20 +106,18 @@ class Optimizer(ABC):
         GradientError
             A gradient that is missing or not finite; then no parameter was moved.
         """
-        given = []
+        given, masked = [], self._masked
         for name, parameter in self.parameters.items():
-            gradient = gradients.get(name)
+            gradient, values = gradients.get(name), parameter.values
             if gradient is None:
                 raise GradientError(
                     f"parameter '{name}'", "has no gradient", f"give one for each of {list(self.parameters)}"
                 )
-            if gradient.shape != parameter.values.shape:
+            if gradient.shape != values.shape:
                 raise GradientError(
-                    f"gradient of '{name}'",
-                    f"has shape {gradient.shape}",
-                    f"give {parameter.values.shape}",
+                    f"gradient of '{name}'", f"has shape {gradient.shape}", f"give {values.shape}"
                 )
-            given.append(self._masked[name].of(gradient) if name in self._masked else gradient)
+            given.append(masked[name].of(gradient) if name in masked else _floats(gradient, values.dtype))
         norm = global_norm(given)
         if not math.isfinite(norm):
             wrong = next((n for n in self.parameters if not np.isfinite(gradients[n]).all()), "all together")
@@ -127,12 +126,9 @@ class Optimizer(ABC):
             )
         self.n_steps += 1
         self._move(given, self.clip / norm if self.clip is not None and norm > self.clip else 1.0)
-        for parameter in self.parameters.values():
-            if parameter.lower > -np.inf:
-                np.maximum(parameter.values, parameter.lower, out=parameter.values)
-            if parameter.upper < np.inf:
-                np.minimum(parameter.values, parameter.upper, out=parameter.values)
-        for name, held in self._masked.items():  # also where someone has written into them since
+        for parameter in self._limited:
+            np.clip(parameter.values, parameter.lower, parameter.upper, out=parameter.values)
+        for name, held in masked.items():  # also where someone has written into them since
             held.clear(self.parameters[name].values)
         if self.pruning is not None:
             self.pruning.update(self)
@@ -193,7 +189,10 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _move(self, gradients: list[NDArray], scale: float) -> None:
-        """Write the new values of all parameters, given the gradient of each, to be scaled."""
+        """Write the new values of all parameters, given the gradient of each, to be scaled.
+
+        Gradients are C-contiguous and of the float type of their parameter.
+        """
 
     def state(self) -> dict[str, NDArray]:
         """All that a later step depends on besides the parameters, as arrays by name."""
@@ -277,7 +276,6 @@ class Adam(Optimizer):
             raise ParameterError("optimizer", f"weight_decay is {weight_decay}", "give 0 or more")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self._decays = [name.endswith(".weight") for name in self.parameters]
-        self._types = [parameter.values.dtype for parameter in self.parameters.values()]
         self._moments = Moments(
             [parameter.values for parameter in self.parameters.values()],
             *(list(self._kept[slot].values()) for slot in self.slots),
@@ -287,7 +285,7 @@ class Adam(Optimizer):
         first, second = self.betas
         shrunk = 1 - self.lr * self.weight_decay
         self._moments.step(
-            [_floats(gradient, dtype) for gradient, dtype in zip(gradients, self._types, strict=True)],
+            gradients,
             [shrunk if decays else 1.0 for decays in self._decays],
             scale,
             first,
@@ -298,13 +296,9 @@ class Adam(Optimizer):
         )
 
 
-def global_norm(gradients: Iterable[NDArray]) -> float:
-    """Euclidean norm of all entries of all arrays together."""
-    return math.sqrt(
-        sum_of_squares(
-            [_floats(array, array.dtype if array.dtype.char in "fd" else np.float64) for array in gradients]
-        )
-    )
+def global_norm(gradients: list[NDArray]) -> float:
+    """Euclidean norm of all entries of all arrays together, which are C-contiguous, of float32 or float64."""
+    return math.sqrt(sum_of_squares(gradients))
 
 
 def _floats(array: NDArray, dtype: DTypeLike) -> NDArray:

@@ -94,7 +94,6 @@ def test_clipping_scales_all_gradients_together():
     gradient = gradients(1)
     flat = np.concatenate([g.ravel() for g in gradient.values()])
     norm = np.linalg.norm(flat)
-    assert global_norm(gradient.values()) == pytest.approx(norm, rel=1e-14)
     assert SGD(clipped, lr=0.1, clip=norm / 4).step(gradient) == pytest.approx(norm, rel=1e-14)
     SGD(plain, lr=0.1).step({name: g / 4 for name, g in gradient.items()})
     for name in plain:
@@ -105,6 +104,25 @@ def test_clipping_scales_all_gradients_together():
         expected = np.clip(p.values - 0.1 * gradient[name], p.lower, p.upper)
         np.testing.assert_array_equal(untouched[name].values, expected)
     assert all(np.array_equal(gradient[name], gradients(1)[name]) for name in gradient)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 200, 10_000])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-18, 1.0, 1e15, 1e19, 1e30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norm(dtype, scale, size):
+    """Also where squares of floats are beyond what a float can hold."""
+    arrays = [scale * np.random.default_rng(size + k).standard_normal(size).astype(dtype) for k in range(2)]
+    arrays = [array.astype(dtype) for array in arrays]
+    expected = np.linalg.norm(np.concatenate(arrays).astype(float))
+    assert global_norm(arrays) == pytest.approx(expected, rel=1e-6 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 70, 4999])
+def test_norm_of_what_is_not_finite_is_not(place, wrong):
+    array = np.ones(5000, np.float32)
+    array[place] = wrong
+    assert not np.isfinite(global_norm([array]))
 
 
 def test_parameters_stay_in_their_range():
