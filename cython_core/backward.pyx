@@ -205,6 +205,36 @@ cdef bint replay_team(
     return good
 
 
+cdef void add_to(int64_t n, const real *x, real *to) noexcept nogil:
+    cdef int64_t i
+    for i in range(n):
+        to[i] += x[i]
+
+
+cdef bint replay_part(
+    const Replay *replay, int64_t part, int64_t together, bint double_precision
+) noexcept nogil:
+    """The ``part``-th of all groups of so many lanes; False if memory ran out."""
+    cdef int64_t lane = part * together
+    cdef int64_t count = min(together, replay.n_lanes - lane)
+    cdef float narrow = 0
+    cdef double wide = 0
+    if double_precision:
+        return replay_team(replay, lane, count, 1, &wide)
+    return replay_team(replay, lane, count, 1, &narrow)
+
+
+cdef bint write_chunk(
+    const Replay *replay, const Rows *rows, int64_t chunk, bint fresh, int64_t *macs, bint double_precision
+) noexcept nogil:
+    """`write_rows` in the plan's float type."""
+    cdef float narrow = 0
+    cdef double wide = 0
+    if double_precision:
+        return write_rows(replay, rows, chunk, fresh, macs, &wide)
+    return write_rows(replay, rows, chunk, fresh, macs, &narrow)
+
+
 cdef class Backward:
     """One replay: gradients that one piece of time after the other, the last one first, is added to.
 
@@ -389,6 +419,7 @@ cdef class Backward:
         cdef int64_t lane
         cdef int64_t together
         cdef int64_t part
+        cdef int64_t n_parts
         cdef int failed = 0
         cdef Replay *replay = &self.replay
         cdef int64_t n_lanes = replay.n_lanes
@@ -410,13 +441,15 @@ cdef class Backward:
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
             together = min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES)
-            for part in prange((n_lanes + together - 1) // together, nogil=True, num_threads=n_threads,
-                               schedule="dynamic", chunksize=1):
-                lane = part * together
-                if self.plan.double_precision:
-                    failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &wide)
-                else:
-                    failed += not replay_team(replay, lane, min(together, n_lanes - lane), 1, &narrow)
+            n_parts = (n_lanes + together - 1) // together
+            if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
+                with nogil:
+                    for part in range(n_parts):
+                        failed += not replay_part(replay, part, together, self.plan.double_precision)
+            else:
+                for part in prange(n_parts, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
+                    failed += not replay_part(replay, part, together, self.plan.double_precision)
         for lane in range(2 * rows * size):
             self.counts[lane // (rows * size) * size + lane % size] += replay.macs_state[lane]
         free(replay.macs_state)
@@ -438,6 +471,7 @@ cdef class Backward:
         cdef int64_t n
         cdef int failed = 0
         cdef int j
+        cdef bint in_double
         cdef float narrow = 0
         cdef double wide = 0
         if rows == NULL:
@@ -463,14 +497,15 @@ cdef class Backward:
                 raise MemoryError("backward: no memory for the weight rows")
             # Waking a thread takes as long as some hundred thousand MACs.
             n_threads = <int> min(n_threads, 1 + work // 400_000)
-            if self.plan.double_precision:
-                for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                    chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, fresh, macs, &wide)
+            in_double = self.plan.double_precision
+            if n_threads == 1:
+                with nogil:
+                    for chunk in range(n_chunks):
+                        failed += not write_chunk(replay, rows, chunk, fresh, macs, in_double)
             else:
                 for chunk in prange(n_chunks, nogil=True, num_threads=n_threads, schedule="dynamic",
                                     chunksize=1):
-                    failed += not write_rows(replay, rows, chunk, fresh, macs, &narrow)
+                    failed += not write_chunk(replay, rows, chunk, fresh, macs, in_double)
             if failed:
                 raise MemoryError("backward: no memory for a weight row")
             for j in range(replay.n_projections):
@@ -485,27 +520,27 @@ cdef class Backward:
 
     # -- what was found ------------------------------------------------------------------------------------
 
-    def macs(self):
-        """MACs of each projection so far: for dL/dy, for recomputed gates, for the weights."""
+    def macs(self, list names):
+        """MACs of each projection so far, by name: for dL/dy, for recomputed gates, for the weights."""
         cdef int n = self.replay.n_projections
-        cdef int kind
         cdef int j
-        return [[self.counts[kind * n + j] for j in range(n)] for kind in range(3)]
+        state, recompute, weight = {}, {}, {}
+        for j in range(n):
+            name = names[j]
+            state[name] = self.counts[j]
+            recompute[name] = self.counts[n + j]
+            weight[name] = self.counts[2 * n + j]
+        return state, recompute, weight
 
-    def active(self):
-        """Backward-active units of each population so far, summed over steps and lanes."""
-        cdef int p
-        cdef int64_t *active = self.counts + 3 * self.replay.n_projections
+    def active(self, int population):
+        """Backward-active units of a population so far, summed over steps and lanes."""
         cdef int64_t lanes = self.replay.n_lanes
-        cdef int64_t total
+        cdef const int64_t *active = self.counts + 3 * self.replay.n_projections + population * lanes
+        cdef int64_t total = 0
         cdef int64_t lane
-        found = []
-        for p in range(self.replay.n_populations):
-            total = 0
-            for lane in range(lanes):
-                total += active[p * lanes + lane]
-            found.append(total)
-        return found
+        for lane in range(lanes):
+            total += active[lane]
+        return total
 
     def D(self, int population):
         """dL/d(accumulators) of the present piece, shape (T, B, n_in), in place."""
@@ -519,21 +554,38 @@ cdef class Backward:
                          self.plan.populations[population].n_state)
 
     def dbias(self, int population):
-        """By lane what a bias gets, (B, n_in).  Where accumulators are kept, that is their carry."""
+        """What a bias gets, (n_in,).  Where accumulators are kept, that is their carry."""
         cdef const PopulationRow *pop = &self.plan.populations[population]
+        cdef const Slot *slot = &self.replay.slot[population]
         if holds(pop.kind):
-            return self.carry(population)[:, :pop.n_in]
-        return self._sum(population, self.replay.slot[population].dbias, pop.n_in)
+            return self._over_lanes(slot.carry, pop.n_state, pop.n_in)
+        return self._over_lanes(slot.dbias, pop.n_in, pop.n_in)
 
     def dthreshold(self, int population):
-        """By lane, (B, n), of EGRU and LIF units."""
-        return self._sum(population, self.replay.slot[population].dthreshold,
-                         self.plan.populations[population].n)
+        """What thresholds of EGRU and LIF units get, (n,)."""
+        cdef int64_t n = self.plan.populations[population].n
+        return self._over_lanes(self.replay.slot[population].dthreshold, n, n)
 
     def dnumbers(self, int population):
         """At the numbers of a step of LIF units by lane and unit, (B, 5 n)."""
         return self._sum(population, self.replay.slot[population].dnumbers,
                          5 * self.plan.populations[population].n)
+
+    cdef _over_lanes(self, const void *first, int64_t stride, int64_t n):
+        """The sum of the first n of each lane's reals, in order of lane, in an array of its own."""
+        cdef int64_t _lane
+        if first == NULL:
+            raise ValueError("backward: the population has no such gradient")
+        total = empty((n,), self._dtype())
+        cdef void *to = address(total, n, self.kind)
+        memcpy(to, first, n * self.itemsize)
+        for _lane in range(1, self.replay.n_lanes):
+            first = <const char *> first + stride * self.itemsize
+            if self.plan.double_precision:
+                add_to(n, <const double *> first, <double *> to)
+            else:
+                add_to(n, <const float *> first, <float *> to)
+        return total
 
     cdef _sum(self, int population, const void *first, int64_t n):
         """An array of ``sums``."""

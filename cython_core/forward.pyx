@@ -9,7 +9,7 @@ from memory serves all of these; with fewer lanes than threads a team of threads
 depends on the number of threads.
 """
 
-import numpy as np
+from numpy import dtype, empty, zeros
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t
@@ -33,6 +33,8 @@ from evsim.core.kernels cimport EventList
 from evsim.core.layout cimport PlanTable, PopulationRow, real
 from evsim.core.memory cimport line_malloc
 from evsim.core.team cimport Team, evsim_team_size, wait
+
+SINGLE, DOUBLE, INT32, INT64 = map(dtype, ("f4", "f8", "i4", "i8"))
 
 cdef enum:
     STRETCH_BYTES = 524288      # what is received in a stretch of time stays in the second-level cache,
@@ -201,6 +203,17 @@ cdef bint run_team(const Run *run, int64_t lane, int64_t n_lanes, int n_threads,
                 run_member(run, lane, n_lanes, &scratch, threadid(), evsim_team_size(), tag)
     scratch_free(run, &scratch)
     return scratch.good
+
+
+cdef bint run_part(const Run *run, int64_t part, bint double_precision) noexcept nogil:
+    """The lanes that are run side by side as the ``part``-th of all; False if memory ran out."""
+    cdef int64_t lane = part * run.together
+    cdef int64_t count = min(run.together, run.n_lanes - lane)
+    cdef float narrow = 0
+    cdef double wide = 0
+    if double_precision:
+        return run_team(run, lane, count, 1, &wide)
+    return run_team(run, lane, count, 1, &narrow)
 
 
 cdef class Forward:
@@ -378,6 +391,7 @@ cdef class Forward:
         """
         cdef int64_t lane
         cdef int64_t part
+        cdef int64_t n_parts
         cdef int64_t groups
         cdef int failed = 0
         cdef bint double_precision = self.plan.double_precision
@@ -401,13 +415,15 @@ cdef class Forward:
                 if n_threads > 1 and run.lengths[lane] != run.lengths[0]:
                     groups = 4 * n_threads
             share_time(run, min(max(n_lanes // groups, <int64_t> 1), <int64_t> MOST_LANES), self.itemsize)
-            for part in prange((n_lanes + run.together - 1) // run.together, nogil=True,
-                               num_threads=n_threads, schedule="dynamic", chunksize=1):
-                lane = part * run.together
-                if double_precision:
-                    failed += not run_team(run, lane, min(run.together, n_lanes - lane), 1, &wide)
-                else:
-                    failed += not run_team(run, lane, min(run.together, n_lanes - lane), 1, &narrow)
+            n_parts = (n_lanes + run.together - 1) // run.together
+            if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
+                with nogil:
+                    for part in range(n_parts):
+                        failed += not run_part(run, part, double_precision)
+            else:
+                for part in prange(n_parts, nogil=True, num_threads=n_threads, schedule="dynamic",
+                                   chunksize=1):
+                    failed += not run_part(run, part, double_precision)
         if failed:
             raise MemoryError("forward: no memory for events")
         return sums(run.macs, n_lanes, run.n_projections)
@@ -420,7 +436,7 @@ cdef class Forward:
         cdef const int64_t *bucket
         cdef int64_t lane
         cdef int64_t e
-        values = np.zeros((lanes, n), np.float64 if self.plan.double_precision else np.float32)
+        values = zeros((lanes, n), DOUBLE if self.plan.double_precision else SINGLE)
         cdef char *value = <char *> address(values, lanes * n, self.kind)
         for lane in range(lanes):
             if step >= self.run.lengths[lane]:
@@ -453,8 +469,9 @@ cdef class Forward:
         cdef int64_t total = 0
         cdef int64_t first
         cdef int64_t i
-        pointers = np.zeros(n_steps * lanes + 1, np.int64)
+        pointers = empty(n_steps * lanes + 1, INT64)
         cdef int64_t *ptr = <int64_t *> address(pointers, n_steps * lanes + 1, c"l")
+        ptr[0] = 0
         with nogil:
             for step in range(n_steps):
                 for lane in range(lanes):
@@ -463,8 +480,7 @@ cdef class Forward:
                         bucket = queue_peek(&queue[lane], i)
                         total += bucket[1] - bucket[0]
                     ptr[step * lanes + lane + 1] = total
-        units = np.empty(total, np.int32)
-        values = np.empty(total, np.float64 if self.plan.double_precision else np.float32)
+        units, values = empty(total, INT32), empty(total, DOUBLE if self.plan.double_precision else SINGLE)
         cdef int32_t *unit = <int32_t *> address(units, total, c"i")
         cdef char *value = <char *> address(values, total, self.kind)
         cdef Py_ssize_t size = self.itemsize

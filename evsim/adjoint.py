@@ -17,7 +17,7 @@ from evsim.dense_products import DenseProducts
 from evsim.errors import GradientError
 from evsim.eventlog import EventLog
 from evsim.events import Events
-from evsim.gradients import Gradients, over_lanes
+from evsim.gradients import Gradients
 from evsim.models import LIF
 from evsim.plan import ACCUMULATORS, SOURCES, STATES, TAPES, Plan
 from evsim.propagator import Propagator, lif_propagator_vjp
@@ -226,7 +226,7 @@ class _Work:
 
     def __init__(self, plan: Plan, core: Backward, log: Recorded | RecordedFile, inputs: bool, sent: bool):
         self.plan, self.core, self.log = plan, core, log
-        self.dweights = [empty(p.weight.values.shape, plan.dtype) for p in plan.projections]
+        self.dweights = [empty(shape, plan.dtype) for shape in plan.weight_shapes]
         self.fresh = True  # nothing has been written into them
         # MACs that the core did not count, by index of the projection: of dense products, of running again.
         self.macs_weight: dict[int, int] = {}
@@ -255,24 +255,20 @@ class _Work:
 
         Of ``sources`` that send changes, the stimulus and what had been sent get a gradient, too.
         """
-        population, events, piece, core = (
-            self.plan.populations[rank],
-            self.events[rank],
-            self.piece,
-            self.core,
-        )
+        name, _, n_units, kernel, _, _ = self.plan.members[rank]
+        events, piece, core = self.events[rank], self.piece, self.core
         if events is not None:
             core.give_events(rank, self.plan.history[rank], events.ptr, events.unit, events.value)
             if rank in self.dsent:
                 self._give_sent(rank, events)
-        if population.kernel == "source":
+        if kernel == "source":
             return
-        if population.kernel == "delta_source" and sources:
-            shape = piece.n_steps, self.log.n_lanes, population.n_units
-            line = self.inputs.get(population.name)
+        if kernel == "delta_source" and sources:
+            line = self.inputs.get(name)
             steps = slice(piece.start, piece.start + piece.n_steps)
+            shape = piece.n_steps, self.log.n_lanes, n_units
             core.give_line(rank, np.zeros(shape, self.plan.dtype) if line is None else line[steps])
-        losses = self.losses.get(population.name, {})
+        losses = self.losses.get(name, {})
         core.give_arrays(
             rank,
             self.tapes[rank],
@@ -281,10 +277,10 @@ class _Work:
             losses.get("y"),
             losses.get("o"),
         )
-        if population.kernel == "egru_paper" and events is not None:
+        if kernel == "egru_paper" and events is not None:
             core.give_senders(rank, *self._senders(rank, events))
             for index, projection in enumerate(self.plan.projections):
-                if projection.target is population and projection.port == "recurrent":
+                if projection.target.name == name and projection.port == "recurrent":
                     core.give_products(index, np.zeros(max(len(events), 1), self.plan.dtype))
 
     def _give_sent(self, rank: int, events: Events) -> None:
@@ -319,23 +315,23 @@ class _Work:
 
     def parameters(self) -> dict[str, NDArray]:
         """Gradients by name; those of biases and thresholds are sums over lanes, in order of lane."""
-        found = {}
+        found, core = {}, self.core
         for rank, population in self.plan.biased:
             own, n = population.parameters, population.n_units
-            total = over_lanes(self.core.dbias(rank))
-            found[own["bias"].name] = total[: own["bias"].values.size]
+            total, bias = core.dbias(rank), own["bias"]
+            found[bias.name] = total[: bias.values.size]
             if "recurrent_bias" in own:
                 found[own["recurrent_bias"].name] = np.concatenate([total[: 2 * n], total[3 * n :]])
             if "o" in population.losses:
-                found[own["threshold"].name] = over_lanes(self.core.dthreshold(rank))
+                found[own["threshold"].name] = core.dthreshold(rank)
             if isinstance(population, LIF):
-                numbers = self.core.dnumbers(rank).reshape(-1, 5, n)
+                numbers = core.dnumbers(rank).reshape(-1, 5, n)
                 sums = Propagator(*numbers.sum(axis=2, dtype=np.float64).sum(axis=0).tolist())
                 by_tau = lif_propagator_vjp(self.plan.dt, *population.time_constants(), sums)
                 for name, gradient in zip(("tau_m", "tau_e", "tau_i"), by_tau, strict=True):
                     found[f"{population.name}.{name}"] = np.array([gradient], self.plan.dtype)
-        for projection, dweight in zip(self.plan.projections, self.dweights, strict=True):
-            found[projection.weight.name] = dweight
+        for name, dweight in zip(self.plan.weight_names, self.dweights, strict=True):
+            found[name] = dweight
         return found
 
     def event_gradients(self) -> Iterator[tuple[str, NDArray]]:
@@ -351,19 +347,21 @@ class _Work:
         Those of delta units are the ones that sent an event, for a source only if ``inputs``, ``initial`` or
         ``events`` gradients were asked for.
         """
-        counts, lane_steps = self.core.active(), max(sum(self.log.lengths.tolist()), 1)
-        active = {name: counts[rank] for name, rank, _ in self.plan.thresholded}
-        beta = {name: counts[rank] / (lane_steps * n) for name, rank, n in self.plan.thresholded}
-        state, recompute, weight = self.core.macs()
+        core, plan, lane_steps = self.core, self.plan, max(sum(self.log.lengths.tolist()), 1)
+        active, beta = {}, {}
+        for name, rank, n_units in plan.thresholded:
+            count = core.active(rank)
+            active[name], beta[name] = count, count / (lane_steps * n_units)
+        names = plan.projection_names
+        state, recompute, weight = core.macs(names)
         for index, macs in self.macs_weight.items():
-            weight[index] += macs
-        names = self.plan.projection_names
+            weight[names[index]] += macs
         return {
             "backward_active": active,
             "beta": beta,
-            "macs_state": dict(zip(names, state, strict=True)),
-            "macs_weight": dict(zip(names, weight, strict=True)),
-            "macs_recompute": dict(zip(names, recompute, strict=True)),
+            "macs_state": state,
+            "macs_weight": weight,
+            "macs_recompute": recompute,
             "macs_rerun": dict(zip(names, self.macs_rerun, strict=True)),
         }
 

@@ -230,19 +230,24 @@ class EventLog(Log[PopulationLog]):
         if self.n_lanes < 1 or self.n_steps < 0 or self.start_step < 0 or not self.dt > 0:
             sizes = f"{self.n_lanes} lanes x {self.n_steps} steps of {self.dt} ms from step {self.start_step}"
             raise LogError("log", sizes, "a log has lanes, and steps counted from 0 up")
-        self.lengths = np.ascontiguousarray(self.lengths, np.int64)
-        steps = self.lengths.tolist()
-        if self.lengths.shape != (self.n_lanes,) or min(steps) < 0 or max(steps) > self.n_steps:
+        lengths = self.lengths = np.ascontiguousarray(self.lengths, np.int64)
+        steps, n_lanes, n_steps = lengths.tolist(), self.n_lanes, self.n_steps
+        if lengths.shape != (n_lanes,) or min(steps) < 0 or max(steps) > n_steps:
             raise LogError(
                 "log",
-                f"lengths {np.array2string(self.lengths, threshold=8)}",
-                f"give {self.n_lanes} numbers in 0..{self.n_steps}",
+                f"lengths {np.array2string(lengths, threshold=8)}",
+                f"give {n_lanes} numbers in 0..{n_steps}",
             )
         for name, population in self.populations.items():
-            population.lengths = self.lengths
-            window = (population.n_units, self.n_lanes, self.n_steps)
+            population.lengths = lengths
             events = population.events
-            if events is not None and (events.n_units, events.n_lanes, events.n_steps) != window:
+            if events is None:
+                continue
+            if not (
+                events.n_steps == n_steps
+                and events.n_lanes == n_lanes
+                and events.n_units == population.n_units
+            ):
                 raise LogError(f"population '{name}'", f"{events!r}", "its window is not that of the log")
 
     def __repr__(self) -> str:

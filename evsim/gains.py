@@ -24,7 +24,7 @@ def gains_by_index(plan: Plan, gains: Mapping[str, Any] | None, n_lanes: int) ->
         meet more than a weight (the recurrent port of EGRU in the paper's form), or, in fixed point, other
         than 0 and 1.
     """
-    if gains is None:
+    if gains is None or (type(gains) is dict and not gains):
         return {}
     names = [p.name for p in plan.projections]
     if not isinstance(gains, Mapping):

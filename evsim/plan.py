@@ -52,6 +52,9 @@ STATES: dict[str, tuple[str, ...]] = {
     "delta_lstm": ("m_i", "m_f", "m_g", "m_o", "c", "h", "sent"),
     "delta_readout": ("m",),
 }
+#: What a log tells of a population: name, name of its type, units, kernel, whether it sends, and its live
+#: thresholds or None.
+Member = tuple[str, str, int, str, bool, NDArray | None]
 #: See `Plan.heavy`.
 HEAVY = 2_000_000
 #: So many accumulators of one lane can be told apart by the 16-bit columns of sparse weights.
@@ -82,15 +85,18 @@ class Plan:
         In canonical order.
     components : list of int
         Of each population: the component it belongs to, counted in order.
+    members : list of Member
     sources : list of Population
         Those that need a stimulus.
+    source_names : set of str
     parameters : dict of str to ndarray
         Every parameter array by name, and the structure of sparse weights; live, not to be replaced.
     biased : list of (int, Population)
         Populations with biases, and their place among all.
     thresholded : list of (str, int, int)
         Name, place and units of those with thresholds.
-    projection_names : list of str
+    projection_names, weight_names : list of str
+    weight_shapes : list of tuple of int
     n_weights : dict of str to int
         Stored weights of each projection.
     sizes : list of (int, int)
@@ -138,6 +144,18 @@ class Plan:
             for p in self.projections
         )
         self.kernels = [population.kernel for population in self.populations]
+        self.source_names = {population.name for population in self.sources}
+        self.members: list[Member] = [
+            (
+                p.name,
+                type(p).__name__,
+                p.n_units,
+                p.kernel,
+                p.emits,
+                p.parameters["threshold"].values if "threshold" in p.parameters else None,
+            )
+            for p in self.populations
+        ]
         self.biased = [(rank, p) for rank, p in enumerate(self.populations) if "bias" in p.parameters]
         self.thresholded = [
             (p.name, rank, p.n_units)
@@ -145,6 +163,8 @@ class Plan:
             if "threshold" in p.parameters
         ]
         self.projection_names = [projection.name for projection in self.projections]
+        self.weight_names = [projection.weight.name for projection in self.projections]
+        self.weight_shapes = [projection.weight.values.shape for projection in self.projections]
         self.n_weights = {projection.name: projection.n_weights for projection in self.projections}
         self.parameters = _arrays(network)
         self._arrays: list[NDArray] = []

@@ -14,8 +14,7 @@ from evsim.errors import GradientError
 from evsim.eventlog import EventLog, PopulationLog
 from evsim.events import Events
 from evsim.gains import gains_by_index
-from evsim.plan import STATES, TAPES, Plan
-from evsim.population import Population
+from evsim.plan import STATES, TAPES, Member, Plan
 from evsim.states import States
 
 if TYPE_CHECKING:
@@ -74,10 +73,10 @@ class Recorded:
         self.n_steps, self.n_lanes, self.lengths = log.n_steps, log.n_lanes, log.lengths
         check_description(plan, log)
         self.gains = gains_by_index(plan, log.gains, log.n_lanes)
-        members = log.populations
+        found = log.populations
         self._members = [
-            checked_member(population, history, members.get(population.name))
-            for population, history in zip(plan.populations, plan.history, strict=True)
+            checked_member(member, history, found.get(member[0]))
+            for member, history in zip(plan.members, plan.history, strict=True)
         ]
         self._events = [
             None if member.events is None or member.carried is None else member.carried.then(member.events)
@@ -94,7 +93,8 @@ class Recorded:
 
     def starts(self) -> list[int]:
         """Steps, from the first, before which all states are known."""
-        return list(range(0, max(self.n_steps, 1), self.log.checkpoint or max(self.n_steps, 1)))
+        every = self.log.checkpoint
+        return [0] if every is None else list(range(0, max(self.n_steps, 1), every))
 
     def events(self, rank: int, piece: Piece) -> Events | None:
         """What a population sent in a piece and in the steps before it that its delays reach back to."""
@@ -141,8 +141,8 @@ class RecordedFile:
         check_description(plan, file)
         self.gains: dict[int, NDArray] = {}
         first = file.steps(0, 0)
-        for population, history in zip(plan.populations, plan.history, strict=True):
-            checked_member(population, history, first.populations.get(population.name))
+        for member, history in zip(plan.members, plan.history, strict=True):
+            checked_member(member, history, first.populations.get(member[0]))
         self._given = losses
 
     def tapes(self) -> None:
@@ -200,7 +200,9 @@ class RecordedFile:
 def pieces(record: Recorded | RecordedFile, plan: Plan, taped: bool) -> Iterator[Piece]:
     """The stretches to replay, last one first: between known states, or until their D is large."""
     history, n_steps = plan.longest, record.n_steps
-    starts = [start for start in record.starts() if start < n_steps] or [0]
+    starts = record.starts()
+    if len(starts) > 1:
+        starts = [start for start in starts if start < n_steps] or [0]
     step_bytes = record.n_lanes * plan.dtype.itemsize * plan.n_accumulators
     every = max(PIECE_BYTES // max(step_bytes, 1), history, 1)
     if taped and len(starts) == 1:
@@ -268,16 +270,15 @@ def check_description(plan: Plan, log: EventLog | LogFile) -> None:
                 )
 
 
-def checked_member(population: Population, history: int, member: PopulationLog | None) -> PopulationLog:
-    """The log of a population, with all that a replay needs; else a GradientError."""
-    if member is not None and all_of(STATES[population.kernel], member.initial):
+def checked_member(wanted: Member, history: int, member: PopulationLog | None) -> PopulationLog:
+    """The log of a population of the plan, with all that a replay needs; else a GradientError."""
+    name, _, _, kernel, emits, _ = wanted
+    if member is not None and all_of(STATES[kernel], member.initial):
         carried = member.carried
-        if not population.emits or (
-            member.events is not None and carried is not None and carried.n_steps == history
-        ):
+        if not emits or (member.events is not None and carried is not None and carried.n_steps == history):
             return member
     raise GradientError(
-        f"log of '{population.name}'",
+        f"log of '{name}'",
         "it lacks events, those before the window, or initial states",
         "replay a log that Simulation.run made",
     )

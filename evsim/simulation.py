@@ -148,8 +148,9 @@ class Simulation:
         given, steps, n_steps, changes, factors = self._prepare(
             stimulus, duration, lengths, carry, edits, gains
         )
+        plan = self.plan
         if self._core is not None:
-            self._land(self._core, self.plan.rank.keys() - given.keys())
+            self._land(self._core, plan.rank.keys() - given.keys())
             self._core = None
         n_lanes, lane_steps = len(steps), sum(steps.tolist())
         full = lane_steps == n_steps * n_lanes
@@ -160,53 +161,52 @@ class Simulation:
         initial, carried = self._states, self._in_flight.copy()
         core, macs = self._forward(given, steps, n_steps, tapes, every, changes, factors)
         logs, counts = {}, {}
-        for rank, population in enumerate(self.plan.populations):
-            name, kernel, events = population.name, population.kernel, None
-            if population.emits:
+        for rank, (name, kind, n_units, kernel, emits, threshold) in enumerate(plan.members):
+            events, recorded = None, tapes[rank]
+            if emits:
                 stimulus_of = given.get(name)
                 if isinstance(stimulus_of, Events):
                     events = stimulus_of
                 else:
-                    events = Events(population.n_units, n_lanes, n_steps, *core.collect(rank))
-                counts[name] = len(events)
-            threshold = population.parameters.get("threshold")
+                    events = Events(n_units, n_lanes, n_steps, *core.collect(rank))
+                counts[name] = len(events.unit)
             logs[name] = PopulationLog(
                 name,
-                type(population).__name__,
-                population.n_units,
-                self.plan.dt,
+                kind,
+                n_units,
+                plan.dt,
                 self.time_step,
                 events,
                 carried[rank],
                 States(initial[rank], STATES[kernel]),
-                tapes[rank],
-                () if tapes[rank] is None else TAPES[kernel],
+                recorded,
+                () if recorded is None else TAPES[kernel],
                 None if every is None else every[1][rank],
-                None if threshold is None else threshold.values,
+                threshold,
             )
         counters = {
             "lane_steps": lane_steps,
             "events": counts,
-            "macs": dict(zip(self.plan.projection_names, macs, strict=True)),
-            "dense_macs": {name: n * lane_steps for name, n in self.plan.n_weights.items()},
+            "macs": dict(zip(plan.projection_names, macs, strict=True)),
+            "dense_macs": {name: n * lane_steps for name, n in plan.n_weights.items()},
         }
         if changes:
             counters["edits"] = {name: sum(change[-1].tolist()) for name, change in changes.items()}
-        by_name = {self.plan.projection_names[index]: gain for index, gain in factors.items()}
+        by_name = {plan.projection_names[index]: gain for index, gain in factors.items()}
         if by_name:
             counters["gains"] = {name: int(np.count_nonzero(gain != 1)) for name, gain in by_name.items()}
         start, self.time_step = self.time_step, self.time_step + n_steps
         return EventLog(
             logs,
-            dt=self.plan.dt,
+            dt=plan.dt,
             start_step=start,
             n_steps=n_steps,
             n_lanes=n_lanes,
             lengths=steps,
             counters=counters,
-            network=self.plan.description,
-            parameters=self.plan.parameters,
-            provenance={"seed": self.plan.network.seed, "instruction_set": kernels.in_use()},
+            network=plan.description,
+            parameters=plan.parameters,
+            provenance={"seed": plan.network.seed, "instruction_set": kernels.in_use()},
             checkpoint=checkpoint,
             gains=by_name,
         )
@@ -410,7 +410,7 @@ class Simulation:
 
     def _encode(self, given: Mapping[str, Any], n_steps: int, n_lanes: int) -> dict[str, Events | NDArray]:
         """The events of every source; of one that sends changes its lines, (n_steps, n_lanes, n_units)."""
-        names = {p.name for p in self.plan.sources}
+        names = self.plan.source_names
         if given.keys() != names:
             raise StimulusError(
                 "stimulus",
@@ -423,8 +423,7 @@ class Simulation:
 
     def _begin(self, n_lanes: int) -> None:
         """Rest: states zero, V of LIF units at the reset; nothing in flight."""
-        self.reset()
-        self.n_lanes = n_lanes
+        self.n_lanes, self.time_step, self._core = n_lanes, 0, None
         if self._rest_for != n_lanes:
             self._rest_for = n_lanes
             self._nothing = [
@@ -447,10 +446,10 @@ class Simulation:
         """Tapes to be written, by population; of those that send only if wanted."""
         make = empty if full else zeros  # what lies behind the end of a lane stays unwritten
         return [
-            make((n_steps, n_lanes, len(TAPES[p.kernel]), p.n_units), self.plan.dtype)
-            if TAPES[p.kernel] and (tape or not p.emits)
+            make((n_steps, n_lanes, len(TAPES[kernel]), n_units), self.plan.dtype)
+            if TAPES[kernel] and (tape or not emits)
             else None
-            for p in self.plan.populations
+            for _, _, n_units, kernel, emits, _ in self.plan.members
         ]
 
     def _room_for_states(self, n_steps: int, n_lanes: int, every: int) -> list[NDArray | None]:
@@ -475,27 +474,28 @@ class Simulation:
 
         ``tapes`` and ``checkpoints``, with the steps from one to the next, are to be written, by population.
         """
-        self.plan.refresh()
-        core = Forward(self.plan.table, lengths, n_steps)
+        plan = self.plan
+        plan.refresh()
+        core = Forward(plan.table, lengths, n_steps)
         self._states = [copy(states) for states in self._states]  # logs keep those before
-        bases = self.plan.bases()
-        dense = DenseProducts(self.plan, lengths, n_steps, gains)
+        bases = plan.bases()
+        dense = DenseProducts(plan, lengths, n_steps, gains)
         for index, gain in (gains or {}).items():
             core.give_gains(index, gain)
-        for rank, population in enumerate(self.plan.populations):
-            stimulus, carried = given.get(population.name), self._in_flight[rank]
+        for rank, name in enumerate(plan.rank):
+            stimulus, carried = given.get(name), self._in_flight[rank]
             if stimulus is not None:
                 self._give_stimulus(core, dense, rank, stimulus)
             if not isinstance(stimulus, Events):
                 if carried is not None:
                     core.give_events(rank, carried.n_steps, carried.ptr, carried.unit, carried.value, False)
                 core.give_arrays(rank, bases[rank], self._states[rank], tapes[rank])
-                if changes and population.name in changes:
-                    core.give_edits(rank, *changes[population.name])
+                if changes and name in changes:
+                    core.give_edits(rank, *changes[name])
                 if checkpoints is not None and (room := checkpoints[1][rank]) is not None:
                     core.give_checkpoints(rank, checkpoints[0], room)
         macs = self._go(core, dense, bases, len(lengths))
-        self._land(core, self.plan.rank)
+        self._land(core, plan.rank)
         return core, macs
 
     def _give_stimulus(
