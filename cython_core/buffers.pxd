@@ -15,8 +15,8 @@ from cpython.buffer cimport (
 cdef inline void *address(object array, Py_ssize_t size, char kind) except? NULL:
     """Address of the first item; NULL for None, or if ``size`` is 0.  The array must be kept alive elsewhere.
 
-    ``kind`` is b"l" for int64, b"i" for int32, b"d" and b"f" for floats.  Raises ValueError if the array is
-    of another type or size, or not contiguous.
+    ``kind`` is b"l" for int64, b"i" for int32, b"d" and b"f" for floats, b"?" for bool.  Raises ValueError if
+    the array is of another type or size, or not contiguous.
     """
     cdef Py_buffer view
     cdef void *first

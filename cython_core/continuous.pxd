@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport realloc
 
 from evsim.core.kernels cimport EGRU_FLOW, active
+from evsim.core.memory cimport take_row
 from evsim.core.messages cimport Message
 
 cdef enum:
@@ -43,6 +44,7 @@ cdef struct FanRow:
     int32_t post        # EGRU: the last block is multiplied by the target's r
     int32_t slot[MAX_BLOCKS]    # state that each block is added to
     uint64_t weight     # the parameter's values
+    uint64_t taken      # char[n_source]: of a mapped file, which rows are in memory; 0: of other weights
     uint64_t ptr        # int64[n_source + 1]: pairs of each row; 0: all units of the target, with one delay
     uint64_t unit       # int32[n_pairs]: targets; within a row by delay
     uint64_t where      # int64[n_pairs, n_blocks]: of each weight, -1 where none; 0: pair k has weight k
@@ -170,6 +172,16 @@ cdef inline int64_t group_end(const FanRow *fan, int64_t row, int64_t place) noe
 
 cdef inline double delay_of(const FanRow *fan, int64_t place) noexcept nogil:
     return (<const double *> fan.delay)[place if fan.pair else 0]
+
+
+cdef inline int64_t row_bytes(const FanRow *fan, int64_t n_target) noexcept nogil:
+    """Of a dense row of weights."""
+    return fan.n_blocks * n_target * <int64_t> (sizeof(double) if fan.wide else sizeof(float))
+
+
+cdef inline void take_weights(const FanRow *fan, int64_t n_target, int64_t row) noexcept nogil:
+    """Before a dense row of weights is read."""
+    take_row(<unsigned char *> fan.taken, <const void *> fan.weight, row, row_bytes(fan, n_target))
 
 
 cdef inline void fetch_block(

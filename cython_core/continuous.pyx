@@ -27,7 +27,7 @@ UNITS = np.dtype(
 FANS = np.dtype(
     [(name, "i4") for name in ("source", "target", "n_blocks", "wide", "gated", "post")]
     + [("slot", "i4", MAX_BLOCKS)]
-    + [(name, "u8") for name in ("weight", "ptr", "unit", "where", "pair", "delay")],
+    + [(name, "u8") for name in ("weight", "taken", "ptr", "unit", "where", "pair", "delay")],
     align=True,
 )
 EVENT_DTYPE = np.dtype(

@@ -19,7 +19,11 @@ class ContinuousBackward:
         dinitial: NDArray[np.float64],
     ) -> None: ...
     def give_projection(
-        self, projection: int, dweight: NDArray, ddelay: NDArray[np.float64] | None = None
+        self,
+        projection: int,
+        dweight: NDArray,
+        ddelay: NDArray[np.float64] | None = None,
+        taken: NDArray[np.bool_] | None = None,
     ) -> None: ...
     def give_events(
         self,

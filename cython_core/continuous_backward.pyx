@@ -45,9 +45,10 @@ from evsim.core.continuous cimport (
     group_end,
     read_row,
     read_weights,
+    row_bytes,
     scatter,
 )
-from evsim.core.memory cimport line_calloc
+from evsim.core.memory cimport line_calloc, take_row
 from evsim.core.messages cimport Message
 from evsim.core.kernels cimport EGRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW, Flow, active, logistic
 
@@ -80,6 +81,7 @@ cdef struct Run:
     const Record *record        # [n_lanes]
     Slot *slot
     void **dweight              # [n_shards, n_projections], of the type of the weights, OUT
+    unsigned char **taken       # [n_shards, n_projections], rows of dweight that are in memory, OUT; or NULL
     double **ddelay             # [n_shards, n_projections], or NULL each, OUT
     const int64_t *event_ptr    # events of each lane among those of all
     const double *dtime         # [n_events]: dL/d(time of each event)
@@ -307,8 +309,10 @@ cdef void give_back_all(Lane *lane, int projection, int64_t row, double now, dou
     cdef Pool *pool = &lane.pool[fan.target]
     cdef int64_t first
     cdef int64_t m
-    cdef const void *dweight = lane.run.dweight[lane.shard * lane.run.n_projections + projection]
+    cdef int64_t at = lane.shard * lane.run.n_projections + projection
+    cdef const void *dweight = lane.run.dweight[at]
     cdef int block
+    take_row(lane.run.taken[at], dweight, row, row_bytes(fan, pop.n))
     fetch_block(fan, <const void *> fan.weight, pop.n, row, 0)
     fetch_block(fan, dweight, pop.n, row, 0)
     for block in range((pop.n + BLOCK - 1) // BLOCK):
@@ -702,14 +706,15 @@ cdef class ContinuousBackward:
         p = max(n_shards * plan.n_projections, 1)
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.run.dweight = <void **> calloc(p, sizeof(void *))
+        self.run.taken = <unsigned char **> calloc(p, sizeof(unsigned char *))
         self.run.ddelay = <double **> calloc(p, sizeof(double *))
         self.run.macs = <int64_t *> calloc(p, sizeof(int64_t))
         self.run.grazing = <int64_t *> calloc(n_shards, sizeof(int64_t))
         self.lanes = <Lane *> calloc(n_shards, sizeof(Lane))
         self.number = <int64_t *> calloc(n_shards, sizeof(int64_t))
-        if (self.run.slot == NULL or self.run.dweight == NULL or self.run.ddelay == NULL
-                or self.run.macs == NULL or self.run.grazing == NULL or self.lanes == NULL
-                or self.number == NULL):
+        if (self.run.slot == NULL or self.run.dweight == NULL or self.run.taken == NULL
+                or self.run.ddelay == NULL or self.run.macs == NULL or self.run.grazing == NULL
+                or self.lanes == NULL or self.number == NULL):
             raise MemoryError
 
     def __dealloc__(self):
@@ -722,6 +727,7 @@ cdef class ContinuousBackward:
         free(self.number)
         free(self.run.slot)
         free(self.run.dweight)
+        free(self.run.taken)
         free(self.run.ddelay)
         free(self.run.macs)
         free(self.run.grazing)
@@ -741,17 +747,25 @@ cdef class ContinuousBackward:
         slot.dconstants = <double *> address(dconstants, lanes * N_CONSTANTS, c"d")
         slot.dinitial = <double *> address(dinitial, lanes * pop.n_slot * pop.stride, c"d")
 
-    def give_projection(self, int projection, dweight, ddelay=None):
-        """Gradients of a projection's weights (n_shards, n_weights) and delays (n_shards, n_delays), zero."""
+    def give_projection(self, int projection, dweight, ddelay=None, taken=None):
+        """Gradients of a projection's weights (n_shards, n_weights) and delays (n_shards, n_delays), zero.
+
+        ``taken``, bool of shape (n_shards, n_source), False: becomes True where a row of dense weights gets a
+        gradient, which is then taken into memory; without it the gradient is in memory as it is.
+        """
         cdef int64_t shard
         cdef int64_t at
-        self.keep += [dweight, ddelay]
+        cdef int64_t n
+        self.keep += [dweight, ddelay, taken]
         cdef char kind = c"d" if self.run.projections[projection].wide else c"f"
         for shard in range(self.run.n_shards):
             at = shard * self.run.n_projections + projection
             self.run.dweight[at] = address(dweight[shard], dweight[shard].size, kind)
             if ddelay is not None:
                 self.run.ddelay[at] = <double *> address(ddelay[shard], ddelay[shard].size, c"d")
+            if taken is not None:
+                n = self.run.populations[self.run.projections[projection].source].n
+                self.run.taken[at] = <unsigned char *> address(taken[shard], n, c"?")
 
     def give_events(self, ptr, dtime, at_time, at_value):
         """Gradients at events, rows ptr[l]:ptr[l + 1] of lane l; dtime IN, at_time and at_value zero, OUT."""

@@ -46,6 +46,7 @@ from evsim.core.continuous cimport (
     read_weights,
     room_for,
     scatter,
+    take_weights,
 )
 from evsim.core.kernels cimport EGRU_FLOW, SUM_FLOW, Flow, active, logistic
 from evsim.core.memory cimport line_calloc
@@ -245,6 +246,7 @@ cdef void receive_all(Lane *lane, const FanRow *fan, int64_t row, double now, do
     cdef int64_t first
     cdef int64_t m
     cdef int block
+    take_weights(fan, pop.n, row)
     fetch_block(fan, <const void *> fan.weight, pop.n, row, 0)
     for block in range((pop.n + BLOCK - 1) // BLOCK):
         first = block * BLOCK

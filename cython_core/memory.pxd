@@ -1,9 +1,36 @@
-"""Memory that begins where a cache line does: a vector that is read across two lines takes twice as long."""
+"""Memory that begins where a cache line does, and memory that is taken row by row.
 
+A vector that is read across two lines takes twice as long.
+"""
+
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+
+    enum { EVSIM_PAGE_OUT = 21, EVSIM_POPULATE_WRITE = 23 }; /* of Linux; headers may be older than it */
+
+    /* Advise the system on all pages that hold some of the bytes; what it does not know it refuses. */
+    static inline void evsim_advise(const void *start, size_t size, int advice)
+    {
+    #ifdef __linux__
+        uintptr_t page = (uintptr_t) sysconf(_SC_PAGESIZE), first = (uintptr_t) start / page * page;
+        madvise((void *) first, ((uintptr_t) start + size - first + page - 1) / page * page, advice);
+    #endif
+    }
+    """
+    enum:
+        EVSIM_PAGE_OUT
+        EVSIM_POPULATE_WRITE
+    void evsim_advise(const void *start, size_t size, int advice) nogil
 
 cdef enum:
     LINE = 64       # bytes; also the longest vector
@@ -20,3 +47,15 @@ cdef inline void *line_calloc(size_t size) noexcept nogil:
     if start != NULL:
         memset(start, 0, size)
     return start
+
+
+cdef inline void take_row(unsigned char *taken, const void *rows, int64_t row, int64_t size) noexcept nogil:
+    """Before the first use of a row of ``size`` bytes: have the system put just its pages into memory.
+
+    Of a file that is mapped copy-on-write a first *read* would map the file's pages far around it too, 2 MB
+    at a time; of fresh memory the pages would come one by one.  Only advice: what it does not do is done when
+    the row is used.  ``taken``, a byte for each row, says which ones were; NULL: there is nothing to be done.
+    """
+    if taken != NULL and not taken[row]:
+        taken[row] = 1      # threads that come here with one row write the same and ask for the same
+        evsim_advise(<const char *> rows + row * size, size, EVSIM_POPULATE_WRITE)

@@ -139,6 +139,14 @@ def copy(array):
     return ndarray(array.shape, array.dtype, block)
 
 
+def page_out(size_t address, size_t size):
+    """Have the system forget pages of a mapped file, which it can read again, but not those written to here.
+
+    No value changes.  Linux does so from 5.4 on, if this process may write the file.
+    """
+    evsim_advise(<const void *> address, size, EVSIM_PAGE_OUT)
+
+
 cdef Py_ssize_t size_of(tuple shape, dtype) except -1:
     cdef Py_ssize_t size = dtype.itemsize
     cdef Py_ssize_t n

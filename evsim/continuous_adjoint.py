@@ -18,11 +18,15 @@ from evsim.core.dense import first_beyond
 from evsim.core.memory import zeros
 from evsim.errors import GradientError
 from evsim.gradients import Gradients, over_lanes
+from evsim.memory import zeros_by_page
 from evsim.population import Population
 from evsim.threads import usable_threads
 
 #: Lanes are summed in at most so many parts, whatever the number of threads.
 MOST_SHARDS = 16
+#: From so many bytes on NumPy has an array made of huge pages; a gradient of which at most such a part of the
+#: rows will not be zero is made of small ones instead.
+LARGE, FEW = 1 << 22, 0.5
 
 
 class ContinuousAdjoint:
@@ -250,14 +254,31 @@ class _Work:
                     self.dconstants[-1],
                     self.dinitial[-1],
                 )
-        self.dweight, self.ddelay = [], []
+        self.dweight, self.ddelay, self.taken = [], [], []
         for index, projection in enumerate(plan.projections):
             assert projection.delay is not None  # in continuous time
             values = projection.weight.values
-            self.dweight.append(np.zeros((n_shards, *values.shape), values.dtype))
+            shape, few = (n_shards, *values.shape), self._few_rows(index, n_shards)
+            self.dweight.append((zeros_by_page if few else np.zeros)(shape, values.dtype))
+            self.taken.append(np.zeros(shape[:2], np.bool_) if few else None)
             wanted = projection.delay.trainable
             self.ddelay.append(np.zeros((n_shards, projection.delay.values.size)) if wanted else None)
-            self.core.give_projection(index, self.dweight[-1], self.ddelay[-1])
+            self.core.give_projection(index, self.dweight[-1], self.ddelay[-1], self.taken[-1])
+
+    def _few_rows(self, index: int, n_shards: int) -> bool:
+        """Whether most rows of a large gradient stay zero, so that they should take no memory.
+
+        Not exact: events that were in flight at the start are not counted, those of lanes one by one.
+        """
+        projection, tape = self.plan.projections[index], self.outcome.tape
+        most = FEW * n_shards * projection.source.n_units
+        if projection.weight.values.nbytes * n_shards < LARGE or self.plan.fan_rows[index]["ptr"]:
+            return False
+        rank, n_rows = self.plan.rank[projection.source.name], 0
+        for lane in range(tape.n_lanes):
+            events = tape.events(lane)
+            n_rows += np.count_nonzero(np.bincount(events["unit"][events["population"] == rank]))
+        return n_rows <= most
 
     @cached_property
     def rows(self) -> dict[int, Rows]:
@@ -292,8 +313,9 @@ class _Work:
                 if parameters[name].trainable:
                     total = self.dconstants[rank][:, k].sum()
                     found[parameters[name].name] = np.array([total], dtype)
-        for projection, weight, delay in zip(self.plan.projections, self.dweight, self.ddelay, strict=True):
-            found[projection.weight.name] = over_lanes(weight)
+        for index, projection in enumerate(self.plan.projections):
+            weight, delay, taken = self.dweight[index], self.ddelay[index], self.taken[index]
+            found[projection.weight.name] = over_lanes(weight) if taken is None else _over_rows(weight, taken)
             if delay is not None and projection.delay is not None:
                 shape = projection.delay.values.shape
                 found[projection.delay.name] = delay.sum(axis=0).reshape(shape).astype(dtype)
@@ -318,3 +340,14 @@ class _Work:
             for rank, population in enumerate(self.plan.populations)
             if population.states
         }
+
+
+def _over_rows(array: NDArray, taken: NDArray[np.bool_]) -> NDArray:
+    """As `over_lanes`, of an array of which only rows that are ``taken`` are in memory."""
+    if len(array) == 1:
+        return array[0]
+    total = zeros_by_page(array.shape[1:], array.dtype)
+    for row in np.flatnonzero(taken.any(axis=0)):
+        for part in array:
+            total[row] += part[row]
+    return total

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evsim.core.continuous import FANS, FLOWS, UNITS, Table
 from evsim.core.memory import zeros
 from evsim.errors import NetworkError
+from evsim.memory import is_mapped
 from evsim.network import Network
 from evsim.population import Population
 from evsim.projection import Projection
@@ -220,6 +221,8 @@ class ContinuousPlan:
         row["post"] = projection.port == "recurrent" and getattr(target, "gate", "") == "post"
         row["slot"][: projection.n_blocks] = PORTS[target.kernel][projection.port]
         row["weight"] = self._keep(("weight", index), projection.weight.values)
+        if is_mapped(projection.weight.values):
+            row["taken"] = self._keep(("taken", index), np.zeros(projection.source.n_units, np.bool_))
 
     def _fill_delays(self, index: int, projection: Projection) -> None:
         """The pairs of a projection in the order of its delays, if those have changed."""

@@ -169,7 +169,8 @@ class Network:
         copy : bool
             False: the array ``weight`` itself becomes the weights, which saves the memory of a copy.
             Whoever changes it changes the network, and training changes it.  The core reads rows fastest
-            that start at a cache line, as those of copies do.
+            that start at a cache line, as those of copies do.  ``np.load(path, mmap_mode="c")`` leaves dense
+            weights in their file: in continuous time a row takes memory once its unit has sent.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evsim.errors import ParameterError
-from evsim.memory import aligned
+from evsim.memory import aligned, ends
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class Parameter:
         """Raise ParameterError at the first value that is not finite or out of range."""
         if values.size == 0:
             return
-        least, most = values.min(), values.max()  # NaN if any is NaN
+        least, most = ends(values)  # NaN if any is NaN
         if not (-np.inf < least >= self.lower and np.inf > most <= self.upper):
             wrong = ~np.isfinite(values) | (values < self.lower) | (values > self.upper)
             where = tuple(int(i[0]) for i in np.nonzero(wrong))

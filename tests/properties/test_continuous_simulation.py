@@ -2,12 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evsim import continuous_adjoint
 from evsim.adjoint import Adjoint
 from evsim.eventlog import EventLog
 from evsim.models import EGRU, LIF, DeltaGRU, DeltaLSTM, DeltaReadout, EventSource, LeakyReadout
@@ -325,6 +327,44 @@ def test_a_log_from_a_file_gives_the_same_gradient(kinds, seed):
     assert bits(replay(sim, log, seed)) == bits(replay(sim, opened, seed))
     _, tapeless = run(net, external(seed, n_lanes=2), tape=False)
     assert bits(replay(sim, log, seed)) == bits(replay(sim, tapeless, seed))
+
+
+@given(KINDS, SEEDS, st.sampled_from([1, 3, 20]))
+@settings(max_examples=20)
+def test_gradients_made_of_rows_are_the_same(kinds, seed, n_lanes):
+    """Made of pages by the row, as large ones of which few rows are not zero; and of windows that go on."""
+    net, (time, lane, unit, value) = build(kinds, seed), external(seed, n_lanes)
+    sim, early = Simulation(net), time < DURATION / 2
+    for mine, start in ((early, 0.0), (~early, DURATION / 2)):
+        stimulus = tuple(column[mine] for column in (time, lane, unit, value))
+        log = sim.run(
+            {"cue": stimulus}, DURATION / 2, samples=SAMPLES[:2] + start, n_lanes=n_lanes, carry=True
+        )
+        expected = replay(sim, log, seed)
+        with patch.multiple(continuous_adjoint, LARGE=0, FEW=n_lanes):
+            assert bits(replay(sim, log, seed)) == bits(expected)
+            assert bits(replay(sim, log, seed, threads=2)) == bits(expected)
+
+
+@given(KINDS, SEEDS)
+@settings(max_examples=20)
+def test_weights_in_mapped_files_are_the_same(kinds, seed):
+    stimulus, (made, links) = external(seed, n_lanes=3), parts(kinds, seed)
+    sim, log = run(build(kinds, seed), stimulus)
+    with tempfile.TemporaryDirectory() as folder:
+        mapped = []
+        for k, (source, target, weight, options) in enumerate(links):
+            given = options
+            if not scipy.sparse.issparse(weight):
+                np.save(f"{folder}/{k}.npy", np.asarray(weight, float))
+                weight, given = np.load(f"{folder}/{k}.npy", mmap_mode="c"), {**options, "copy": False}
+            mapped.append((source, target, weight, given))
+        with patch(f"{__name__}.parts", lambda *_: (made, mapped)):
+            net = build(kinds, seed)
+        for threads in (1, 2):
+            other, found = run(net, stimulus, threads)
+            assert all(found[name].equal(log[name]) for name in log)
+            assert bits(replay(other, found, seed, threads)) == bits(replay(sim, log, seed))
 
 
 @given(KINDS, SEEDS, SEEDS)
