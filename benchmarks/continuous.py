@@ -21,9 +21,13 @@ percent; at 0.01 ms by less.
     python benchmarks/continuous.py --units 4000 --gradient-limit 420   # eventax's gradient there, if it ends
     python benchmarks/continuous.py --only eventax --units 10 100
 
-The file handed to both has, with n units and k input lines: recurrent (n, 3n) and input (k, 3n), float32,
-rows by sender, columns in blocks u, r, z; bias (3n,), float32; threshold, tau_s, tau_m, horizon (ms); time
-(ms) and line of the input events, sorted by time.
+Two files are handed to both, with n units and k input lines: an .npy of the recurrent weights, float32,
+(n, 3n), rows by sender, columns in blocks u, r, z; and an .npz of input, the same (k, 3n); bias (3n,),
+float32; threshold, tau_s, tau_m, horizon (ms); time (ms) and line of the input events, sorted by time.
+
+So evsim's recurrent weights stay in their file, which it maps (`np.load(mmap_mode="c")`, `copy=False`):
+a row is taken into memory when its unit first sends, and stays there.  eventax makes its own arrays of
+them, and is given them a stretch of rows at a time, so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -85,7 +89,7 @@ AIM_COLD = 1.0
 
 
 def network(units: int, seed: int = 0, n_lines: int = 16) -> dict[str, NDArray]:
-    """The arrays of the file.
+    """The arrays of the files.
 
     Each line opens the update gates of a quarter of the units; eight lines send one event each in a burst
     of 4 ms every 20 ms.  Recurrent weights are scaled so that what the events of one tau_s add up to has
@@ -123,13 +127,13 @@ class Evsim:
     """The same network in evsim; answers the same requests as eventax_peer.py."""
 
     def load(self, path: str, tolerance: float) -> dict[str, Any]:
-        """Build the network of a file."""
+        """Build the network of an .npz, and of the .npy of the same name."""
         import evsim
         from evsim.core import kernels
         from evsim.models import EGRU, EventSource
 
-        case = load(Path(path))
-        n, k = len(case["recurrent"]), len(case["input"])
+        case, recurrent = load(Path(path)), np.load(Path(path).with_suffix(".npy"), mmap_mode="c")
+        n, k = len(recurrent), len(case["input"])
         net = evsim.Network(dt=None)
         source = net.add(EventSource(k, "input"))
         hidden = net.add(
@@ -145,7 +149,7 @@ class Evsim:
             )
         )
         net.connect(source, hidden, weight=case["input"], port="recurrent")
-        net.connect(hidden, hidden, weight=case["recurrent"], copy=False)
+        net.connect(hidden, hidden, weight=recurrent, copy=False)
         self.simulation = evsim.Simulation(net, threads=1, tolerance=tolerance)
         self.adjoint = evsim.Adjoint(self.simulation.plan, threads=1, tolerance=tolerance)
         zeros = np.zeros(len(case["time"]), int)
@@ -238,6 +242,7 @@ def start(name: str) -> Contestant:
 def compare(units: int, names: list[str], options: argparse.Namespace, folder: Path) -> None:
     """Print what is to be known about one size."""
     case, path = network(units, options.seed), folder / f"egru-{units}.npz"
+    np.save(path.with_suffix(".npy"), case.pop("recurrent"))
     np.savez(path, **case)
     horizon, n_inputs = float(case["horizon"]), len(case["time"])
     print(f"\n{units} units, {horizon:g} ms, {n_inputs} input events on {len(case['input'])} lines")

@@ -15,6 +15,7 @@ How eventax 0.1.0 is used:
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffrax
@@ -39,7 +40,7 @@ class Peer:
         Parameters
         ----------
         path : str
-            An .npz, see continuous.py.
+            An .npz, beside an .npy of the same name: see continuous.py.
         step : float
             Of Euler, ms.
         max_events : int
@@ -48,7 +49,7 @@ class Peer:
         """
         with np.load(path) as file:
             case = dict(file)
-        n, k = case["recurrent"].shape[0], case["input"].shape[0]
+        k, n = case["input"].shape[0], case["bias"].shape[0] // 3
         net = EvNN(
             EGRU,
             n_neurons=n,
@@ -65,9 +66,9 @@ class Peer:
             tmem=float(case["tau_m"]),
             thresh=float(case["threshold"]),
         )
-        recurrent, lines = (case[name].reshape(-1, 3, n) for name in ("recurrent", "input"))
-        weights = (np.concatenate([recurrent[:, gate], lines[:, gate]]) for gate in range(3))
-        values = [jnp.asarray(v) for v in (*weights, *case["bias"].reshape(3, n))]
+        recurrent, lines = Path(path).with_suffix(".npy"), case["input"].reshape(k, 3, n)
+        values = [jnp.asarray(_weights(recurrent, lines, gate)) for gate in range(3)]
+        values += [jnp.asarray(bias) for bias in case["bias"].reshape(3, n)]
         self.net = eqx.tree_at(lambda net: [getattr(net.neuron_model, name) for name in NAMES], net, values)
         self.spikes = jnp.asarray(_by_line(case["time"], case["line"], k))
         self.horizon = jnp.asarray([float(case["horizon"])], jnp.float32)
@@ -122,6 +123,20 @@ class Peer:
         weights = np.stack(values[:3], 1).reshape(-1, 3 * n)
         np.savez(path, recurrent=weights[:n], input=weights[n:], bias=np.concatenate(values[3:]))
         return float(loss)
+
+
+def _weights(recurrent: Path, lines: np.ndarray, gate: int) -> np.ndarray:
+    """Of one gate: from units, then from lines.
+
+    The file is mapped anew for each stretch of rows, so that what has been read does not stay in memory.
+    """
+    k, _, n = lines.shape
+    weights = np.empty((n + k, n), np.float32)
+    for first in range(0, n, 256):
+        rows = np.load(recurrent, mmap_mode="r")[first : first + 256].reshape(-1, 3, n)
+        weights[first : first + len(rows)] = rows[:, gate]
+    weights[n:] = lines[:, gate]
+    return weights
 
 
 def _by_line(time: np.ndarray, line: np.ndarray, n_lines: int) -> np.ndarray:
