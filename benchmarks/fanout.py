@@ -31,7 +31,7 @@ FAN_OUT = 100
 #: There are four excitatory units to an inhibitory one, whose current lasts twice as long: charges cancel.
 WEIGHTS = {"excitatory": 0.01, "inhibitory": -0.02}
 #: Cost per delivery of the dearest size / that of the cheapest, at most.  Growth of the long run, bytes per
-#: event, at most: the log's columns (time and value 8, lane and unit 4), twice while they are put together.
+#: event, at most: the log's columns (time and value 8, lane and unit 4) and the record they are made of.
 AIM, AIM_GROWTH = 2.0, 48.0
 
 

@@ -69,7 +69,6 @@ cdef struct Item:
 cdef struct Event:
     double time         # ms
     double value        # payload
-    double gated        # payload times the sender's r, where its events are gated by that
     int32_t population
     int32_t unit
 
@@ -79,6 +78,8 @@ cdef struct Record:
     Event *event
     int64_t n_events
     int64_t event_room
+    double *gated           # of each event, payload times the sender's r; NULL if no unit's events are gated
+    int64_t gated_room
     Item *item
     int64_t n_items
     int64_t item_room
@@ -101,6 +102,11 @@ cdef inline bint room_for(void **array, int64_t count, int64_t *room, Py_ssize_t
     array[0] = grown
     room[0] = wanted
     return True
+
+
+cdef inline double gated_value(const Record *record, int64_t event) noexcept nogil:
+    """What an event carries to targets that are gated by the sender's r."""
+    return record.gated[event] if record.gated != NULL else record.event[event].value
 
 
 cdef inline int64_t align(int64_t n) noexcept nogil:

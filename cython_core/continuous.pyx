@@ -31,7 +31,7 @@ FANS = np.dtype(
     align=True,
 )
 EVENT_DTYPE = np.dtype(
-    [(name, "f8") for name in ("time", "value", "gated")] + [(name, "i4") for name in ("population", "unit")])
+    [(name, "f8") for name in ("time", "value")] + [(name, "i4") for name in ("population", "unit")])
 
 
 def struct_sizes():
@@ -98,6 +98,7 @@ cdef class Tape:
             free(self.record[lane].snapshot)
             free(self.record[lane].item)
             free(self.record[lane].event)
+            free(self.record[lane].gated)
             free(self.record[lane].carried)
         free(self.record)
 
@@ -124,5 +125,6 @@ cdef class Tape:
         cdef int lane
         for lane in range(self.n_lanes):
             total += self.record[lane].event_room * <int64_t> sizeof(Event)
+            total += self.record[lane].gated_room * <int64_t> sizeof(double)
             total += self.record[lane].item_room * <int64_t> sizeof(Item)
         return total

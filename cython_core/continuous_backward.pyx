@@ -41,6 +41,7 @@ from evsim.core.continuous cimport (
     delay_of,
     fetch_block,
     fill_up,
+    gated_value,
     gather,
     group_end,
     read_row,
@@ -465,7 +466,7 @@ cdef void undo_event(Lane *lane, int64_t number) noexcept nogil:
         stop = (<const int64_t *> fan.ptr)[event.unit + 1] if fan.ptr else 1
         if place < stop and delay_of(fan, place) == 0:
             give_back(lane, j, event.unit, place, group_end(fan, event.unit, place), event.time, number,
-                      event.value, event.gated)
+                      event.value, gated_value(lane.record, number))
     if pop.kind != NO_FLOW:
         unfire(lane, number)
 
@@ -478,7 +479,7 @@ cdef void undo_arrival(Lane *lane, const Item *item) noexcept nogil:
     if item.event >= 0:
         event = &lane.record.event[item.event]
         give_back(lane, item.projection, item.row, item.place, stop, event.time + delay_of(fan, item.place),
-                  item.event, event.value, event.gated)
+                  item.event, event.value, gated_value(lane.record, item.event))
     else:
         carried = &lane.record.carried[lane.record.n_carried + item.event]
         give_back(lane, item.projection, item.row, item.place, stop,

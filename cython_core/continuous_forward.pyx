@@ -88,6 +88,7 @@ cdef struct Run:
     double stop
     double every                # ms from one snapshot to the next; 0: none
     int64_t most_events
+    bint gated                  # whether events of some units are gated by their own r
     int64_t n_samples
     const double *samples
     const int64_t *given_ptr    # the stimulus: rows of each lane, in order of time
@@ -307,9 +308,12 @@ cdef bint send(Lane *lane, int p, int32_t unit, double now, double value, double
     cdef int j
     if not room_for(<void **> &record.event, record.n_events, &record.event_room, sizeof(Event)):
         return False
+    if lane.run.gated:
+        if not room_for(<void **> &record.gated, record.n_events, &record.gated_room, sizeof(double)):
+            return False
+        record.gated[record.n_events] = gated
     record.event[record.n_events].time = now
     record.event[record.n_events].value = value
-    record.event[record.n_events].gated = gated
     record.event[record.n_events].population = p
     record.event[record.n_events].unit = unit
     if not note(lane, EVENT, record.n_events, -1, unit, 0):
@@ -631,6 +635,7 @@ cdef class ContinuousForward:
         self.run.stride = GROUP
         for p in range(plan.n_populations):
             self.run.stride = max(self.run.stride, <int64_t> plan.populations[p].stride)
+            self.run.gated = self.run.gated or plan.populations[p].own_gate != 0
         self.run.slot = <Slot *> calloc(plan.n_populations, sizeof(Slot))
         self.run.macs = <int64_t *> calloc(max(n_lanes * plan.n_projections, 1), sizeof(int64_t))
         self.lanes = <Lane *> calloc(n_lanes, sizeof(Lane))
