@@ -277,7 +277,7 @@ class _Work:
         rank, n_rows = self.plan.rank[projection.source.name], 0
         for lane in range(tape.n_lanes):
             events = tape.events(lane)
-            n_rows += np.count_nonzero(np.bincount(events["unit"][events["population"] == rank]))
+            n_rows += int(np.count_nonzero(np.bincount(events["unit"][events["population"] == rank])))
         return n_rows <= most
 
     @cached_property
