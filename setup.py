@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -91,7 +92,8 @@ def extensions():
         Extension(
             f"evsim.core.{source.stem}",
             [str(source), *(str(SOURCES / name) for name in LINKED_C.get(source.stem, []))],
-            include_dirs=[str(SOURCES)],
+            include_dirs=[str(SOURCES), numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             depends=sorted(map(str, watched)),
         )
         for source in by_size

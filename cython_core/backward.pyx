@@ -13,12 +13,11 @@ over lanes are taken in order of lane.  So no result depends on the number of th
 from numpy import dtype, ndarray
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from evsim.core.buffers cimport address
-from evsim.core.gains cimport heard_free, heard_open
 from evsim.core.kernels cimport readout_vjp
 from evsim.core.layout cimport (
     EGRU_EVNN,
@@ -34,8 +33,7 @@ from evsim.core.layout cimport (
     real,
     sends_changes,
 )
-from evsim.core.memory cimport LINE, line_calloc, line_malloc
-from evsim.core.memory import empty, zeros
+from evsim.core.memory cimport empty, line_calloc, place, zeros
 from evsim.core.paper_form cimport Window
 from evsim.core.replay_step cimport (
     MOST_LANES,
@@ -56,22 +54,8 @@ cdef enum:
 SINGLE = dtype("f4")
 DOUBLE = dtype("f8")
 
-cdef inline int64_t in_lines(int64_t size, Py_ssize_t itemsize) noexcept nogil:
-    """So many reals, and as many more as fill the last cache line."""
-    return (size * itemsize + LINE - 1) // LINE * LINE // itemsize
-
-
-cdef inline int64_t place(
-    void **array, char *start, int64_t at, int64_t size, Py_ssize_t itemsize
-) noexcept nogil:
-    """Have an array begin ``at`` reals behind ``start``, unless that is NULL; returns where the next may."""
-    if start != NULL and size:
-        array[0] = start + at * itemsize
-    return at + in_lines(size, itemsize)
-
-
 cdef int64_t lay_out(Replay *replay, char *start, Py_ssize_t itemsize) noexcept nogil:
-    """Place what is carried from piece to piece, of all populations; returns how many reals that is."""
+    """Place what is carried from piece to piece, of all populations; returns how many bytes that is."""
     cdef const PopulationRow *pop
     cdef Slot *slot
     cdef int64_t lanes = replay.n_lanes
@@ -80,13 +64,13 @@ cdef int64_t lay_out(Replay *replay, char *start, Py_ssize_t itemsize) noexcept 
     for p in range(replay.n_populations):
         pop = &replay.populations[p]
         slot = &replay.slot[p]
-        at = place(&slot.carry, start, at, lanes * pop.n_state, itemsize)
+        at = place(&slot.carry, start, at, lanes * pop.n_state * itemsize)
         if not holds(pop.kind):
-            at = place(&slot.dbias, start, at, lanes * pop.n_in, itemsize)
+            at = place(&slot.dbias, start, at, lanes * pop.n_in * itemsize)
         if pop.kind == EGRU_EVNN or pop.kind == EGRU_PAPER or pop.kind == LIF:
-            at = place(&slot.dthreshold, start, at, lanes * pop.n, itemsize)
+            at = place(&slot.dthreshold, start, at, lanes * pop.n * itemsize)
         if pop.kind == LIF:
-            at = place(&slot.dnumbers, start, at, lanes * 5 * pop.n, itemsize)
+            at = place(&slot.dnumbers, start, at, lanes * 5 * pop.n * itemsize)
     return at
 
 
@@ -98,32 +82,29 @@ cdef int64_t most_units(const Replay *replay) noexcept nogil:
     return most
 
 
-cdef bint scratch_open(const Replay *replay, Scratch *scratch, Py_ssize_t size) noexcept nogil:
-    """All but `compact`; False if memory ran out."""
+cdef int64_t lay_out_scratch(
+    const Replay *replay, int64_t n_lanes, int64_t number, Scratch *scratch, char *start, Py_ssize_t size
+) noexcept nogil:
+    """Place the arrays of so many members, or lanes; returns how many bytes that is."""
     cdef int64_t most = most_units(replay)
-    scratch.slope = line_malloc(most * size)
-    scratch.dy = line_calloc(most * size)
-    scratch.zero = line_calloc(most * size)
-    scratch.c_before = line_malloc(most * size)
-    scratch.dr = line_calloc(most * size)
-    scratch.unit = <int32_t *> malloc(most * sizeof(int32_t))
-    scratch.asking = <uint8_t *> calloc(most, 1)
-    scratch.mark = <char *> calloc(most, 1)
-    return (scratch.slope != NULL and scratch.dy != NULL and scratch.zero != NULL and scratch.c_before != NULL
-            and scratch.dr != NULL and scratch.unit != NULL and scratch.asking != NULL
-            and scratch.mark != NULL and heard_open(&scratch.heard, most, size))
-
-
-cdef void scratch_free(Scratch *scratch) noexcept nogil:
-    free(scratch.slope)
-    free(scratch.dy)
-    free(scratch.zero)
-    free(scratch.c_before)
-    free(scratch.dr)
-    free(scratch.unit)
-    free(scratch.asking)
-    free(scratch.mark)
-    heard_free(&scratch.heard)
+    cdef int64_t at = 0
+    cdef int64_t k
+    for k in range(number):
+        at = place(&scratch[k].compact, start, at, most * size if k < n_lanes else 0)
+        if k >= n_lanes:
+            scratch[k].compact = scratch[k % n_lanes].compact
+        at = place(&scratch[k].slope, start, at, most * size)
+        at = place(&scratch[k].dy, start, at, most * size)
+        at = place(&scratch[k].zero, start, at, most * size)
+        at = place(&scratch[k].c_before, start, at, most * size)
+        at = place(&scratch[k].dr, start, at, most * size)
+        at = place(&scratch[k].heard.total, start, at, most * size)
+        at = place(<void **> &scratch[k].heard.unit, start, at, most * sizeof(int32_t))
+        at = place(<void **> &scratch[k].heard.place, start, at, most * sizeof(int32_t))
+        at = place(<void **> &scratch[k].unit, start, at, most * sizeof(int32_t))
+        at = place(<void **> &scratch[k].asking, start, at, most)
+        at = place(<void **> &scratch[k].mark, start, at, most)
+    return at
 
 
 cdef inline void replay_readout(
@@ -183,26 +164,20 @@ cdef bint replay_team(
 ) noexcept nogil:
     """Some lanes on one thread, or one lane on several; False if memory ran out."""
     cdef int64_t number = max(n_lanes, <int64_t> n_threads)
-    cdef int64_t most = most_units(replay)
     cdef Scratch *scratch = <Scratch *> calloc(number, sizeof(Scratch))
-    cdef real *compact = <real *> malloc(n_lanes * most * sizeof(real))
-    cdef bint good = scratch != NULL and compact != NULL
-    cdef int64_t k
-    for k in range(number if good else 0):
-        scratch[k].compact = compact + k % n_lanes * most
-        good = scratch_open(replay, &scratch[k], sizeof(real)) and good
-    if good:
+    cdef char *room = NULL
+    if scratch != NULL:
+        room = <char *> line_calloc(lay_out_scratch(replay, n_lanes, number, scratch, NULL, sizeof(real)))
+    if room != NULL:
+        lay_out_scratch(replay, n_lanes, number, scratch, room, sizeof(real))
         if n_threads == 1:
             replay_member(replay, lane, n_lanes, scratch, 0, 1, tag)
         else:
             with parallel(num_threads=n_threads):
                 replay_member(replay, lane, n_lanes, scratch, threadid(), evsim_team_size(), tag)
-    if scratch != NULL:
-        for k in range(number):
-            scratch_free(&scratch[k])
-    free(compact)
+    free(room)
     free(scratch)
-    return good
+    return room != NULL
 
 
 cdef void add_to(int64_t n, const real *x, real *to) noexcept nogil:
@@ -281,7 +256,7 @@ cdef class Backward:
         if (self.replay.slot == NULL or self.replay.by_event == NULL or self.replay.gain == NULL
                 or self.counts == NULL):
             raise MemoryError("backward: no memory for the replay")
-        self.sums = zeros((lay_out(&self.replay, NULL, self.itemsize),), self._dtype())
+        self.sums = zeros((lay_out(&self.replay, NULL, self.itemsize) // self.itemsize,), self._dtype())
         self.first_sum = <char *> address(self.sums, self.sums.size, self.kind)
         lay_out(&self.replay, self.first_sum, self.itemsize)
         for p in range(plan.n_populations):
@@ -330,19 +305,20 @@ cdef class Backward:
         for lane in range(lanes):       # lanes that end early leave the rest of D unwritten
             full = full and replay.lengths[lane] == n_steps
         for p in range(replay.n_populations):
-            at += in_lines(replay.n_cells * replay.populations[p].n_in, self.itemsize)
-        self.accumulated = (empty if full else zeros)((at,), self._dtype())
-        start = self.first_D = <char *> address(self.accumulated, at, self.kind)
+            at = place(NULL, NULL, at, replay.n_cells * replay.populations[p].n_in * self.itemsize)
+        size = at // self.itemsize
+        self.accumulated = empty((size,), self._dtype()) if full else zeros((size,), self._dtype())
+        start = self.first_D = <char *> address(self.accumulated, size, self.kind)
+        at = 0
         for p in range(replay.n_populations):
             slot = &replay.slot[p]
             size = lanes * replay.populations[p].n_in
             if n_done:
-                memcpy(start + (n_steps - n_done) * size * self.itemsize, slot.window.D,
+                memcpy(start + at + (n_steps - n_done) * size * self.itemsize, slot.window.D,
                        n_done * size * self.itemsize)
-            slot.window.D = start
+            at = place(<void **> &slot.window.D, start, at, n_steps * size * self.itemsize)
             slot.window.n_lanes = lanes
             slot.window.n_open = replay.n_open
-            start += in_lines(n_steps * size, self.itemsize) * self.itemsize
 
     cdef void *_real(self, array, Py_ssize_t size) except? NULL:
         self.keep.append(array)

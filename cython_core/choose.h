@@ -1,26 +1,46 @@
 /* Which units fulfil a condition: `unit` becomes their numbers, in order, and `count` how many there are; `unit`
  * has room for n.
  *
- * The condition is evaluated for a block of units at once, which is vectorised, and the numbers are written
- * without branches: which ones it will be cannot be predicted. */
-#ifndef EVSIM_CHOOSE_H
-#define EVSIM_CHOOSE_H
+ * Template, see kernel_table.c.  The condition is evaluated for a block of units at once, which is vectorised, and
+ * the numbers are written without branches: which ones it will be cannot be predicted.
+ */
+
+#define TOLD_APART 64
+
+/* Behind the `count` numbers in the list, first + k for the k < m that are chosen (1, others 0); returns how many
+ * there are then.  At most `first` are there before, so that whole vectors can be written. */
+static inline int32_t FN(list_chosen)(int64_t m, const int32_t *restrict chosen, int64_t first, int32_t count,
+                                      int32_t *restrict unit)
+{
+    int64_t k = 0;
+#if VECTOR_BYTES == 64
+    __m512i number = _mm512_add_epi32(_mm512_set1_epi32((int32_t)first), _mm512_set_epi32(
+        15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    for (; k + 16 <= m; k += 16) {
+        const __m512i here = _mm512_loadu_si512(chosen + k);
+        const __mmask16 mask = _mm512_test_epi32_mask(here, here);
+        _mm512_storeu_si512(unit + count, _mm512_maskz_compress_epi32(mask, number));
+        number = _mm512_add_epi32(number, _mm512_set1_epi32(16));
+        count += __builtin_popcount(mask);
+    }
+#endif
+    for (; k < m; k++) {
+        unit[count] = (int32_t)(first + k);
+        count += chosen[k];
+    }
+    return count;
+}
 
 #define CHOOSE(n, i, condition, unit, count)                                  \
     do {                                                                      \
-        int32_t chosen[64];                                                   \
+        int32_t chosen[TOLD_APART];                                                \
         count = 0;                                                            \
-        for (int64_t first = 0; first < n; first += 64) {                     \
-            const int64_t m = n - first < 64 ? n - first : 64;                \
+        for (int64_t first = 0; first < n; first += TOLD_APART) {                  \
+            const int64_t m = n - first < TOLD_APART ? n - first : TOLD_APART;          \
             for (int64_t k = 0; k < m; k++) {                                 \
                 const int64_t i = first + k;                                  \
                 chosen[k] = condition;                                        \
             }                                                                 \
-            for (int64_t k = 0; k < m; k++) {                                 \
-                unit[count] = (int32_t)(first + k);                           \
-                count += chosen[k];                                           \
-            }                                                                 \
+            count = FN(list_chosen)(m, chosen, first, count, unit);           \
         }                                                                     \
     } while (0)
-
-#endif

@@ -33,16 +33,16 @@ cdef inline void queue_push(Queue *queue, int32_t count) noexcept nogil:
 
 
 cdef inline bint queue_open(
-    Queue *queue, int64_t history, int64_t n_steps, int64_t n_events, Py_ssize_t size
+    Queue *queue, int64_t history, int64_t n_steps, int64_t capacity, Py_ssize_t size
 ) noexcept nogil:
-    """A queue of its own, with room for the events before the window; False if memory ran out.
+    """A queue of its own, with room for so many events; False if memory ran out.
 
     ``size`` is that of a value in bytes.
     """
     queue.history = history
     queue.row = 1
     queue.now = -history
-    queue.capacity = n_events + 64
+    queue.capacity = capacity
     queue.ptr = <int64_t *> calloc(history + n_steps + 1, sizeof(int64_t))
     queue.unit = <int32_t *> malloc(queue.capacity * sizeof(int32_t))
     queue.value = malloc(queue.capacity * size)

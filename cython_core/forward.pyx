@@ -9,11 +9,11 @@ from memory serves all of these; with fewer lanes than threads a team of threads
 depends on the number of threads.
 """
 
-from numpy import dtype, empty, zeros
+from numpy import dtype
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from evsim.core.buffers cimport address, sums
@@ -28,10 +28,10 @@ from evsim.core.forward_step cimport (
     receive,
     received_at,
 )
-from evsim.core.gains cimport Passed, passed_free, passed_open
+from evsim.core.gains cimport Passed, passed_free
 from evsim.core.kernels cimport EventList
 from evsim.core.layout cimport PlanTable, PopulationRow, real
-from evsim.core.memory cimport line_malloc
+from evsim.core.memory cimport empty, line_malloc, place, zeros
 from evsim.core.team cimport Team, evsim_team_size, wait
 
 SINGLE, DOUBLE, INT32, INT64 = map(dtype, ("f4", "f8", "i4", "i8"))
@@ -41,6 +41,7 @@ cdef enum:
     FEWEST_LISTS = 64           # but rows are to serve so many steps and lanes,
     MOST_BYTES = 4194304        # within limits; a step at least
     MOST_LANES = 32             # that a thread runs side by side
+    MOST_ROOM = 16384           # for events that are still to be sent, at first
 
 
 cdef inline int component_end(const Run *run, int first) noexcept nogil:
@@ -77,41 +78,48 @@ cdef void share_time(Run *run, int64_t together, Py_ssize_t size) noexcept nogil
     run.stretch = max(min(min(wanted, <int64_t> MOST_BYTES // step_bytes), run.stop - run.first), 1)
 
 
-cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize_t size) noexcept nogil:
-    """False if memory ran out."""
+cdef int64_t lay_out_scratch(
+    const Run *run, int team_size, Scratch *scratch, char *start, Py_ssize_t size
+) noexcept nogil:
+    """Place the arrays of some lanes side by side; returns how many bytes that is."""
+    cdef int64_t lists = run.stretch * run.together
     cdef int64_t n = 1
     cdef int64_t n_tape = 1
+    cdef int64_t at = 0
     cdef int64_t k
     cdef int p
     for p in range(run.n_populations):
         n = max(n, run.populations[p].n)
         n_tape = max(n_tape, run.populations[p].n_tape)
-    scratch.received = line_malloc(run.together * run.stretch * run.width * size)
-    scratch.tape = line_malloc(n_tape * size)
-    scratch.gated = line_malloc(n * size)
-    scratch.senders = <int32_t *> malloc(n * sizeof(int32_t))
-    scratch.mark = <char *> calloc(n, 1)
-    scratch.lists = <EventList *> malloc(team_size * run.stretch * run.together * sizeof(EventList))
-    scratch.passed = <Passed *> calloc(run.together, sizeof(Passed))
-    scratch.good = (scratch.received != NULL and scratch.tape != NULL and scratch.gated != NULL
-                    and scratch.senders != NULL and scratch.mark != NULL and scratch.lists != NULL
-                    and scratch.passed != NULL)
-    for k in range(run.together if scratch.good else 0):
-        scratch.good = passed_open(&scratch.passed[k], run.stretch) and scratch.good
+    at = place(<void **> &scratch.mark, start, at, n)           # these two are to be zero,
+    at = place(<void **> &scratch.passed, start, at, run.together * sizeof(Passed))
+    scratch.zeros = at
+    at = place(&scratch.received, start, at, lists * run.width * size)
+    at = place(&scratch.tape, start, at, n_tape * size)
+    at = place(&scratch.gated, start, at, n * size)
+    at = place(<void **> &scratch.senders, start, at, n * sizeof(int32_t))
+    at = place(<void **> &scratch.lists, start, at, team_size * lists * sizeof(EventList))
+    for k in range(run.together):
+        at = place(<void **> &scratch.passed[k].ptr if start != NULL else NULL, start, at,
+                   (run.stretch + 1) * sizeof(int64_t))
+    return at
+
+
+cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize_t size) noexcept nogil:
+    """False if memory ran out."""
+    scratch.room = line_malloc(lay_out_scratch(run, team_size, scratch, NULL, size))
+    scratch.good = scratch.room != NULL
+    if scratch.good:
+        memset(scratch.room, 0, scratch.zeros)
+        lay_out_scratch(run, team_size, scratch, <char *> scratch.room, size)
     return scratch.good
 
 
 cdef void scratch_free(const Run *run, Scratch *scratch) noexcept nogil:
     cdef int64_t k
-    free(scratch.received)
-    free(scratch.tape)
-    free(scratch.gated)
-    free(scratch.senders)
-    free(scratch.mark)
-    free(scratch.lists)
-    for k in range(run.together if scratch.passed != NULL else 0):
+    for k in range(run.together if scratch.room != NULL else 0):
         passed_free(&scratch.passed[k])
-    free(scratch.passed)
+    free(scratch.room)
 
 
 cdef void save_states(
@@ -268,6 +276,9 @@ cdef class Forward:
         free(self.run.macs)
         free(self.run.gain)
 
+    cdef _dtype(self):
+        return DOUBLE if self.plan.double_precision else SINGLE
+
     def give_events(self, int population, int64_t history, ptr, unit, value, bint whole):
         """Set the events of the ``history`` steps before the window and, if ``whole``, of all its steps.
 
@@ -279,6 +290,7 @@ cdef class Forward:
         cdef int64_t *pointer = <int64_t *> address(ptr, cells + 1, c"l")
         cdef int32_t *units = <int32_t *> address(unit, pointer[cells], c"i")
         cdef char *values = <char *> address(value, pointer[cells], self.kind)
+        cdef int64_t n = self.plan.populations[population].n
         cdef Queue *queue
         cdef int64_t lane
         cdef int64_t step
@@ -299,7 +311,9 @@ cdef class Forward:
                 queue[0] = Queue(history=history, row=lanes, now=0, capacity=0, ptr=pointer + lane,
                                  unit=units, value=values)
                 continue
-            if not queue_open(queue, history, self.n_steps, pointer[cells], self.itemsize):
+            # What is not used costs nothing, and to make a queue longer does.
+            room = pointer[cells] + 64 + min(self.n_steps * n // 8, <int64_t> MOST_ROOM)
+            if not queue_open(queue, history, self.n_steps, room, self.itemsize):
                 raise MemoryError("forward: no memory for the event queues")
             for step in range(history):
                 first = pointer[step * lanes + lane]
@@ -436,7 +450,7 @@ cdef class Forward:
         cdef const int64_t *bucket
         cdef int64_t lane
         cdef int64_t e
-        values = zeros((lanes, n), DOUBLE if self.plan.double_precision else SINGLE)
+        values = zeros((lanes, n), self._dtype())
         cdef char *value = <char *> address(values, lanes * n, self.kind)
         for lane in range(lanes):
             if step >= self.run.lengths[lane]:
@@ -469,7 +483,7 @@ cdef class Forward:
         cdef int64_t total = 0
         cdef int64_t first
         cdef int64_t i
-        pointers = empty(n_steps * lanes + 1, INT64)
+        pointers = empty((n_steps * lanes + 1,), INT64)
         cdef int64_t *ptr = <int64_t *> address(pointers, n_steps * lanes + 1, c"l")
         ptr[0] = 0
         with nogil:
@@ -480,7 +494,7 @@ cdef class Forward:
                         bucket = queue_peek(&queue[lane], i)
                         total += bucket[1] - bucket[0]
                     ptr[step * lanes + lane + 1] = total
-        units, values = empty(total, INT32), empty(total, DOUBLE if self.plan.double_precision else SINGLE)
+        units, values = empty((total,), INT32), empty((total,), self._dtype())
         cdef int32_t *unit = <int32_t *> address(units, total, c"i")
         cdef char *value = <char *> address(values, total, self.kind)
         cdef Py_ssize_t size = self.itemsize

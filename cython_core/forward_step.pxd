@@ -80,7 +80,9 @@ cdef struct Scratch:
     int32_t *senders    # [n]
     char *mark          # [n], zero before and after
     EventList *lists    # [team, stretch * together]: of each member, the events of a step and lane
-    Passed *passed      # [together]: what gains let through, of one projection at a time
+    Passed *passed      # [together]: what gains let through, of one projection at a time; zero at first
+    void *room          # where all these are,
+    int64_t zeros       # and how many bytes of it are zero at first
     bint good           # False if memory ran out
 
 

@@ -13,10 +13,10 @@ from evsim.core.team cimport Team, wait
 
 # Events of some steps as they come through.
 cdef struct Passed:
-    int64_t *ptr        # [steps + 1]: those of step i are ptr[i]:ptr[i + 1]
+    int64_t *ptr        # [steps + 1], given: those of step i are ptr[i]:ptr[i + 1]
     int32_t *unit       # [capacity]
     void *value         # real[capacity]
-    int64_t capacity
+    int64_t capacity    # 0 at first
 
 # Backwards: units whose events came through, where they stand in the list they are from, what comes back.
 cdef struct Heard:
@@ -25,17 +25,7 @@ cdef struct Heard:
     void *total         # real
 
 
-cdef inline bint passed_open(Passed *passed, int64_t steps) noexcept nogil:
-    """False if memory ran out."""
-    passed.unit = NULL
-    passed.value = NULL
-    passed.capacity = 0
-    passed.ptr = <int64_t *> malloc((steps + 1) * sizeof(int64_t))
-    return passed.ptr != NULL
-
-
 cdef inline void passed_free(Passed *passed) noexcept nogil:
-    free(passed.ptr)
     free(passed.unit)
     free(passed.value)
 
@@ -103,20 +93,6 @@ cdef inline int64_t counted(
         for e in range(bucket[0], bucket[1]):
             n += gain[queue.unit[e]] != 0
     return n * p.n_blocks * p.block
-
-
-cdef inline bint heard_open(Heard *heard, int64_t most, Py_ssize_t size) noexcept nogil:
-    """Room for ``most`` units; False if memory ran out."""
-    heard.unit = <int32_t *> malloc(most * sizeof(int32_t))
-    heard.place = <int32_t *> malloc(most * sizeof(int32_t))
-    heard.total = malloc(most * size)
-    return heard.unit != NULL and heard.place != NULL and heard.total != NULL
-
-
-cdef inline void heard_free(Heard *heard) noexcept nogil:
-    free(heard.unit)
-    free(heard.place)
-    free(heard.total)
 
 
 cdef inline int64_t gather_heard(

@@ -10,3 +10,6 @@
 #include "fixed.h"
 #include "readout.h"
 #include "adam.h"
+
+#undef CHOOSE
+#undef TOLD_APART

@@ -3,6 +3,7 @@
 A vector that is read across two lines takes twice as long.
 """
 
+cimport numpy as np
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -49,6 +50,17 @@ cdef inline void *line_calloc(size_t size) noexcept nogil:
     return start
 
 
+cdef inline int64_t place(void **array, char *start, int64_t at, int64_t size) noexcept nogil:
+    """Have an array begin ``at`` bytes behind ``start``, unless that is NULL.
+
+    Returns where the next may, at a line behind ``size`` bytes.  So a block is laid out in two calls of one
+    function: the first finds its size.
+    """
+    if start != NULL:
+        array[0] = start + at
+    return at + (size + LINE - 1) // LINE * LINE
+
+
 cdef inline void take_row(unsigned char *taken, const void *rows, int64_t row, int64_t size) noexcept nogil:
     """Before the first use of a row of ``size`` bytes: have the system put just its pages into memory.
 
@@ -59,3 +71,7 @@ cdef inline void take_row(unsigned char *taken, const void *rows, int64_t row, i
     if taken != NULL and not taken[row]:
         taken[row] = 1      # threads that come here with one row write the same and ask for the same
         evsim_advise(<const char *> rows + row * size, size, EVSIM_POPULATE_WRITE)
+
+
+cpdef np.ndarray empty(tuple shape, np.dtype dtype)
+cpdef np.ndarray zeros(tuple shape, np.dtype dtype)

@@ -5,9 +5,8 @@ every step, and the system hands out fresh memory page by page, each of which it
 keeps smaller ones as well, but puts them together and cuts them up again each time.
 """
 
-from numpy import ndarray
-
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+cimport cython
+cimport numpy as np
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -28,19 +27,24 @@ cdef enum:
     SMALL_PAGE = 4096
     HUGE_PAGE = 2097152         # blocks as large as one begin with one
     MOST_KEPT = 268435456       # bytes of all blocks that are kept
+    MOST_AXES = 8
 
 cdef dict kept = {}             # bytes: addresses; sizes that have waited longest first
 cdef Py_ssize_t bytes_kept = 0
 
 
+np.import_array()
+
+
+@cython.freelist(16)
 cdef class Block:
-    """So many bytes from the start of a cache line on, to be the buffer of an array."""
+    """So many bytes from the start of a cache line on, which an array owns."""
 
     cdef void *allocated
     cdef char *start
     cdef Py_ssize_t size
 
-    def __cinit__(self, Py_ssize_t size, bint zero):
+    cdef int open(self, Py_ssize_t size) except -1:
         self.size = size
         if size < LEAST_KEPT:   # for small ones malloc and some bytes more are faster than aligned_alloc
             self.allocated = malloc(size + LINE)
@@ -50,17 +54,13 @@ cdef class Block:
             self.start = <char *> self.allocated
         if self.allocated == NULL:
             raise MemoryError(f"no memory for an array of {size} bytes")
-        if zero:
-            memset(self.start, 0, size)
+        return 0
 
     def __dealloc__(self):
         if self.allocated != NULL and LEAST_KEPT <= self.size <= MOST_KEPT:
             keep(self.allocated, rounded(self.size))
         else:
             free(self.allocated)
-
-    def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.start, self.size, 0, flags)
 
 
 cdef Py_ssize_t rounded(Py_ssize_t size):
@@ -118,25 +118,51 @@ def let_go():
     return given
 
 
-def empty(tuple shape, dtype):
+cdef np.ndarray array_of(tuple shape, np.dtype dtype, Block block):
+    """A new array in a block that is large enough; of a type with a number of its own."""
+    cdef np.npy_intp n[MOST_AXES]
+    cdef int n_axes = <int> len(shape)
+    cdef int k
+    for k in range(n_axes):
+        n[k] = shape[k]
+    array = np.PyArray_SimpleNewFromData(n_axes, n, dtype.type_num, block.start)
+    np.set_array_base(array, block)
+    return array
+
+
+cdef Py_ssize_t size_of(tuple shape, np.dtype dtype) except -1:
+    cdef Py_ssize_t size = dtype.itemsize
+    cdef Py_ssize_t n
+    if len(shape) > MOST_AXES or dtype.type_num > np.NPY_CLONGDOUBLE or not np.PyDataType_ISNOTSWAPPED(dtype):
+        raise ValueError(f"memory: an array of {len(shape)} axes, of {dtype}")
+    for n in shape:
+        size *= n
+    return size
+
+
+cpdef np.ndarray empty(tuple shape, np.dtype dtype):
     """As `numpy.empty`, from the start of a cache line on."""
-    return ndarray(shape, dtype, Block(size_of(shape, dtype), False))
+    cdef Block block = Block.__new__(Block)
+    block.open(size_of(shape, dtype))
+    return array_of(shape, dtype, block)
 
 
-def zeros(tuple shape, dtype):
+cpdef np.ndarray zeros(tuple shape, np.dtype dtype):
     """As `numpy.zeros`, from the start of a cache line on."""
-    return ndarray(shape, dtype, Block(size_of(shape, dtype), True))
+    cdef Block block = Block.__new__(Block)
+    block.open(size_of(shape, dtype))
+    memset(block.start, 0, block.size)
+    return array_of(shape, dtype, block)
 
 
-def copy(array):
+def copy(np.ndarray array):
     """As ``array.copy()`` of a C-contiguous array, from the start of a cache line on."""
-    cdef Py_buffer view
-    cdef Block block
-    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
-    block = Block(view.len, False)
-    memcpy(block.start, view.buf, view.len)
-    PyBuffer_Release(&view)
-    return ndarray(array.shape, array.dtype, block)
+    cdef np.ndarray copied
+    if not np.PyArray_IS_C_CONTIGUOUS(array):
+        raise ValueError("memory: the array is not contiguous")
+    copied = empty((<object> array).shape, (<object> array).dtype)
+    memcpy(np.PyArray_DATA(copied), np.PyArray_DATA(array), np.PyArray_NBYTES(array))
+    return copied
 
 
 def page_out(size_t address, size_t size):
@@ -145,11 +171,3 @@ def page_out(size_t address, size_t size):
     No value changes.  Linux does so from 5.4 on, if this process may write the file.
     """
     evsim_advise(<const void *> address, size, EVSIM_PAGE_OUT)
-
-
-cdef Py_ssize_t size_of(tuple shape, dtype) except -1:
-    cdef Py_ssize_t size = dtype.itemsize
-    cdef Py_ssize_t n
-    for n in shape:
-        size *= n
-    return size

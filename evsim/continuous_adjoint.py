@@ -26,7 +26,7 @@ from evsim.threads import usable_threads
 MOST_SHARDS = 16
 #: From so many bytes on NumPy has an array made of huge pages; a gradient of which at most such a part of the
 #: rows will not be zero is made of small ones instead.
-LARGE, FEW = 1 << 22, 0.5
+LARGE, FEW = 1 << 22, 1 / 3
 
 
 class ContinuousAdjoint:
