@@ -3,9 +3,10 @@
 import numpy as np
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 
+from evsim.core.buffers cimport address
 from evsim.core.kernels cimport EGRU_FLOW, GRU_FLOW, LEAKY_FLOW, LIF_FLOW, LSTM_FLOW, SUM_FLOW
 
 FLOWS = {
@@ -108,6 +109,34 @@ cdef class Tape:
         The array is read-only, and looks at the record itself.
         """
         return np.ndarray(self.record[lane].n_events, EVENT_DTYPE, Recorded(self, lane))
+
+    def sent_by(self, int population):
+        """Time, unit and value of all that a population sent, in order of a log.
+
+        None unless there is one lane, and no two events have the same time.
+        """
+        cdef const Record *record = &self.record[0]
+        cdef const Event *event = record.event
+        cdef int64_t count = 0
+        cdef int64_t i
+        cdef bint increasing = self.n_lanes == 1
+        for i in range(record.n_events if increasing else 0):
+            increasing = increasing and (i == 0 or event[i].time > event[i - 1].time)
+            count += event[i].population == population
+        if not increasing:
+            return None
+        times, units, values = np.empty(count), np.empty(count, np.int32), np.empty(count)
+        cdef double *time = <double *> address(times, count, c"d")
+        cdef int32_t *unit = <int32_t *> address(units, count, c"i")
+        cdef double *value = <double *> address(values, count, c"d")
+        count = 0
+        for i in range(record.n_events):
+            if event[i].population == population:
+                time[count] = event[i].time
+                unit[count] = event[i].unit
+                value[count] = event[i].value
+                count += 1
+        return times, units, values
 
     def n_events(self, int lane):
         """Number of events of a lane, those of the stimulus included."""

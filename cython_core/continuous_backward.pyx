@@ -787,9 +787,15 @@ cdef class ContinuousBackward:
             self.number[shard] = shard * n_lanes // n_shards
         while going:
             going = 0
-            for shard in prange(n_shards, num_threads=n_threads, schedule="dynamic", nogil=True):
-                going += shard_run(&self.run, &self.lanes[shard], shard, &self.number[shard],
-                                   (shard + 1) * n_lanes // n_shards)
+            if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
+                with nogil:
+                    for shard in range(n_shards):
+                        going += shard_run(&self.run, &self.lanes[shard], shard, &self.number[shard],
+                                           (shard + 1) * n_lanes // n_shards)
+            else:
+                for shard in prange(n_shards, num_threads=n_threads, schedule="dynamic", nogil=True):
+                    going += shard_run(&self.run, &self.lanes[shard], shard, &self.number[shard],
+                                       (shard + 1) * n_lanes // n_shards)
             for shard in range(n_shards):
                 if self.lanes[shard].run != NULL and not self.lanes[shard].good:
                     raise MemoryError

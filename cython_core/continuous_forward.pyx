@@ -706,8 +706,13 @@ cdef class ContinuousForward:
             if not lane_open(&self.lanes[lane], &self.run, &self.tape.record[lane], lane):
                 raise MemoryError
         while going:
-            for lane in prange(n_lanes, num_threads=n_threads, schedule="dynamic", nogil=True):
-                lane_run(&self.lanes[lane])
+            if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
+                with nogil:
+                    for lane in range(n_lanes):
+                        lane_run(&self.lanes[lane])
+            else:
+                for lane in prange(n_lanes, num_threads=n_threads, schedule="dynamic", nogil=True):
+                    lane_run(&self.lanes[lane])
             going = False
             for lane in range(n_lanes):
                 if self.lanes[lane].status == -1:

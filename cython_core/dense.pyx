@@ -119,6 +119,20 @@ def increasing(time, value, double start, double stop):
     return good
 
 
+def as_indices(numbers, int64_t limit):
+    """Contiguous int64 as int32, shape (n,); None if one lies outside of 0..limit - 1."""
+    cdef int64_t n = numbers.size
+    cdef const int64_t *x = <const int64_t *> address(numbers, n, c"l")
+    found = np.empty(n, np.int32)
+    cdef int32_t *index = <int32_t *> address(found, n, c"i")
+    cdef bint within = limit <= 0x7FFFFFFF
+    cdef int64_t i
+    for i in range(n):
+        within &= 0 <= x[i] < limit
+        index[i] = <int32_t> x[i]
+    return found if within else None
+
+
 def to_events(array):
     """The entries that are not zero, by bucket: ptr (n_buckets + 1,), unit, value; None if one is not finite.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,21 @@ class Outcome:
     samples: list[Samples | None]
     macs: list[int]
     in_flight: list[NDArray]
+
+    def columns(self, ranks: Collection[int]) -> dict[int, tuple[NDArray, ...]]:
+        """Time, lane, unit and value of what some populations sent, in order of a log."""
+        found: dict[int, tuple[NDArray, ...]] = {}
+        for rank in ranks:
+            sent = self.tape.sent_by(rank)
+            if sent is None:
+                events, lane, rows = self.events(ranks)
+                for each, mine in rows.items():
+                    own = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
+                    found[each] = tuple(map(np.ascontiguousarray, own))
+                return found
+            time, unit, value = sent
+            found[rank] = time, np.zeros(len(time), np.int32), unit, value
+        return found
 
     def events(self, ranks: Iterable[int]) -> tuple[NDArray[np.void], NDArray[np.int32], dict[int, Rows]]:
         """Events lane by lane, the lane of each, and the rows of some populations' in order of a log."""

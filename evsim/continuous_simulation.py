@@ -212,7 +212,7 @@ class ContinuousSimulation:
         fixed |= {data.n_lanes for data in given.values() if isinstance(data, TimedEvents)}
         fixed |= {self.n_lanes} if going_on else set()
         for states in initial.values():
-            shapes = (np.shape(values) for values in states.values())
+            shapes = (np.shape(values) for values in states.values() if not isinstance(values, float))
             fixed |= {shape[0] for shape in shapes if len(shape) == 2 and shape[0] > 1}
         if len(fixed) > 1:
             raise StimulusError(
@@ -285,15 +285,12 @@ class ContinuousSimulation:
         carried: bool,
     ) -> ContinuousLog:
         sending = [rank for rank, p in enumerate(self.plan.populations) if p.emits and p.name not in given]
-        events, lane, rows = outcome.events(sending)
-        members = {}
+        members, columns = {}, outcome.columns(sending)
         for rank, population in enumerate(self.plan.populations):
             name, n = population.name, population.n_units
             sent = given.get(name)
-            if rank in rows:
-                mine = rows[rank]
-                columns = events["time"][mine], lane[mine], events["unit"][mine], events["value"][mine]
-                sent = TimedEvents(n, len(before[rank]), *window, *map(np.ascontiguousarray, columns))
+            if rank in columns:
+                sent = TimedEvents(n, len(before[rank]), *window, *columns[rank])
             member = ContinuousPopulationLog(name, type(population).__name__, n, sent)
             member.initial = {
                 state: before[rank][:, k, :n].copy() for k, state in enumerate(population.states)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evsim.core.dense import first_beyond, increasing
+from evsim.core.dense import as_indices, first_beyond, increasing
 from evsim.errors import StimulusError
 
 #: Columns and their types, in the order of the rows.
@@ -234,10 +234,11 @@ def _indices(where: str, name: str, column: ArrayLike, limit: int) -> NDArray[np
         return np.zeros(0, np.int32)
     if numbers.dtype.kind not in "iu":
         raise StimulusError(where, f"{name}s are of dtype {numbers.dtype}", "give integers")
-    wrong = (numbers < 0) | (numbers >= limit)
-    if wrong.any():
-        first = int(wrong.argmax())
+    signed = np.ascontiguousarray(numbers, np.int64)
+    indices = as_indices(signed, limit)  # an unsigned integer may be larger than an int64 can be
+    if indices is None or (numbers.dtype == np.uint64 and (signed < 0).any()):
+        first = int(((numbers < 0) | (numbers >= limit)).argmax())
         raise StimulusError(
             where, f"event {first} has {name} {numbers[first]}", f"{name}s lie in 0..{limit - 1}"
         )
-    return numbers.astype(np.int32)
+    return indices
