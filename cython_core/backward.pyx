@@ -45,7 +45,7 @@ from evsim.core.replay_step cimport (
     replay_units,
 )
 from evsim.core.team cimport Team, evsim_team_size, wait
-from evsim.core.weight_rows cimport Rows, sort_by_unit, write_rows
+from evsim.core.weight_rows cimport Rows, place_rows, sort_by_unit, write_rows
 
 cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
@@ -53,6 +53,7 @@ cdef enum:
 
 SINGLE = dtype("f4")
 DOUBLE = dtype("f8")
+BYTE = dtype("u1")
 
 cdef int64_t lay_out(Replay *replay, char *start, Py_ssize_t itemsize) noexcept nogil:
     """Place what is carried from piece to piece, of all populations; returns how many bytes that is."""
@@ -445,6 +446,8 @@ cdef class Backward:
         cdef int64_t work = 0
         cdef int64_t chunk
         cdef int64_t n
+        cdef int64_t at = 0
+        cdef char *start
         cdef int failed = 0
         cdef int j
         cdef bint in_double
@@ -454,14 +457,21 @@ cdef class Backward:
             raise MemoryError("backward: no memory for the weight rows")
         try:
             for j in range(replay.n_projections):
+                if dense or not replay.projections[j].dense:
+                    at = place_rows(replay, j, self.n_steps, &rows[j], NULL, at, self.itemsize)
+            room = empty((at,), BYTE)
+            start, at = <char *> address(room, at, c"B"), 0
+            for j in range(replay.n_projections):
                 p = &replay.projections[j]
                 n = replay.populations[p.source].n
                 rows[j].first_chunk = n_chunks
                 if p.dense and not dense:
                     continue
-                if not (sort_by_unit(replay, j, self.n_steps, &rows[j], &wide) if self.plan.double_precision
-                        else sort_by_unit(replay, j, self.n_steps, &rows[j], &narrow)):
-                    raise MemoryError("backward: no memory for the weight rows")
+                at = place_rows(replay, j, self.n_steps, &rows[j], start, at, self.itemsize)
+                if self.plan.double_precision:
+                    sort_by_unit(replay, j, self.n_steps, &rows[j], &wide)
+                else:
+                    sort_by_unit(replay, j, self.n_steps, &rows[j], &narrow)
                 rows[j].dweight = self._real(dweights[j], n * p.n_blocks * p.block if p.block_ptr == 0
                                              else (<const int64_t *> p.block_ptr)[n * p.n_blocks])
                 rows[j].chunk = min(max(n // n_threads, <int64_t> FEWEST), <int64_t> MOST)
@@ -488,9 +498,6 @@ cdef class Backward:
                 for chunk in range(rows[j].first_chunk, rows[j + 1].first_chunk):
                     self.counts[2 * replay.n_projections + j] += macs[chunk]
         finally:
-            for j in range(replay.n_projections):
-                free(rows[j].lists)
-                free(rows[j].room)
             free(rows)
             free(macs)
 

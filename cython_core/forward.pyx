@@ -31,10 +31,10 @@ from evsim.core.forward_step cimport (
 from evsim.core.gains cimport Passed, passed_free
 from evsim.core.kernels cimport EventList
 from evsim.core.layout cimport PlanTable, PopulationRow, real
-from evsim.core.memory cimport empty, line_malloc, place, zeros
+from evsim.core.memory cimport empty, place, zeros
 from evsim.core.team cimport Team, evsim_team_size, wait
 
-SINGLE, DOUBLE, INT32, INT64 = map(dtype, ("f4", "f8", "i4", "i8"))
+SINGLE, DOUBLE, INT32, INT64, BYTE = map(dtype, ("f4", "f8", "i4", "i8", "u1"))
 
 cdef enum:
     STRETCH_BYTES = 524288      # what is received in a stretch of time stays in the second-level cache,
@@ -103,23 +103,6 @@ cdef int64_t lay_out_scratch(
         at = place(<void **> &scratch.passed[k].ptr if start != NULL else NULL, start, at,
                    (run.stretch + 1) * sizeof(int64_t))
     return at
-
-
-cdef bint scratch_open(const Run *run, int team_size, Scratch *scratch, Py_ssize_t size) noexcept nogil:
-    """False if memory ran out."""
-    scratch.room = line_malloc(lay_out_scratch(run, team_size, scratch, NULL, size))
-    scratch.good = scratch.room != NULL
-    if scratch.good:
-        memset(scratch.room, 0, scratch.zeros)
-        lay_out_scratch(run, team_size, scratch, <char *> scratch.room, size)
-    return scratch.good
-
-
-cdef void scratch_free(const Run *run, Scratch *scratch) noexcept nogil:
-    cdef int64_t k
-    for k in range(run.together if scratch.room != NULL else 0):
-        passed_free(&scratch.passed[k])
-    free(scratch.room)
 
 
 cdef void save_states(
@@ -200,28 +183,35 @@ cdef void run_member(
     run_lanes(run, lane, n_lanes, scratch, &team, tag)
 
 
-cdef bint run_team(const Run *run, int64_t lane, int64_t n_lanes, int n_threads, real *tag) noexcept nogil:
-    """Some lanes on one thread, or one lane on several; False if memory ran out."""
+cdef bint run_team(
+    const Run *run, int64_t lane, int64_t n_lanes, int n_threads, char *room, real *tag
+) noexcept nogil:
+    """Some lanes on one thread, or one lane on several; scratch is in ``room``.  False if memory ran out."""
     cdef Scratch scratch
-    if scratch_open(run, n_threads, &scratch, sizeof(real)):
-        if n_threads == 1:
-            run_member(run, lane, n_lanes, &scratch, 0, 1, tag)
-        else:
-            with parallel(num_threads=n_threads):
-                run_member(run, lane, n_lanes, &scratch, threadid(), evsim_team_size(), tag)
-    scratch_free(run, &scratch)
+    cdef int64_t k
+    lay_out_scratch(run, n_threads, &scratch, NULL, sizeof(real))
+    memset(room, 0, scratch.zeros)
+    lay_out_scratch(run, n_threads, &scratch, room, sizeof(real))
+    scratch.good = True
+    if n_threads == 1:
+        run_member(run, lane, n_lanes, &scratch, 0, 1, tag)
+    else:
+        with parallel(num_threads=n_threads):
+            run_member(run, lane, n_lanes, &scratch, threadid(), evsim_team_size(), tag)
+    for k in range(run.together):
+        passed_free(&scratch.passed[k])
     return scratch.good
 
 
-cdef bint run_part(const Run *run, int64_t part, bint double_precision) noexcept nogil:
+cdef bint run_part(const Run *run, int64_t part, char *room, bint double_precision) noexcept nogil:
     """The lanes that are run side by side as the ``part``-th of all; False if memory ran out."""
     cdef int64_t lane = part * run.together
     cdef int64_t count = min(run.together, run.n_lanes - lane)
     cdef float narrow = 0
     cdef double wide = 0
     if double_precision:
-        return run_team(run, lane, count, 1, &wide)
-    return run_team(run, lane, count, 1, &narrow)
+        return run_team(run, lane, count, 1, room, &wide)
+    return run_team(run, lane, count, 1, room, &narrow)
 
 
 cdef class Forward:
@@ -407,6 +397,9 @@ cdef class Forward:
         cdef int64_t part
         cdef int64_t n_parts
         cdef int64_t groups
+        cdef int64_t size
+        cdef char *room
+        cdef Scratch scratch
         cdef int failed = 0
         cdef bint double_precision = self.plan.double_precision
         cdef Run *run = &self.run
@@ -415,29 +408,30 @@ cdef class Forward:
         cdef double wide = 0
         run.first = first
         run.stop = self.n_steps if stop is None else min(stop, self.n_steps)
+        if not teams:
+            n_threads = <int> max(min(<int64_t> n_threads, n_lanes), <int64_t> 1)
+        # Lanes of unequal length go in smaller groups, so that all threads end at about the same time.
+        groups = n_lanes if teams else n_threads
+        for lane in range(1, 0 if teams or n_threads == 1 else n_lanes):
+            if run.lengths[lane] != run.lengths[0]:
+                groups = 4 * n_threads
+        share_time(run, min(max(n_lanes // groups, <int64_t> 1), <int64_t> MOST_LANES), self.itemsize)
+        n_parts = (n_lanes + run.together - 1) // run.together
+        size = lay_out_scratch(run, n_threads if teams else 1, &scratch, NULL, self.itemsize)
+        scratches = empty(((1 if teams else n_threads) * size,), BYTE)
+        room = <char *> address(scratches, scratches.size, c"B")
         if teams:
-            share_time(run, 1, self.itemsize)
             with nogil:
                 for lane in range(n_lanes):
-                    failed += not (run_team(run, lane, 1, n_threads, &wide) if double_precision
-                                   else run_team(run, lane, 1, n_threads, &narrow))
+                    failed += not (run_team(run, lane, 1, n_threads, room, &wide) if double_precision
+                                   else run_team(run, lane, 1, n_threads, room, &narrow))
+        elif n_threads == 1:        # without OpenMP, whose barriers call the system even for one thread
+            with nogil:
+                for part in range(n_parts):
+                    failed += not run_part(run, part, room, double_precision)
         else:
-            n_threads = <int> max(min(<int64_t> n_threads, n_lanes), <int64_t> 1)
-            # Lanes of unequal length go in smaller groups, so that all threads end at about the same time.
-            groups = n_threads
-            for lane in range(1, n_lanes):
-                if n_threads > 1 and run.lengths[lane] != run.lengths[0]:
-                    groups = 4 * n_threads
-            share_time(run, min(max(n_lanes // groups, <int64_t> 1), <int64_t> MOST_LANES), self.itemsize)
-            n_parts = (n_lanes + run.together - 1) // run.together
-            if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
-                with nogil:
-                    for part in range(n_parts):
-                        failed += not run_part(run, part, double_precision)
-            else:
-                for part in prange(n_parts, nogil=True, num_threads=n_threads, schedule="dynamic",
-                                   chunksize=1):
-                    failed += not run_part(run, part, double_precision)
+            for part in prange(n_parts, nogil=True, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                failed += not run_part(run, part, room + threadid() * size, double_precision)
         if failed:
             raise MemoryError("forward: no memory for events")
         return sums(run.macs, n_lanes, run.n_projections)

@@ -81,8 +81,7 @@ cdef struct Scratch:
     char *mark          # [n], zero before and after
     EventList *lists    # [team, stretch * together]: of each member, the events of a step and lane
     Passed *passed      # [together]: what gains let through, of one projection at a time; zero at first
-    void *room          # where all these are,
-    int64_t zeros       # and how many bytes of it are zero at first
+    int64_t zeros       # bytes of all these that are zero at first
     bint good           # False if memory ran out
 
 

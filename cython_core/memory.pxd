@@ -73,5 +73,7 @@ cdef inline void take_row(unsigned char *taken, const void *rows, int64_t row, i
         evsim_advise(<const char *> rows + row * size, size, EVSIM_POPULATE_WRITE)
 
 
-cpdef np.ndarray empty(tuple shape, np.dtype dtype)
-cpdef np.ndarray zeros(tuple shape, np.dtype dtype)
+# Objects, because attributes of an `np.ndarray` may need a table of NumPy's functions, which only modules that
+# import it have.
+cpdef object empty(tuple shape, np.dtype dtype)
+cpdef object zeros(tuple shape, np.dtype dtype)

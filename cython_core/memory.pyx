@@ -140,14 +140,14 @@ cdef Py_ssize_t size_of(tuple shape, np.dtype dtype) except -1:
     return size
 
 
-cpdef np.ndarray empty(tuple shape, np.dtype dtype):
+cpdef object empty(tuple shape, np.dtype dtype):
     """As `numpy.empty`, from the start of a cache line on."""
     cdef Block block = Block.__new__(Block)
     block.open(size_of(shape, dtype))
     return array_of(shape, dtype, block)
 
 
-cpdef np.ndarray zeros(tuple shape, np.dtype dtype):
+cpdef object zeros(tuple shape, np.dtype dtype):
     """As `numpy.zeros`, from the start of a cache line on."""
     cdef Block block = Block.__new__(Block)
     block.open(size_of(shape, dtype))

@@ -7,6 +7,7 @@ from libc.string cimport memset
 from evsim.core.fanout cimport outer, outer_many
 from evsim.core.kernels cimport EventList
 from evsim.core.layout cimport EGRU_PAPER, PopulationRow, ProjectionRow, real
+from evsim.core.memory cimport place
 from evsim.core.paper_form cimport Window, outer_gated
 from evsim.core.replay_step cimport Replay
 
@@ -16,17 +17,32 @@ cdef enum:
 # The weight gradient of one projection.
 cdef struct Rows:
     EventList *lists            # of each unit: step * n_lanes + lane where an event arrives, and its value
-    void *room                  # what they point into
+    int32_t *arrival            # what they point into
+    void *value
     int64_t n_events
     void *dweight               # OUT
     int64_t chunk               # units whose rows are written together
     int64_t first_chunk         # chunks of all projections are counted through
 
 
-cdef inline bint sort_by_unit(
+cdef inline int64_t place_rows(
+    const Replay *replay, int j, int64_t n_steps, Rows *rows, char *start, int64_t at, Py_ssize_t size
+) noexcept nogil:
+    """Place the lists of a projection, see `place`; lists of the events of all steps fit in."""
+    cdef const ProjectionRow *p = &replay.projections[j]
+    cdef const Window *window = &replay.slot[p.source].window
+    cdef int64_t n = replay.populations[p.source].n
+    # Lists of equal length would begin at multiples of it, and all go through the same places of the cache.
+    cdef int64_t room = window.ptr[(window.history + n_steps) * replay.n_lanes] + n * APART
+    at = place(<void **> &rows.lists, start, at, n * sizeof(EventList))
+    at = place(&rows.value, start, at, room * size)
+    return place(<void **> &rows.arrival, start, at, room * sizeof(int32_t))
+
+
+cdef inline void sort_by_unit(
     const Replay *replay, int j, int64_t n_steps, Rows *rows, real *tag
 ) noexcept nogil:
-    """The events of a projection that arrive within the piece, by unit; False if memory ran out."""
+    """List the events of a projection that arrive within the piece, by unit."""
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const Window *window = &replay.slot[p.source].window
     cdef const real *sent = <const real *> window.value
@@ -40,12 +56,8 @@ cdef inline bint sort_by_unit(
     cdef int64_t unit
     cdef int64_t to
     cdef int64_t e
-    cdef real *value
-    cdef int32_t *arrival
     cdef EventList *events
-    rows.lists = <EventList *> calloc(n, sizeof(EventList))
-    if rows.lists == NULL:
-        return False
+    memset(rows.lists, 0, n * sizeof(EventList))
     for step in range(steps):
         to = step - window.history + p.delay
         for lane in range(lanes):
@@ -55,15 +67,9 @@ cdef inline bint sort_by_unit(
                         rows.lists[window.unit[e]].n += 1
     for unit in range(n):
         rows.n_events += rows.lists[unit].n
-    # Lists of equal length would begin at multiples of it, and all go through the same places of the cache.
-    rows.room = malloc((rows.n_events + n * APART) * (sizeof(real) + sizeof(int32_t)))
-    if rows.room == NULL:
-        return False
-    value = <real *> rows.room
-    arrival = <int32_t *> (value + rows.n_events + n * APART)
     for unit in range(n):
-        rows.lists[unit].value = value + at
-        rows.lists[unit].unit = arrival + at
+        rows.lists[unit].value = <real *> rows.value + at
+        rows.lists[unit].unit = rows.arrival + at
         at += rows.lists[unit].n + APART
     for step in range(steps):
         to = step - window.history + p.delay
@@ -78,7 +84,6 @@ cdef inline bint sort_by_unit(
                     (<real *> events.value)[events.next] = sent[e] if gain == NULL else (
                         sent[e] * gain[lane * n + unit])
                     events.next += 1
-    return True
 
 
 cdef inline int64_t write_row(
