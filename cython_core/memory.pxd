@@ -73,7 +73,7 @@ cdef inline void take_row(unsigned char *taken, const void *rows, int64_t row, i
         evsim_advise(<const char *> rows + row * size, size, EVSIM_POPULATE_WRITE)
 
 
-# Objects, because attributes of an `np.ndarray` may need a table of NumPy's functions, which only modules that
-# import it have.
+# Objects, because attributes of an `np.ndarray` may need the table of NumPy's functions, which only modules
+# have that import it.
 cpdef object empty(tuple shape, np.dtype dtype)
 cpdef object zeros(tuple shape, np.dtype dtype)
