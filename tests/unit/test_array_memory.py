@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evsim.core.memory import empty, let_go, zeros
+from evsim.core.dense import first_beyond, increasing
+from evsim.core.memory import copy, empty, let_go, zeros
 from evsim.memory import aligned
 
 FLOAT = np.dtype(np.float32)
@@ -42,14 +43,51 @@ def test_a_copy_is_contiguous():
     assert not np.shares_memory(copy, given)
 
 
-def test_large_blocks_are_used_again_and_zeros_are_zero():
-    first = empty((4 * MIB,), FLOAT)
+def test_a_copy_of_the_core_is_an_array_of_its_own():
+    given = np.arange(12.0).reshape(3, 4)
+    copied = copy(given)
+    given[:] = 0
+    np.testing.assert_array_equal(copied, np.arange(12.0).reshape(3, 4))
+    with pytest.raises(ValueError, match="not contiguous"):
+        copy(given.T)
+
+
+@pytest.mark.parametrize("size", [5000, 30_000, 500_000, 4 * MIB])
+def test_large_blocks_are_used_again_and_zeros_are_zero(size):
+    first = empty((size,), FLOAT)
     where = address(first)
     first[:] = 1
     del first
-    again = zeros((4 * MIB - 100,), FLOAT)  # about the same size
+    again = zeros((size - size // 100,), FLOAT)  # about the same size
     assert address(again) == where
     assert not again.any()
+
+
+@pytest.mark.parametrize("dtype", [">f4", "O", "S3", [("a", "f4")]])
+def test_what_is_no_number_of_this_machine_is_refused(dtype):
+    with pytest.raises(ValueError, match="an array of 1 axes"):
+        empty((3,), np.dtype(dtype))
+    with pytest.raises(ValueError, match="an array of 9 axes"):
+        empty((1,) * 9, FLOAT)
+
+
+def test_the_core_reads_only_arrays_of_its_own_kinds():
+    """Of the right type, size and byte order, one behind the other."""
+    column = np.arange(1.0, 5.0)
+    assert increasing(column, column, 0.0, 9.0)
+    for wrong in (
+        column.astype(">f8"),
+        column.astype("f4"),
+        column.astype("i8"),
+        np.arange(8.0)[::2],
+        column[:3],
+    ):
+        with pytest.raises(ValueError, match="does not fit"):
+            increasing(column, wrong, 0.0, 9.0)
+    with pytest.raises(ValueError, match="does not fit"):
+        first_beyond(column.astype("f4").astype(">f4"))
+    with pytest.raises(TypeError):
+        increasing(column, memoryview(column), 0.0, 9.0)
 
 
 def test_small_blocks_are_not_kept():
