@@ -28,34 +28,20 @@ TARGET void FN(adam_step)(
     }
 }
 
-/* Sums of 64 columns of so many entries are taken in REAL, which is twice as fast as in double. */
-#define TOGETHER 4096
-
-/* In a fixed order, to about the precision of REAL; in double where squares leave the range of floats. */
+/* In double, in a fixed order. */
 TARGET double FN(sum_of_squares)(int64_t n, const REAL *restrict x)
 {
-    const int64_t whole = n - n % 64;
-    double partial[64] = {0}, exact = 0;
-    for (int64_t block = 0; block < whole; block += TOGETHER) {
-        const int64_t stop = block + TOGETHER < whole ? block + TOGETHER : whole;
-        REAL sum[64] = {0};
-        for (int64_t i = block; i < stop; i += 64)
-            for (int j = 0; j < 64; j++)
-                sum[j] += x[i + j] * x[i + j];
-        for (int j = 0; j < 64; j++)
-            partial[j] += (double)sum[j];
-    }
+    const int64_t whole = n - n % 16;
+    double partial[16] = {0}, rest = 0;
+    for (int64_t i = 0; i < whole; i += 16)
+        for (int j = 0; j < 16; j++)
+            partial[j] += (double)x[i + j] * (double)x[i + j];
     for (int64_t i = whole; i < n; i++)
-        partial[0] += (double)x[i] * (double)x[i];
-    for (int width = 32; width > 0; width /= 2)
-        for (int j = 0; j < width; j++)
-            partial[j] += partial[j + width];
-    if (partial[0] > 1e-30 && partial[0] < 1e30) /* not NaN */
-        return partial[0];
-    for (int64_t i = 0; i < n; i++)
-        exact += (double)x[i] * (double)x[i];
-    return exact;
+        rest += (double)x[i] * (double)x[i];
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            partial[i] += partial[i + width];
+    return partial[0] + rest;
 }
 
-#undef TOGETHER
 #undef SQUARE_ROOT
