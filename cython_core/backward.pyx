@@ -49,7 +49,7 @@ from evsim.core.weight_rows cimport Rows, place_rows, sort_by_unit, write_rows
 
 cdef enum:
     FEWEST = 16     # units whose weight rows one thread writes at a time,
-    MOST = 128      # at least and at most
+    MOST = 1024     # at least and at most
 
 SINGLE = dtype("f4")
 DOUBLE = dtype("f8")

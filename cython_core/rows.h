@@ -7,18 +7,18 @@
 
 #define STRIP_ROW_BYTES (8 * 1024)
 
-/* Columns that stay in registers while the events pass, `n` vectors of them; from zero with `fresh`. */
+/* Columns that stay in registers while the events pass, `n` vectors of them. */
 typedef REAL FN(Lanes) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 #define STRIP (VECTOR_BYTES == 64 ? 16 : 8) /* half of the registers */
 
 static inline __attribute__((always_inline)) void FN(add_strip)(
     const int n, int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
-    const REAL *restrict rows, int64_t stride, int32_t fresh, REAL *restrict target)
+    const REAL *restrict rows, int64_t stride, REAL *restrict target)
 {
     FN(Lanes) sum[STRIP];
     for (int j = 0; j < n; j++)
-        sum[j] = fresh ? (FN(Lanes)){0} : *(const FN(Lanes) *)(target + j * LANES);
+        sum[j] = *(const FN(Lanes) *)(target + j * LANES);
     for (int64_t e = 0; e < n_events; e++) {
         const REAL *row = rows + unit[e] * stride;
         for (int j = 0; j < n; j++)
@@ -30,27 +30,27 @@ static inline __attribute__((always_inline)) void FN(add_strip)(
 
 static inline void FN(add_strips)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
-    const REAL *restrict rows, int64_t stride, int64_t length, int32_t fresh, REAL *restrict target)
+    const REAL *restrict rows, int64_t stride, int64_t length, REAL *restrict target)
 {
     int64_t i = 0;
-    if (n_events == 0 && !fresh)
+    if (n_events == 0)
         return;
     for (; i + STRIP * LANES <= length; i += STRIP * LANES)
-        FN(add_strip)(STRIP, n_events, unit, value, rows + i, stride, fresh, target + i);
+        FN(add_strip)(STRIP, n_events, unit, value, rows + i, stride, target + i);
     for (int n = STRIP / 2; n; n /= 2) /* what is left, by halves */
         if (i + n * LANES <= length) {
             if (n == 8)
-                FN(add_strip)(8, n_events, unit, value, rows + i, stride, fresh, target + i);
+                FN(add_strip)(8, n_events, unit, value, rows + i, stride, target + i);
             else if (n == 4)
-                FN(add_strip)(4, n_events, unit, value, rows + i, stride, fresh, target + i);
+                FN(add_strip)(4, n_events, unit, value, rows + i, stride, target + i);
             else if (n == 2)
-                FN(add_strip)(2, n_events, unit, value, rows + i, stride, fresh, target + i);
+                FN(add_strip)(2, n_events, unit, value, rows + i, stride, target + i);
             else
-                FN(add_strip)(1, n_events, unit, value, rows + i, stride, fresh, target + i);
+                FN(add_strip)(1, n_events, unit, value, rows + i, stride, target + i);
             i += n * LANES;
         }
     for (; i < length; i++) {
-        REAL sum = fresh ? 0 : target[i];
+        REAL sum = target[i];
         for (int64_t e = 0; e < n_events; e++)
             sum += value[e] * rows[unit[e] * stride + i];
         target[i] = sum;
@@ -84,7 +84,7 @@ TARGET void FN(add_rows)(
 {
     int64_t e = 0;
     if (stride * (int64_t)sizeof(REAL) <= STRIP_ROW_BYTES) {
-        FN(add_strips)(n_events, unit, value, rows, stride, length, 0, target);
+        FN(add_strips)(n_events, unit, value, rows, stride, length, target);
         return;
     }
     /* Long rows come from far away, and the processor reads ahead along each of a few rows. */
@@ -98,137 +98,153 @@ TARGET void FN(add_rows)(
         FN(add_pass)(1, unit + e, value + e, rows, stride, length, target);
 }
 
-/* The events of up to GROUP lists, in order of their rows: so rows are read from the first to the last, each as
- * often as it is asked for, and can be asked for ahead; PIECE columns at a time, for which the sums of all lists
- * stay in the first-level cache.  Returns 0, and has done nothing, if there is no memory. */
-#define GROUP 64
-#define PIECE (8 * LANES)
-#define AHEAD 32 /* events */
+/* Columns of a tile, and rows: with the targets and the events it has to fit in the first-level cache. */
+#define TILE (8 * LANES)
+#define TILE_ROWS (32 * 1024 / (TILE * (int64_t)sizeof(REAL)))
+#define FAR_BYTES (1024 * 1024) /* matrices that do not fit in the second-level cache */
 
-static inline int FN(add_in_order)(
-    int64_t n_lists, const EventList *restrict lists, const REAL *restrict rows, int64_t n_rows,
+/* An event whose row is in the tile. */
+typedef struct {
+    int32_t at; /* where the row begins there, in REALs */
+    REAL value;
+} FN(Addend);
+
+static inline void FN(copy_tile)(
+    int64_t n_rows, const REAL *restrict rows, int64_t stride, int64_t columns, REAL *restrict tile)
+{
+    for (int64_t r = 0; r < n_rows; r++)
+        if (columns < TILE) /* what lies behind the last column is added up too, and not kept */
+            for (int64_t i = 0; i < TILE; i++)
+                tile[r * TILE + i] = i < columns ? rows[r * stride + i] : 0;
+        else {
+            FN(Lanes) part[8]; /* all are asked for before the first is waited for */
+            for (int j = 0; j < 8; j++)
+                part[j] = *(const FN(Lanes) *)(rows + r * stride + j * LANES);
+            for (int j = 0; j < 8; j++)
+                *(FN(Lanes) *)(tile + r * TILE + j * LANES) = part[j];
+        }
+}
+
+/* Add the rows of a tile that the addends name, count[l] of them for each list l in turn, to `columns` columns of
+ * its target from `place` on; returns the addends behind the last of them.  Ask meanwhile for the next tile.
+ * `whole`: there are 8 vectors of columns; else at most `n`. */
+static inline __attribute__((always_inline)) const FN(Addend) *FN(add_tile)(
+    const int n, const int whole, const REAL *restrict tile, const FN(Addend) *restrict addend,
+    int64_t n_lists, const int32_t *restrict count, const EventList *restrict lists,
+    int64_t place, int64_t columns, int32_t fresh, const REAL *next_tile, int64_t next_rows, int64_t stride)
+{
+    const int64_t each = next_rows / n_lists + 1;
+    for (int64_t l = 0; l < n_lists; l++) {
+        REAL room[TILE] = {0}, *target = (REAL *)lists[l].target + place, *sums = whole ? target : room;
+        FN(Lanes) sum[8];
+        for (int64_t r = l * each; r < (l + 1) * each && r < next_rows; r++)
+            for (int64_t i = 0; i < TILE; i += 64 / (int64_t)sizeof(REAL))
+                __builtin_prefetch(next_tile + r * stride + i, 0, 2);
+        if (!count[l] && !fresh)
+            continue;
+        if (!whole && !fresh)
+            memcpy(room, target, columns * sizeof(REAL));
+        for (int j = 0; j < n; j++)
+            sum[j] = fresh ? (FN(Lanes)){0} : *(const FN(Lanes) *)(sums + j * LANES);
+        for (const FN(Addend) *stop = addend + count[l]; addend < stop; addend++)
+            for (int j = 0; j < n; j++)
+                sum[j] += addend->value * *(const FN(Lanes) *)(tile + addend->at + j * LANES);
+        for (int j = 0; j < n; j++)
+            *(FN(Lanes) *)(sums + j * LANES) = sum[j];
+        if (!whole)
+            memcpy(target, room, columns * sizeof(REAL));
+    }
+    return addend;
+}
+
+/* add_rows_many with each row at hand in the first-level cache.  Tiles are copied there: rows that lie apart by
+ * about a power of two would share a few places of that cache.  What is to be added is listed in the order in
+ * which it is needed, once for all columns.  Returns 0, and has done nothing, if there is no memory. */
+static inline int FN(add_tiles)(
+    int64_t n_lists, EventList *restrict lists, int64_t n_events, const REAL *restrict rows, int64_t n_rows,
     int64_t stride, int64_t length, int64_t from, int32_t fresh)
 {
-    int64_t n = 0;
-    for (int64_t l = 0; l < n_lists; l++)
-        n += lists[l].n;
-    int32_t *next = calloc(n_rows + 1, sizeof *next), *unit = malloc((n + AHEAD) * sizeof *unit);
-    int32_t *list = malloc((n + 1) * sizeof *list);
-    REAL *value = malloc((n + 1) * sizeof *value), *room = malloc((GROUP * PIECE + LANES) * sizeof *room);
-    const int good = next && unit && list && value && room;
+    const int64_t n_blocks = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int far = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES;
+    FN(Addend) *addends = malloc((n_events + 1) * sizeof *addends), *last = addends;
+    int32_t *counts = malloc((n_blocks * n_lists + 1) * sizeof *counts), *count = counts;
+    REAL *tile = aligned_alloc(64, TILE_ROWS * TILE * sizeof(REAL));
+    const int good = addends && counts && tile;
     if (good) {
-        REAL *sums = (REAL *)(((uintptr_t)room + VECTOR_BYTES - 1) / VECTOR_BYTES * VECTOR_BYTES);
         for (int64_t l = 0; l < n_lists; l++)
-            for (int64_t e = 0; e < lists[l].n; e++)
-                next[lists[l].unit[e] + 1]++;
-        for (int64_t row = 0; row < n_rows; row++)
-            next[row + 1] += next[row];
-        for (int64_t l = 0; l < n_lists; l++)
-            for (int64_t e = 0; e < lists[l].n; e++) {
-                const int32_t k = next[lists[l].unit[e]]++;
-                unit[k] = lists[l].unit[e];
-                list[k] = (int32_t)l;
-                value[k] = ((const REAL *)lists[l].value)[e];
+            lists[l].next = 0;
+        for (int64_t row = 0; row < n_rows; row += TILE_ROWS)
+            for (int64_t l = 0; l < n_lists; l++, count++) {
+                int64_t e = lists[l].next;
+                for (; e < lists[l].n && lists[l].unit[e] < row + TILE_ROWS; e++, last++) {
+                    last->at = (int32_t)((lists[l].unit[e] - row) * TILE);
+                    last->value = ((const REAL *)lists[l].value)[e];
+                }
+                *count = (int32_t)(e - lists[l].next);
+                lists[l].next = e;
             }
-        for (int64_t k = 0; k < AHEAD; k++)
-            unit[n + k] = n ? unit[n - 1] : 0;
-        for (int64_t first = 0; first < length; first += PIECE) {
-            const int64_t columns = length - first < PIECE ? length - first : PIECE;
-            for (int64_t l = 0; l < n_lists; l++)
-                if (fresh)
-                    memset(sums + l * PIECE, 0, columns * sizeof(REAL));
+        for (int64_t first = 0; first < length; first += TILE) {
+            const int64_t columns = length - first < TILE ? length - first : TILE;
+            const FN(Addend) *addend = addends;
+            count = counts;
+            for (int64_t row = 0; row < n_rows; row += TILE_ROWS, count += n_lists) {
+                const int64_t stop = row + TILE_ROWS < n_rows ? row + TILE_ROWS : n_rows;
+                const int64_t next_row = stop < n_rows ? stop : 0, next_first = next_row ? first : first + TILE;
+                const int64_t rest = far && next_first < length ? n_rows - next_row : 0;
+#define ADD_TILE(n, whole)                                                                                     \
+    FN(add_tile)(n, whole, tile, addend, n_lists, count, lists, from + first, columns, fresh && row == 0,      \
+                 rows + next_row * stride + next_first, rest < TILE_ROWS ? rest : TILE_ROWS, stride)
+                FN(copy_tile)(stop - row, rows + row * stride + first, stride, columns, tile);
+                if (columns == TILE)
+                    addend = ADD_TILE(8, 1);
+                else if (columns > 4 * LANES)
+                    addend = ADD_TILE(8, 0);
+                else if (columns > 2 * LANES)
+                    addend = ADD_TILE(4, 0);
+                else if (columns > LANES)
+                    addend = ADD_TILE(2, 0);
                 else
-                    memcpy(sums + l * PIECE, (REAL *)lists[l].target + from + first, columns * sizeof(REAL));
-            for (int64_t e = 0; e < n; e++) {
-                const REAL *row = rows + unit[e] * stride + first, *later = rows + unit[e + AHEAD] * stride + first;
-                REAL *sum = sums + list[e] * PIECE;
-                if (unit[e + AHEAD] != unit[e + AHEAD - 1])
-                    for (int64_t i = 0; i < columns; i += 64 / (int64_t)sizeof(REAL))
-                        __builtin_prefetch(later + i);
-                if (columns == PIECE)
-                    for (int j = 0; j < 8; j++)
-                        *(FN(Lanes) *)(sum + j * LANES) += value[e] * *(const FN(Lanes) *)(row + j * LANES);
-                else
-                    for (int64_t i = 0; i < columns; i++)
-                        sum[i] += value[e] * row[i];
+                    addend = ADD_TILE(1, 0);
+#undef ADD_TILE
             }
-            for (int64_t l = 0; l < n_lists; l++)
-                memcpy((REAL *)lists[l].target + from + first, sums + l * PIECE, columns * sizeof(REAL));
         }
     }
-    free(next);
-    free(unit);
-    free(list);
-    free(value);
-    free(room);
+    free(addends);
+    free(counts);
+    free(tile);
     return good;
 }
 
 /* add_rows for many lists of events, each to the places from `from` on of its own target, which is added to, or
  * with `fresh` written.
  *
- * Rows that are asked for several times are taken in blocks that fit the second-level cache, and each block
- * serves all lists: so a row comes from memory once and not once per event.  Rows that are far from fitting there
- * all together are taken in order instead.  Every sum is still taken in the order of the list. */
-#define FAR_BYTES (4 * 1024 * 1024)
-#define BLOCK_BYTES (384 * 1024)
-#define BLOCK_ROW_BYTES (6 * 1024)
-#define BLOCK_REUSE 3
-
+ * Rows that are asked for several times are taken in tiles, each of which serves all lists: so a row comes from
+ * memory once and not once per event.  The farther it comes, the sooner that is worth the copy.  Every sum is
+ * still taken in the order of the list. */
 TARGET void FN(add_rows_many)(
     int64_t n_lists, EventList *restrict lists, const REAL *restrict rows, int64_t n_rows, int64_t stride,
     int64_t length, int64_t from, int32_t fresh)
 {
-    const int64_t most_columns = BLOCK_ROW_BYTES / (int64_t)sizeof(REAL);
+    const int64_t reuse = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES ? 3 : 4;
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += lists[l].n;
-    if (n_events < BLOCK_REUSE * n_rows || n_rows == 0) {
-        for (int64_t l = 0; l < n_lists; l++) {
-            REAL *target = (REAL *)lists[l].target + from;
-            if (fresh)
-                memset(target, 0, length * sizeof(REAL));
-            FN(add_rows)(lists[l].n, lists[l].unit, lists[l].value, rows, stride, length, target);
-        }
+    if (n_rows > 0 && n_events >= reuse * n_rows
+        && FN(add_tiles)(n_lists, lists, n_events, rows, n_rows, stride, length, from, fresh))
         return;
-    }
-    int64_t done = 0; /* lists */
-    while (n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES && done < n_lists) {
-        const int64_t n = n_lists - done < GROUP ? n_lists - done : GROUP;
-        if (!FN(add_in_order)(n, lists + done, rows, n_rows, stride, length, from, fresh))
-            break;
-        done += n;
-    }
-    lists += done;
-    n_lists -= done;
-    for (int64_t first = 0; n_lists > 0 && first < length; first += most_columns) {
-        const int64_t columns = length - first < most_columns ? length - first : most_columns;
-        const int64_t most_rows = BLOCK_BYTES / (columns * (int64_t)sizeof(REAL));
-        for (int64_t l = 0; l < n_lists; l++)
-            lists[l].next = 0;
-        for (int64_t row = 0; row < n_rows; row += most_rows)
-            for (int64_t l = 0; l < n_lists; l++) {
-                const int32_t *unit = lists[l].unit;
-                const int64_t next = lists[l].next;
-                int64_t e = next;
-                while (e < lists[l].n && unit[e] < row + most_rows)
-                    e++;
-                FN(add_strips)(e - next, unit + next, (const REAL *)lists[l].value + next, rows + first, stride,
-                               columns, fresh && row == 0, (REAL *)lists[l].target + from + first);
-                lists[l].next = e;
-            }
+    for (int64_t l = 0; l < n_lists; l++) {
+        REAL *target = (REAL *)lists[l].target + from;
+        if (fresh)
+            memset(target, 0, length * sizeof(REAL));
+        FN(add_rows)(lists[l].n, lists[l].unit, lists[l].value, rows, stride, length, target);
     }
 }
 
-#undef GROUP
-#undef PIECE
-#undef AHEAD
+#undef TILE
+#undef TILE_ROWS
+#undef FAR_BYTES
 #undef STRIP
 #undef STRIP_ROW_BYTES
-#undef FAR_BYTES
-#undef BLOCK_BYTES
-#undef BLOCK_ROW_BYTES
-#undef BLOCK_REUSE
 
 /* Products of rows and vectors: sixteen partial sums each, folded in a fixed tree, so the same bits for every
  * vector width.  As many pairs at a time as there are registers for eight vectors: one sum is a chain of

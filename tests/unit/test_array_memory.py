@@ -95,6 +95,15 @@ def test_small_blocks_are_not_kept():
     assert let_go() == 0
 
 
+def test_arrays_of_other_lengths_have_the_same_blocks():
+    """As in training on trials each of another length, whose arrays are to stay in the cache."""
+    del [empty((n,), FLOAT) for n in (16_000, 8200)][:]  # both live at once: two blocks of 64 KiB
+    lengths = [empty((n,), FLOAT) for n in (9000, 12_345)]
+    assert let_go() == 0
+    del lengths[:]
+    assert let_go() == 2 << 16
+
+
 def test_no_more_is_kept_than_256_mib():
     arrays = [empty((n * MIB,), np.dtype(np.uint8)) for n in (100, 50, 100, 60)]
     while arrays:

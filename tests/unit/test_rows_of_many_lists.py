@@ -1,0 +1,95 @@
+"""Rows added up for many lists of events, on every path of this machine: the sums of a plain loop, bit by bit."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from evsim.core import kernels
+from oracles.kernel_driver import kernels as listed
+
+NAMES = [name for name, _, _ in listed()]
+ADDRESS, LONG = ctypes.c_void_p, ctypes.c_int64
+
+
+class Path(ctypes.Structure):
+    """KernelTable of kernel_table.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("f32", ADDRESS * len(NAMES)),
+        ("f64", ADDRESS * len(NAMES)),
+        ("flow", ADDRESS),
+    )
+
+
+class Events(ctypes.Structure):
+    """EventList of event_list.h."""
+
+    _fields_ = (
+        ("unit", ADDRESS),
+        ("value", ADDRESS),
+        ("n", LONG),
+        ("target", ADDRESS),
+        ("macs", ADDRESS),
+        ("next", LONG),
+    )
+
+
+def paths():
+    find = ctypes.CDLL(kernels.__file__).evsim_kernel_path
+    find.argtypes, find.restype = [ctypes.c_int], ctypes.POINTER(Path)
+    found = []
+    while table := find(len(found)):
+        found.append(table.contents)
+    return found
+
+
+PATHS = paths()
+KERNEL = ctypes.CFUNCTYPE(None, LONG, ADDRESS, ADDRESS, LONG, LONG, LONG, LONG, ctypes.c_int32)
+
+
+def call(path, rows, lists, targets, length, place, fresh):
+    """`add_rows_many` of a path."""
+    table = path.f32 if rows.dtype == np.float32 else path.f64
+    made = [
+        Events(unit.ctypes.data, value.ctypes.data, len(unit), target.ctypes.data, None, -1)
+        for (unit, value), target in zip(lists, targets, strict=True)
+    ]
+    many = (Events * len(made))(*made)
+    KERNEL(table[NAMES.index("add_rows_many")])(
+        len(made), ctypes.addressof(many), rows.ctypes.data, *rows.shape, length, place, fresh
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(
+    n_lists=st.integers(1, 90),
+    n_rows=st.integers(1, 300),
+    length=st.integers(1, 300),
+    more=st.integers(0, 40),
+    place=st.integers(0, 9),
+    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]),
+    fresh=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@example(70, 1100, 1000, 24, 3, 0.1, True, 1)  # beyond the second-level cache
+@example(5, 64, 128, 0, 0, 1.0, False, 1)
+@settings(max_examples=60, deadline=None)
+def test_sums_are_those_of_a_loop(dtype, n_lists, n_rows, length, more, place, density, fresh, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n_rows, length + more)).astype(dtype)
+    units = [np.flatnonzero(rng.random(n_rows) < density).astype(np.int32) for _ in range(n_lists)]
+    lists = [(unit, rng.standard_normal(len(unit)).astype(dtype)) for unit in units]
+    before = rng.standard_normal((n_lists, place + length + 5)).astype(dtype)
+    expected, columns = before.copy(), slice(place, place + length)
+    for (unit, value), target in zip(lists, expected[:, columns], strict=True):
+        target[...] = 0 if fresh else target
+        for one, times in zip(unit, value, strict=True):
+            target += times * rows[one, :length]
+    for path in PATHS:
+        targets = before.copy()
+        call(path, rows, lists, targets, length, place, fresh)
+        np.testing.assert_array_equal(targets, expected, err_msg=path.name.decode())
