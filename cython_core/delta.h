@@ -5,31 +5,6 @@
  * D_t, is the sum of all local errors from step t on: G itself.
  */
 
-/* As `list_chosen`, of what has moved, with by how much: a change of 0 is no event. */
-static inline int32_t FN(list_moved)(int64_t m, const REAL *restrict moved, int64_t first, int32_t count,
-                                     int32_t *restrict unit, REAL *restrict value)
-{
-    int64_t k = 0;
-#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
-    __m512i number = _mm512_add_epi32(_mm512_set1_epi32((int32_t)first), _mm512_set_epi32(
-        15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-    for (; k + 16 <= m; k += 16) {
-        const __m512 here = _mm512_loadu_ps(moved + k);
-        const __mmask16 mask = _mm512_cmp_ps_mask(here, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-        _mm512_storeu_si512(unit + count, _mm512_maskz_compress_epi32(mask, number));
-        _mm512_storeu_ps(value + count, _mm512_maskz_compress_ps(mask, here));
-        number = _mm512_add_epi32(number, _mm512_set1_epi32(16));
-        count += __builtin_popcount(mask);
-    }
-#endif
-    for (; k < m; k++) {
-        unit[count] = (int32_t)(first + k);
-        value[count] = moved[k];
-        count += moved[k] != 0;
-    }
-    return count;
-}
-
 /* Send what has moved by its threshold; `sent` moves by exactly the payload. */
 TARGET int32_t FN(send_changes)(int64_t n, const REAL *restrict line, const REAL *restrict threshold,
                                 REAL *restrict sent, int32_t *restrict unit, REAL *restrict value)
@@ -43,7 +18,7 @@ TARGET int32_t FN(send_changes)(int64_t n, const REAL *restrict line, const REAL
             moved[k] = (d < 0 ? -d : d) >= threshold[first + k] ? d : (REAL)0;
             sent[first + k] += moved[k];
         }
-        count = FN(list_moved)(m, moved, first, count, unit, value);
+        count = FN(list_values)(m, moved, first, count, unit, value);
     }
     return count;
 }

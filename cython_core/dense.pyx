@@ -5,9 +5,15 @@ import numpy as np
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport signbit
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from evsim.core.buffers cimport address
+from evsim.core.kernels cimport count_nonzero, list_nonzero
+from evsim.core.layout cimport real
+
+cdef enum:
+    BEHIND = 16     # places that are written behind the last event of a bucket, see choose.h
 
 # Floats by their bits: without the sign these are in the order of the sizes, then infinity, then NaN.
 ctypedef fused bits:
@@ -29,38 +35,45 @@ cdef int64_t find_beyond(int64_t n, const bits *x, bits limit) noexcept nogil:
     return -1
 
 
-cdef bint count_events(int64_t buckets, int64_t n, const bits *x, bits infinity, int64_t *ptr) noexcept nogil:
-    """Fill the bucket pointers; False if an entry is not finite, which is to have all bits of infinity."""
-    cdef bits count
-    cdef bits wrong = 0
+cdef bint count_events(int64_t buckets, int64_t n, const real *x, int64_t *ptr) noexcept nogil:
+    """Fill the bucket pointers; False if an entry is not finite."""
+    cdef int64_t count
     cdef int64_t k
-    cdef int64_t i
     ptr[0] = 0
     for k in range(buckets):
-        count = 0
-        for i in range(n):
-            count += (x[i] << 1) != 0   # the sign does not count: -0 is no event
-            wrong |= (x[i] & infinity) == infinity
-        ptr[k + 1] = ptr[k] + <int64_t> count
-        x += n
-    return not wrong
+        count = count_nonzero(n, x + k * n)
+        if count < 0:
+            return False
+        ptr[k + 1] = ptr[k] + count
+    return True
 
 
-cdef void list_events(
-    int64_t buckets, int64_t n, const bits *x, const int64_t *ptr, int32_t *unit, bits *value
+cdef bint list_events(
+    int64_t buckets, int64_t n, const real *x, const int64_t *ptr, int32_t *unit, real *value
 ) noexcept nogil:
-    """Write the events that were counted; zeros are overwritten by what follows, which needs no branch."""
-    cdef int64_t row = 0
-    cdef int64_t k
-    cdef int32_t i
-    for k in range(buckets):
-        i = 0
-        while row < ptr[k + 1]:
-            unit[row] = i
-            value[row] = x[i]
-            row += (x[i] << 1) != 0
-            i += 1
-        x += n
+    """Write the events that were counted; False if there is no memory.
+
+    What is written behind those of a bucket is overwritten by the next; the last ones need room of their own.
+    """
+    cdef int64_t total = ptr[buckets]
+    cdef int64_t k = 0
+    cdef int64_t start
+    cdef int32_t *units
+    cdef real *values
+    while k < buckets and ptr[k + 1] + BEHIND <= total:
+        list_nonzero(n, x + k * n, unit + ptr[k], value + ptr[k])
+        k += 1
+    start = ptr[k]
+    units = <int32_t *> malloc((total - start + BEHIND) * sizeof(int32_t))
+    values = <real *> malloc((total - start + BEHIND) * sizeof(real))
+    if units != NULL and values != NULL:
+        for k in range(k, buckets):
+            list_nonzero(n, x + k * n, units + ptr[k] - start, values + ptr[k] - start)
+        memcpy(unit + start, units, (total - start) * sizeof(int32_t))
+        memcpy(value + start, values, (total - start) * sizeof(real))
+    free(units)
+    free(values)
+    return units != NULL and values != NULL
 
 
 cdef bint write_events(
@@ -148,10 +161,8 @@ def to_events(array):
     pointers = np.empty(buckets + 1, np.int64)
     cdef int64_t *ptr = <int64_t *> address(pointers, buckets + 1, c"l")
     with nogil:
-        if wide:
-            finite = count_events(buckets, n, <uint64_t *> x, <uint64_t> 0x7FF0000000000000, ptr)
-        else:
-            finite = count_events(buckets, n, <uint32_t *> x, <uint32_t> 0x7F800000, ptr)
+        finite = (count_events(buckets, n, <double *> x, ptr) if wide
+                  else count_events(buckets, n, <float *> x, ptr))
     if not finite:
         return None
     cdef int64_t total = ptr[buckets]
@@ -159,11 +170,12 @@ def to_events(array):
     values = np.empty(total, array.dtype)
     cdef int32_t *unit = <int32_t *> address(units, total, c"i")
     cdef void *value = address(values, total, kind)
+    cdef bint good
     with nogil:
-        if wide:
-            list_events(buckets, n, <uint64_t *> x, ptr, unit, <uint64_t *> value)
-        else:
-            list_events(buckets, n, <uint32_t *> x, ptr, unit, <uint32_t *> value)
+        good = (list_events(buckets, n, <double *> x, ptr, unit, <double *> value) if wide
+                else list_events(buckets, n, <float *> x, ptr, unit, <float *> value))
+    if not good:
+        raise MemoryError("dense: no memory for the last events")
     return pointers, units, values
 
 

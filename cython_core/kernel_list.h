@@ -1,5 +1,7 @@
 /* Every kernel, once: KERNEL(name, result, (arguments)).  Included to declare the table and to fill it. */
 KERNEL(evaluate_gates, void, (int64_t, const REAL *, REAL *, REAL *))
+KERNEL(count_nonzero, int64_t, (int64_t, const REAL *))
+KERNEL(list_nonzero, int32_t, (int64_t, const REAL *, int32_t *, REAL *))
 KERNEL(add_rows, void, (int64_t, const int32_t *, const REAL *, const REAL *, int64_t, int64_t, REAL *))
 KERNEL(add_rows_many, void,
        (int64_t, EventList *, const REAL *, int64_t, int64_t, int64_t, int64_t, int32_t))

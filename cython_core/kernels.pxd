@@ -26,6 +26,8 @@ cdef extern from "kernel_table.h" nogil:
 
     ctypedef struct KernelsFloat:
         void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
+        int64_t (*count_nonzero)(int64_t, const float *) noexcept nogil
+        int32_t (*list_nonzero)(int64_t, const float *, int32_t *, float *) noexcept nogil
         void (*add_rows)(
             int64_t, const int32_t *, const float *, const float *, int64_t, int64_t, float *) noexcept nogil
         void (*add_rows_many)(
@@ -100,6 +102,8 @@ cdef extern from "kernel_table.h" nogil:
 
     ctypedef struct KernelsDouble:
         void (*evaluate_gates)(int64_t, const double *, double *, double *) noexcept nogil
+        int64_t (*count_nonzero)(int64_t, const double *) noexcept nogil
+        int32_t (*list_nonzero)(int64_t, const double *, int32_t *, double *) noexcept nogil
         void (*add_rows)(
             int64_t, const int32_t *, const double *, const double *, int64_t, int64_t,
             double *) noexcept nogil
@@ -226,6 +230,18 @@ cdef extern from "kernel_table.h" nogil:
 
 # The path in use, set once at import (kernels.pyx).
 cdef const KernelTable *active
+
+
+cdef inline int64_t count_nonzero(int64_t n, const real *x) noexcept nogil:
+    if real is float:
+        return active.f32.count_nonzero(n, x)
+    return active.f64.count_nonzero(n, x)
+
+
+cdef inline int32_t list_nonzero(int64_t n, const real *x, int32_t *unit, real *value) noexcept nogil:
+    if real is float:
+        return active.f32.list_nonzero(n, x, unit, value)
+    return active.f64.list_nonzero(n, x, unit, value)
 
 
 cdef inline void add_rows(

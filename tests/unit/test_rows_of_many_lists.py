@@ -1,4 +1,4 @@
-"""Rows added up for many lists of events, on every path of this machine: the sums of a plain loop, bit by bit."""
+"""Rows added up for many lists of events, on every path of this machine: bit by bit what a loop adds up."""
 
 import ctypes
 
