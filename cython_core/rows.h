@@ -99,8 +99,9 @@ TARGET void FN(add_rows)(
 }
 
 /* Columns of a tile, and rows: with the targets and the events it has to fit in the first-level cache. */
+#define TILE_BYTES (32 * 1024)
 #define TILE (8 * LANES)
-#define TILE_ROWS (32 * 1024 / (TILE * (int64_t)sizeof(REAL)))
+#define TILE_ROWS (TILE_BYTES / (TILE * (int64_t)sizeof(REAL)))
 #define FAR_BYTES (1024 * 1024) /* matrices that do not fit in the second-level cache */
 
 /* An event whose row is in the tile. */
@@ -166,11 +167,10 @@ static inline int FN(add_tiles)(
 {
     const int64_t n_blocks = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
     const int far = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES;
-    FN(Addend) *addends = malloc((n_events + 1) * sizeof *addends), *last = addends;
-    int32_t *counts = malloc((n_blocks * n_lists + 1) * sizeof *counts), *count = counts;
-    REAL *tile = aligned_alloc(64, TILE_ROWS * TILE * sizeof(REAL));
-    const int good = addends && counts && tile;
-    if (good) {
+    REAL tile[TILE_ROWS * TILE] __attribute__((aligned(64)));
+    FN(Addend) *addends = malloc(n_events * sizeof *addends + n_blocks * n_lists * sizeof(int32_t)), *last = addends;
+    int32_t *counts = (int32_t *)(addends + n_events), *count = counts;
+    if (addends != NULL) {
         for (int64_t l = 0; l < n_lists; l++)
             lists[l].next = 0;
         for (int64_t row = 0; row < n_rows; row += TILE_ROWS)
@@ -210,9 +210,7 @@ static inline int FN(add_tiles)(
         }
     }
     free(addends);
-    free(counts);
-    free(tile);
-    return good;
+    return addends != NULL;
 }
 
 /* add_rows for many lists of events, each to the places from `from` on of its own target, which is added to, or
@@ -225,11 +223,11 @@ TARGET void FN(add_rows_many)(
     int64_t n_lists, EventList *restrict lists, const REAL *restrict rows, int64_t n_rows, int64_t stride,
     int64_t length, int64_t from, int32_t fresh)
 {
-    const int64_t reuse = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES ? 3 : 4;
+    const int64_t bytes = n_rows * stride * (int64_t)sizeof(REAL), reuse = bytes > FAR_BYTES ? 3 : 4;
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += lists[l].n;
-    if (n_rows > 0 && n_events >= reuse * n_rows
+    if (bytes > TILE_BYTES && n_events >= reuse * n_rows
         && FN(add_tiles)(n_lists, lists, n_events, rows, n_rows, stride, length, from, fresh))
         return;
     for (int64_t l = 0; l < n_lists; l++) {
@@ -240,6 +238,7 @@ TARGET void FN(add_rows_many)(
     }
 }
 
+#undef TILE_BYTES
 #undef TILE
 #undef TILE_ROWS
 #undef FAR_BYTES

@@ -19,6 +19,7 @@ cdef struct Rows:
     EventList *lists            # of each unit: step * n_lanes + lane where an event arrives, and its value
     int32_t *arrival            # what they point into
     void *value
+    int64_t *next               # of each unit: where its next event is written
     int64_t n_events
     void *dweight               # OUT
     int64_t chunk               # units whose rows are written together
@@ -35,6 +36,7 @@ cdef inline int64_t place_rows(
     # Lists of equal length would begin at multiples of it, and all go through the same places of the cache.
     cdef int64_t room = window.ptr[(window.history + n_steps) * replay.n_lanes] + n * APART
     at = place(<void **> &rows.lists, start, at, n * sizeof(EventList))
+    at = place(<void **> &rows.next, start, at, n * sizeof(int64_t))
     at = place(&rows.value, start, at, room * size)
     return place(<void **> &rows.arrival, start, at, room * sizeof(int32_t))
 
@@ -45,45 +47,54 @@ cdef inline void sort_by_unit(
     """List the events of a projection that arrive within the piece, by unit."""
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const Window *window = &replay.slot[p.source].window
+    cdef const int32_t *unit_of = window.unit
     cdef const real *sent = <const real *> window.value
     cdef const real *gain = <const real *> replay.gain[j]
+    cdef const real *gains = NULL
+    cdef int64_t *next = rows.next
+    cdef int32_t *arrival = rows.arrival
+    cdef real *value = <real *> rows.value
     cdef int64_t n = replay.populations[p.source].n
     cdef int64_t lanes = replay.n_lanes
     cdef int64_t steps = window.history + n_steps
     cdef int64_t at = 0
-    cdef int64_t step
+    cdef int64_t cell
     cdef int64_t lane
-    cdef int64_t unit
     cdef int64_t to
     cdef int64_t e
-    cdef EventList *events
-    memset(rows.lists, 0, n * sizeof(EventList))
-    for step in range(steps):
-        to = step - window.history + p.delay
-        for lane in range(lanes):
-            if 0 <= to < min(replay.lengths[lane], replay.n_open):
-                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                    if gain == NULL or gain[lane * n + window.unit[e]] != 0:
-                        rows.lists[window.unit[e]].n += 1
-    for unit in range(n):
-        rows.n_events += rows.lists[unit].n
-    for unit in range(n):
-        rows.lists[unit].value = <real *> rows.value + at
-        rows.lists[unit].unit = rows.arrival + at
+    cdef int64_t k
+    cdef int32_t unit
+    memset(next, 0, n * sizeof(int64_t))
+    for cell in range(steps * lanes):
+        lane = cell % lanes
+        to = cell // lanes - window.history + p.delay
+        if 0 <= to < min(replay.lengths[lane], replay.n_open):
+            if gain != NULL:
+                gains = gain + lane * n
+            for e in range(window.ptr[cell], window.ptr[cell + 1]):
+                if gains == NULL or gains[unit_of[e]] != 0:
+                    next[unit_of[e]] += 1
+    for unit in range(<int32_t> n):
+        rows.lists[unit].n = next[unit]
+        rows.lists[unit].unit = arrival + at
+        rows.lists[unit].value = value + at
+        rows.n_events += next[unit]
+        next[unit] = at
         at += rows.lists[unit].n + APART
-    for step in range(steps):
-        to = step - window.history + p.delay
-        for lane in range(lanes):
-            if 0 <= to < min(replay.lengths[lane], replay.n_open):
-                for e in range(window.ptr[step * lanes + lane], window.ptr[step * lanes + lane + 1]):
-                    unit = window.unit[e]
-                    if gain != NULL and gain[lane * n + unit] == 0:
-                        continue
-                    events = &rows.lists[unit]
-                    (<int32_t *> events.unit)[events.next] = <int32_t> (to * lanes + lane)
-                    (<real *> events.value)[events.next] = sent[e] if gain == NULL else (
-                        sent[e] * gain[lane * n + unit])
-                    events.next += 1
+    for cell in range(steps * lanes):
+        lane = cell % lanes
+        to = cell // lanes - window.history + p.delay
+        if 0 <= to < min(replay.lengths[lane], replay.n_open):
+            if gain != NULL:
+                gains = gain + lane * n
+            for e in range(window.ptr[cell], window.ptr[cell + 1]):
+                unit = unit_of[e]
+                if gains != NULL and gains[unit] == 0:
+                    continue
+                k = next[unit]
+                next[unit] = k + 1
+                arrival[k] = <int32_t> (to * lanes + lane)
+                value[k] = sent[e] if gains == NULL else sent[e] * gains[unit]
 
 
 cdef inline int64_t write_row(
