@@ -66,8 +66,8 @@ cdef class Block:
 cdef Py_ssize_t rounded(Py_ssize_t size):
     """The size of the block that an array takes, so that arrays of other sizes can have it later.
 
-    Below huge pages a power of two: what is not used is not touched, and the trials of a task, each of another
-    length, go through the same blocks, which stay in the cache.  From there on an eighth more at most.
+    Below huge pages a power of two: what is not used is not touched, and the trials of a task, each of
+    another length, go through the same blocks, which stay in the cache.  Beyond, an eighth more at most.
     """
     cdef Py_ssize_t unit = SMALL_PAGE
     if size >= HUGE_PAGE:

@@ -168,7 +168,8 @@ static inline int FN(add_tiles)(
     const int64_t n_blocks = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
     const int far = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES;
     REAL tile[TILE_ROWS * TILE] __attribute__((aligned(64)));
-    FN(Addend) *addends = malloc(n_events * sizeof *addends + n_blocks * n_lists * sizeof(int32_t)), *last = addends;
+    FN(Addend) *addends = malloc(n_events * sizeof *addends + n_blocks * n_lists * sizeof(int32_t));
+    FN(Addend) *last = addends;
     int32_t *counts = (int32_t *)(addends + n_events), *count = counts;
     if (addends != NULL) {
         for (int64_t l = 0; l < n_lists; l++)

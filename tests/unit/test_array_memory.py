@@ -1,11 +1,12 @@
-"""Memory of arrays that the core reads: where it begins, and blocks that are kept and used again."""
+"""Arrays that the core makes and reads: where they begin, blocks that are used again, events of dense ones."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evsim.core.dense import first_beyond, increasing
+from evsim.core import kernels
+from evsim.core.dense import first_beyond, increasing, to_events
 from evsim.core.memory import copy, empty, let_go, zeros
 from evsim.memory import aligned
 
@@ -126,3 +127,29 @@ def test_live_arrays_never_share_memory(steps):
             alive.pop(size % len(alive))
         for written, array in alive:
             assert (array[:: 1 << 16] == written).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(
+    st.tuples(st.integers(0, 9), st.integers(1, 3), st.sampled_from([1, 2, 15, 16, 17, 64, 131])),
+    st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    st.integers(0, 99),
+)
+def test_events_of_a_dense_array_are_its_entries_other_than_zero(dtype, shape, density, seed):
+    """On all paths; -0 is no event, and what is no finite number is not listed but told."""
+    rng = np.random.default_rng(seed)
+    dense = (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(dtype)
+    used = kernels.in_use()
+    for path in kernels.available():
+        kernels.use(path)
+        ptr, unit, value = to_events(dense)
+        steps, lanes, units = np.nonzero(dense)
+        np.testing.assert_array_equal(unit, units)
+        np.testing.assert_array_equal(value, dense[dense != 0])
+        expected = np.searchsorted(steps * shape[1] + lanes, np.arange(shape[0] * shape[1] + 1))
+        np.testing.assert_array_equal(ptr, expected)
+        for wrong in (np.nan, -np.inf) if dense.size else ():
+            spoilt = dense.copy()
+            spoilt.flat[rng.integers(dense.size)] = wrong
+            assert to_events(spoilt) is None
+    kernels.use(used)
