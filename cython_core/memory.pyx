@@ -27,9 +27,17 @@ cdef enum:
     SMALL_PAGE = 4096
     HUGE_PAGE = 2097152         # blocks as large as one begin with one
     MOST_KEPT = 268435456       # bytes of all blocks that are kept
+    N_SMALL = 7
+    MOST_ALIKE = 32
     MOST_AXES = 8
 
-cdef dict kept = {}             # bytes: addresses; sizes that have waited longest first
+# Blocks that are kept, the last ones given back first to be taken.
+cdef struct Stack:
+    int n
+    void *start[MOST_ALIKE]
+
+cdef Stack small[N_SMALL]       # of powers of two, from LEAST_KEPT on, below HUGE_PAGE
+cdef dict kept = {}             # larger ones, bytes: addresses; sizes that have waited longest first
 cdef Py_ssize_t bytes_kept = 0
 
 
@@ -80,15 +88,33 @@ cdef Py_ssize_t rounded(Py_ssize_t size):
     return unit
 
 
+cdef inline Stack *alike(Py_ssize_t size) noexcept nogil:
+    """The stack of the blocks of such a size, which is below HUGE_PAGE."""
+    cdef Stack *stack = small
+    while size > LEAST_KEPT:
+        size //= 2
+        stack += 1
+    return stack
+
+
 cdef void *take(Py_ssize_t size):
     """A block that was kept, or a new one; NULL if there is no memory even without those that are kept."""
     global bytes_kept
-    cdef list waiting = kept.get(size)
+    cdef list waiting
+    cdef Stack *stack
     cdef Py_ssize_t alignment = LINE if size < HUGE_PAGE else HUGE_PAGE
     cdef void *start
-    if waiting:
-        bytes_kept -= size
-        return <void *> <size_t> waiting.pop()
+    if size < HUGE_PAGE:
+        stack = alike(size)
+        if stack.n:
+            bytes_kept -= size
+            stack.n -= 1
+            return stack.start[stack.n]
+    else:
+        waiting = kept.get(size)
+        if waiting:
+            bytes_kept -= size
+            return <void *> <size_t> waiting.pop()
     start = aligned_alloc(alignment, size)
     if start == NULL:
         let_go()
@@ -101,12 +127,22 @@ cdef void *take(Py_ssize_t size):
 cdef keep(void *start, Py_ssize_t size):
     """Keep a block, and in its place give back those that waited longest if that becomes too much."""
     global bytes_kept
-    cdef list waiting = kept.get(size)
-    if waiting is None:
-        waiting = kept[size] = []
-    waiting.append(<size_t> start)
+    cdef list waiting
+    cdef Stack *stack
+    if size < HUGE_PAGE:
+        stack = alike(size)
+        if stack.n == MOST_ALIKE:
+            free(start)
+            return
+        stack.start[stack.n] = start
+        stack.n += 1
+    else:
+        waiting = kept.get(size)
+        if waiting is None:
+            waiting = kept[size] = []
+        waiting.append(<size_t> start)
     bytes_kept += size
-    while bytes_kept > MOST_KEPT:
+    while bytes_kept > MOST_KEPT and kept:
         first = next(iter(kept))
         waiting = kept.pop(first)   # to the end of the line, if any are left
         if waiting:
@@ -118,7 +154,12 @@ cdef keep(void *start, Py_ssize_t size):
 def let_go():
     """Give the blocks that are kept back to the C library; returns their bytes."""
     global bytes_kept
+    cdef int k
     given = bytes_kept
+    for k in range(N_SMALL):
+        while small[k].n:
+            small[k].n -= 1
+            free(small[k].start[small[k].n])
     for waiting in kept.values():
         for address in waiting:
             free(<void *> <size_t> address)
