@@ -1,4 +1,4 @@
-"""Arrays that the core makes and reads: where they begin, blocks that are used again, events of dense ones."""
+"""Arrays that the core makes and reads: where they begin, blocks used again, events of dense ones."""
 
 import numpy as np
 import pytest
