@@ -69,8 +69,9 @@ cdef bint list_events(
     if units != NULL and values != NULL:
         for k in range(k, buckets):
             list_nonzero(n, x + k * n, units + ptr[k] - start, values + ptr[k] - start)
-        memcpy(unit + start, units, (total - start) * sizeof(int32_t))
-        memcpy(value + start, values, (total - start) * sizeof(real))
+        if start < total:       # else there may be no arrays to copy to
+            memcpy(unit + start, units, (total - start) * sizeof(int32_t))
+            memcpy(value + start, values, (total - start) * sizeof(real))
     free(units)
     free(values)
     return units != NULL and values != NULL
