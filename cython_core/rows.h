@@ -21,12 +21,31 @@ static inline __attribute__((always_inline)) void FN(add_strip)(
         sum[j] = *(const FN(Lanes) *)(target + j * LANES);
     for (int64_t e = 0; e < n_events; e++) {
         const REAL *row = rows + unit[e] * stride;
+        /* Else compilers keep the first row's address of each vector, and add to it: more than fit in registers. */
+        __asm__("" : "+r"(row));
         for (int j = 0; j < n; j++)
             sum[j] += value[e] * *(const FN(Lanes) *)(row + j * LANES);
     }
     for (int j = 0; j < n; j++)
         *(FN(Lanes) *)(target + j * LANES) = sum[j];
 }
+
+/* n columns, fewer than a vector has: the last ones, and all of a readout of few classes. */
+#define ADD_PIECE(n)                                                                                           \
+    typedef REAL FN(Piece##n) __attribute__((vector_size(n * sizeof(REAL)), aligned(sizeof(REAL)), may_alias)); \
+    static inline void FN(add_piece##n)(                                                                       \
+        int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,                            \
+        const REAL *restrict rows, int64_t stride, REAL *restrict target)                                      \
+    {                                                                                                          \
+        FN(Piece##n) sum = *(const FN(Piece##n) *)target;                                                      \
+        for (int64_t e = 0; e < n_events; e++)                                                                 \
+            sum += value[e] * *(const FN(Piece##n) *)(rows + unit[e] * stride);                                \
+        *(FN(Piece##n) *)target = sum;                                                                         \
+    }
+ADD_PIECE(8)
+ADD_PIECE(4)
+ADD_PIECE(2)
+#undef ADD_PIECE
 
 static inline void FN(add_strips)(
     int64_t n_events, const int32_t *restrict unit, const REAL *restrict value,
@@ -49,7 +68,16 @@ static inline void FN(add_strips)(
                 FN(add_strip)(1, n_events, unit, value, rows + i, stride, target + i);
             i += n * LANES;
         }
-    for (; i < length; i++) {
+#define ADD_PIECE(n)                                                                                           \
+    if (LANES > n && i + n <= length) {                                                                        \
+        FN(add_piece##n)(n_events, unit, value, rows + i, stride, target + i);                                 \
+        i += n;                                                                                                \
+    }
+    ADD_PIECE(8)
+    ADD_PIECE(4)
+    ADD_PIECE(2)
+#undef ADD_PIECE
+    for (; i < length; i++) { /* at most one */
         REAL sum = target[i];
         for (int64_t e = 0; e < n_events; e++)
             sum += value[e] * rows[unit[e] * stride + i];
