@@ -493,10 +493,11 @@ cdef class Forward:
         cdef char *value = <char *> address(values, total, self.kind)
         cdef Py_ssize_t size = self.itemsize
         with nogil:
-            for step in range(n_steps):
+            for step in range(n_steps if lanes > 1 else min(n_steps, <int64_t> 1)):
                 for lane in range(lanes):
                     first = ptr[step * lanes + lane]
-                    count = ptr[step * lanes + lane + 1] - first
+                    # One lane has the events of all steps side by side.
+                    count = (ptr[step * lanes + lane + 1] if lanes > 1 else total) - first
                     if count:
                         i = lengths[lane] - n_steps + step if from_end else step
                         bucket = queue_peek(&queue[lane], i)

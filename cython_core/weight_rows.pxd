@@ -41,60 +41,63 @@ cdef inline int64_t place_rows(
     return place(<void **> &rows.arrival, start, at, room * sizeof(int32_t))
 
 
-cdef inline void sort_by_unit(
-    const Replay *replay, int j, int64_t n_steps, Rows *rows, real *tag
+cdef inline void visit(
+    const Replay *replay, int j, int64_t n_steps, Rows *rows, bint listing, real *tag
 ) noexcept nogil:
-    """List the events of a projection that arrive within the piece, by unit."""
+    """Go through the events of a projection that arrive within the piece: count those of each unit in
+    ``rows.next``; or, ``listing``, write them to the places in there."""
     cdef const ProjectionRow *p = &replay.projections[j]
     cdef const Window *window = &replay.slot[p.source].window
     cdef const int32_t *unit_of = window.unit
     cdef const real *sent = <const real *> window.value
-    cdef const real *gain = <const real *> replay.gain[j]
-    cdef const real *gains = NULL
+    cdef const real *gain = NULL
     cdef int64_t *next = rows.next
     cdef int32_t *arrival = rows.arrival
     cdef real *value = <real *> rows.value
     cdef int64_t n = replay.populations[p.source].n
     cdef int64_t lanes = replay.n_lanes
-    cdef int64_t steps = window.history + n_steps
-    cdef int64_t at = 0
-    cdef int64_t cell
+    cdef int64_t cell = 0
+    cdef int64_t step
     cdef int64_t lane
     cdef int64_t to
     cdef int64_t e
     cdef int64_t k
     cdef int32_t unit
-    memset(next, 0, n * sizeof(int64_t))
-    for cell in range(steps * lanes):
-        lane = cell % lanes
-        to = cell // lanes - window.history + p.delay
-        if 0 <= to < min(replay.lengths[lane], replay.n_open):
-            if gain != NULL:
-                gains = gain + lane * n
-            for e in range(window.ptr[cell], window.ptr[cell + 1]):
-                if gains == NULL or gains[unit_of[e]] != 0:
-                    next[unit_of[e]] += 1
-    for unit in range(<int32_t> n):
-        rows.lists[unit].n = next[unit]
-        rows.lists[unit].unit = arrival + at
-        rows.lists[unit].value = value + at
-        rows.n_events += next[unit]
-        next[unit] = at
+    for step in range(window.history + n_steps):
+        to = step - window.history + p.delay
+        for lane in range(lanes):
+            if 0 <= to < min(replay.lengths[lane], replay.n_open):
+                if replay.gain[j] != NULL:
+                    gain = <const real *> replay.gain[j] + lane * n
+                for e in range(window.ptr[cell], window.ptr[cell + 1]):
+                    unit = unit_of[e]
+                    if gain != NULL and gain[unit] == 0:
+                        continue
+                    k = next[unit]
+                    next[unit] = k + 1
+                    if listing:
+                        arrival[k] = <int32_t> (to * lanes + lane)
+                        value[k] = sent[e] if gain == NULL else sent[e] * gain[unit]
+            cell += 1
+
+
+cdef inline void sort_by_unit(
+    const Replay *replay, int j, int64_t n_steps, Rows *rows, real *tag
+) noexcept nogil:
+    """List the events of a projection that arrive within the piece, by unit."""
+    cdef int64_t n = replay.populations[replay.projections[j].source].n
+    cdef int64_t at = 0
+    cdef int64_t unit
+    memset(rows.next, 0, n * sizeof(int64_t))
+    visit(replay, j, n_steps, rows, False, tag)
+    for unit in range(n):
+        rows.lists[unit].n = rows.next[unit]
+        rows.lists[unit].unit = rows.arrival + at
+        rows.lists[unit].value = <real *> rows.value + at
+        rows.n_events += rows.next[unit]
+        rows.next[unit] = at
         at += rows.lists[unit].n + APART
-    for cell in range(steps * lanes):
-        lane = cell % lanes
-        to = cell // lanes - window.history + p.delay
-        if 0 <= to < min(replay.lengths[lane], replay.n_open):
-            if gain != NULL:
-                gains = gain + lane * n
-            for e in range(window.ptr[cell], window.ptr[cell + 1]):
-                unit = unit_of[e]
-                if gains != NULL and gains[unit] == 0:
-                    continue
-                k = next[unit]
-                next[unit] = k + 1
-                arrival[k] = <int32_t> (to * lanes + lane)
-                value[k] = sent[e] if gains == NULL else sent[e] * gains[unit]
+    visit(replay, j, n_steps, rows, True, tag)
 
 
 cdef inline int64_t write_row(
