@@ -97,7 +97,6 @@ cdef int64_t lay_out_scratch(
         at = place(&scratch[k].slope, start, at, most * size)
         at = place(&scratch[k].dy, start, at, most * size)
         at = place(&scratch[k].zero, start, at, most * size)
-        at = place(&scratch[k].c_before, start, at, most * size)
         at = place(&scratch[k].dr, start, at, most * size)
         at = place(&scratch[k].heard.total, start, at, most * size)
         at = place(<void **> &scratch[k].heard.unit, start, at, most * sizeof(int32_t))

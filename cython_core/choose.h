@@ -76,6 +76,16 @@ static inline int32_t FN(list_values)(int64_t m, const REAL *restrict x, int64_t
     return count;
 }
 
+/* Whether an entry is larger in size than `limit`, as infinity and NaN are. */
+TARGET int32_t FN(any_beyond)(int64_t n, const REAL *restrict x, double limit_)
+{
+    const REAL limit = (REAL)limit_;
+    int32_t found = 0;
+    for (int64_t i = 0; i < n; i++) /* to the end: a loop that stops in the middle is not vectorised */
+        found |= !(x[i] <= limit && x[i] >= -limit);
+    return found;
+}
+
 /* How many entries are not zero; -1 if one of them is not finite. */
 TARGET int64_t FN(count_nonzero)(int64_t n, const REAL *restrict x)
 {

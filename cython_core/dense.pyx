@@ -3,34 +3,30 @@
 import numpy as np
 
 from libc.float cimport DBL_MAX, FLT_MAX
-from libc.math cimport signbit
+from libc.math cimport fabs, signbit
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from evsim.core.buffers cimport address
-from evsim.core.kernels cimport count_nonzero, list_nonzero
+from evsim.core.kernels cimport any_beyond, count_nonzero, list_nonzero
 from evsim.core.layout cimport real
 
 cdef enum:
     BEHIND = 16     # places that are written behind the last event of a bucket, see choose.h
 
-# Floats by their bits: without the sign these are in the order of the sizes, then infinity, then NaN.
+# Floats by their bits.
 ctypedef fused bits:
     uint32_t
     uint64_t
 
 
-cdef int64_t find_beyond(int64_t n, const bits *x, bits limit) noexcept nogil:
+cdef int64_t find_beyond(int64_t n, const real *x, double limit) noexcept nogil:
     """The first entry larger in size than ``limit``, as infinity and NaN are; -1 if there is none."""
-    cdef bits size = (<bits> -1) >> 1       # all but the sign
-    cdef bits wrong = 0
     cdef int64_t i
-    for i in range(n):                      # to the end: a loop that stops in the middle is not vectorised
-        wrong |= (x[i] & size) > limit
-    if wrong:
+    if any_beyond(n, x, limit):
         for i in range(n):
-            if (x[i] & size) > limit:
+            if not fabs(x[i]) <= limit:
                 return i
     return -1
 
@@ -103,17 +99,12 @@ def first_beyond(array, double limit=DBL_MAX):
     cdef int64_t n = array.size
     cdef bint wide = array.itemsize == sizeof(double)
     cdef void *x = address(array, n, c"d" if wide else c"f")
-    cdef float narrow = <float> min(limit, <double> FLT_MAX)
-    cdef uint64_t limit_wide
-    cdef uint32_t limit_narrow
     cdef int64_t found
-    memcpy(&limit_wide, &limit, sizeof(double))
-    memcpy(&limit_narrow, &narrow, sizeof(float))
     with nogil:
         if wide:
-            found = find_beyond(n, <uint64_t *> x, limit_wide)
+            found = find_beyond(n, <double *> x, limit)
         else:
-            found = find_beyond(n, <uint32_t *> x, limit_narrow)
+            found = find_beyond(n, <float *> x, <float> min(limit, <double> FLT_MAX))
     return found
 
 

@@ -40,7 +40,7 @@ TARGET int32_t FN(egru_evnn_advance)(
 
 TARGET void FN(egru_evnn_vjp)(
     int64_t n, const REAL *restrict tape,                              /* IN */
-    const REAL *restrict c_before, const REAL *restrict threshold,     /* IN, (n) */
+    const REAL *restrict before, int32_t resets, const REAL *restrict threshold, /* IN, (n) */
     const REAL *restrict slope, const REAL *restrict dy, const REAL *restrict d_event,
     REAL *restrict dc,                                                 /* IN and OUT */
     REAL *restrict D, REAL *restrict dbias, REAL *restrict dthreshold) /* OUT (4 n), sums (4 n), (n) */
@@ -49,12 +49,13 @@ TARGET void FN(egru_evnn_vjp)(
     const REAL *restrict q = tape + 3 * n, *restrict a = tape + 4 * n;
     for (int64_t i = 0; i < n; i++) {
         const REAL o = a[i] > threshold[i] ? (REAL)1 : (REAL)0;
+        const REAL c_before = before[i] - (resets && before[i] > threshold[i] ? threshold[i] : (REAL)0);
         /* o enters y = o a and c = a - o threshold */
         const REAL dv = slope[i] * (d_event[i] + a[i] * dy[i] - threshold[i] * dc[i]);
         const REAL da = dc[i] + o * dy[i] + dv;
         dthreshold[i] -= dv + o * dc[i];
         dc[i] = z[i] * da;
-        const REAL dz = z[i] * ((REAL)1 - z[i]) * (c_before[i] - g[i]) * da;
+        const REAL dz = z[i] * ((REAL)1 - z[i]) * (c_before - g[i]) * da;
         const REAL dg = ((REAL)1 - g[i] * g[i]) * ((REAL)1 - z[i]) * da;
         const REAL dr = r[i] * ((REAL)1 - r[i]) * q[i] * dg;
         D[i] = dz;

@@ -1,5 +1,6 @@
 /* Every kernel, once: KERNEL(name, result, (arguments)).  Included to declare the table and to fill it. */
 KERNEL(evaluate_gates, void, (int64_t, const REAL *, REAL *, REAL *))
+KERNEL(any_beyond, int32_t, (int64_t, const REAL *, double))
 KERNEL(count_nonzero, int64_t, (int64_t, const REAL *))
 KERNEL(list_nonzero, int32_t, (int64_t, const REAL *, int32_t *, REAL *))
 KERNEL(add_rows, void, (int64_t, const int32_t *, const REAL *, const REAL *, int64_t, int64_t, REAL *))
@@ -20,7 +21,7 @@ KERNEL(add_int8_rows, void,
        (int64_t, const int32_t *, const REAL *, const REAL *, const uint32_t *, int64_t, int64_t, REAL *))
 KERNEL(egru_evnn_advance, int32_t, (int64_t, const REAL *, const REAL *, REAL *, REAL *, int32_t *, REAL *))
 KERNEL(egru_evnn_vjp, void,
-       (int64_t, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *, const REAL *,
+       (int64_t, const REAL *, const REAL *, int32_t, const REAL *, const REAL *, const REAL *, const REAL *,
         REAL *, REAL *, REAL *, REAL *))
 KERNEL(egru_paper_advance, int32_t,
        (int64_t, const REAL *, const REAL *, REAL *, REAL *, REAL *, int32_t *, REAL *))

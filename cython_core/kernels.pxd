@@ -26,6 +26,7 @@ cdef extern from "kernel_table.h" nogil:
 
     ctypedef struct KernelsFloat:
         void (*evaluate_gates)(int64_t, const float *, float *, float *) noexcept nogil
+        int32_t (*any_beyond)(int64_t, const float *, double) noexcept nogil
         int64_t (*count_nonzero)(int64_t, const float *) noexcept nogil
         int32_t (*list_nonzero)(int64_t, const float *, int32_t *, float *) noexcept nogil
         void (*add_rows)(
@@ -54,7 +55,7 @@ cdef extern from "kernel_table.h" nogil:
         int32_t (*egru_evnn_advance)(
             int64_t, const float *, const float *, float *, float *, int32_t *, float *) noexcept nogil
         void (*egru_evnn_vjp)(
-            int64_t, const float *, const float *, const float *, const float *,
+            int64_t, const float *, const float *, int32_t, const float *, const float *,
             const float *, const float *, float *, float *, float *, float *) noexcept nogil
         int32_t (*egru_paper_advance)(
             int64_t, const float *, const float *, float *, float *, float *, int32_t *,
@@ -102,6 +103,7 @@ cdef extern from "kernel_table.h" nogil:
 
     ctypedef struct KernelsDouble:
         void (*evaluate_gates)(int64_t, const double *, double *, double *) noexcept nogil
+        int32_t (*any_beyond)(int64_t, const double *, double) noexcept nogil
         int64_t (*count_nonzero)(int64_t, const double *) noexcept nogil
         int32_t (*list_nonzero)(int64_t, const double *, int32_t *, double *) noexcept nogil
         void (*add_rows)(
@@ -132,7 +134,7 @@ cdef extern from "kernel_table.h" nogil:
         int32_t (*egru_evnn_advance)(
             int64_t, const double *, const double *, double *, double *, int32_t *, double *) noexcept nogil
         void (*egru_evnn_vjp)(
-            int64_t, const double *, const double *, const double *, const double *,
+            int64_t, const double *, const double *, int32_t, const double *, const double *,
             const double *, const double *, double *, double *, double *, double *) noexcept nogil
         int32_t (*egru_paper_advance)(
             int64_t, const double *, const double *, double *, double *, double *, int32_t *,
@@ -230,6 +232,12 @@ cdef extern from "kernel_table.h" nogil:
 
 # The path in use, set once at import (kernels.pyx).
 cdef const KernelTable *active
+
+
+cdef inline bint any_beyond(int64_t n, const real *x, double limit) noexcept nogil:
+    if real is float:
+        return active.f32.any_beyond(n, x, limit)
+    return active.f64.any_beyond(n, x, limit)
 
 
 cdef inline int64_t count_nonzero(int64_t n, const real *x) noexcept nogil:
@@ -343,13 +351,13 @@ cdef inline int32_t egru_evnn_advance(
 
 
 cdef inline void egru_evnn_vjp(
-    int64_t n, const real *tape, const real *c_before, const real *threshold, const real *slope,
+    int64_t n, const real *tape, const real *before, bint resets, const real *threshold, const real *slope,
     const real *dy, const real *d_event, real *dc, real *D, real *dbias, real *dthreshold
 ) noexcept nogil:
     if real is float:
-        active.f32.egru_evnn_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+        active.f32.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
     else:
-        active.f64.egru_evnn_vjp(n, tape, c_before, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+        active.f64.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
 
 
 cdef inline int32_t egru_paper_advance(

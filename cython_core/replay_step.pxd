@@ -80,9 +80,8 @@ cdef struct Scratch:
     void *compact       # and their dL/dy; one for the whole team
     uint8_t *asking     # by unit, of the first lane: a bit for each lane in which it is backward-active
     void *slope
-    void *dy            # dense, zero before and after
+    void *dy            # dense
     void *zero          # stays zero
-    void *c_before
     void *dr            # zero before and after
     char *mark          # zero before and after
     Heard heard         # units whose events a projection's gains let through
@@ -359,6 +358,7 @@ cdef inline const real *take_up(
     cdef real *dy = <real *> scratch.dy
     cdef real *carry = <real *> slot.carry + lane * replay.populations[p].n_state
     cdef int64_t i
+    memset(dy, 0, n * sizeof(real))
     for i in range(scratch.n_active):
         dy[scratch.unit[i]] = compact[i]
     if slot.loss_state != NULL:
@@ -380,12 +380,11 @@ cdef inline void close_egru(
     cdef int64_t at = step * replay.n_lanes + lane
     cdef const real *tape = <const real *> slot.window.tape + at * pop.n_tape
     cdef const real *a = tape + 4 * n
-    cdef const real *a_before = a - replay.n_lanes * pop.n_tape
     cdef const real *threshold = <const real *> pop.threshold
     cdef const real *reset
     cdef const real *d_event
-    cdef const real *c_before = <const real *> scratch.c_before
-    cdef real *before = <real *> scratch.c_before
+    cdef bint initial = step == 0 and not replay.continued
+    cdef const real *before = a - replay.n_lanes * pop.n_tape
     cdef real *slope = <real *> scratch.slope
     cdef const real *dy = <const real *> scratch.dy
     cdef real *compact = <real *> scratch.compact
@@ -400,18 +399,13 @@ cdef inline void close_egru(
         for i in range(scratch.n_active):
             compact[i] -= reset[scratch.unit[i]]
     d_event = take_up[real](replay, p, step, lane, scratch, tag)
-    if step == 0 and not replay.continued:
-        c_before = <const real *> slot.initial + lane * pop.n_state
-    elif pop.kind == EGRU_PAPER:
-        c_before = a_before
-    else:
-        for i in range(n):
-            before[i] = a_before[i] - (threshold[i] if a_before[i] > threshold[i] else 0)
+    if initial:
+        before = <const real *> slot.initial + lane * pop.n_state
     if pop.kind == EGRU_EVNN:
-        egru_evnn_vjp(n, tape, c_before, threshold, <const real *> slope, dy, d_event,
+        egru_evnn_vjp(n, tape, before, not initial, threshold, <const real *> slope, dy, d_event,
                       dc, D, dbias, dthreshold)
     else:
-        egru_paper_vjp(n, tape, c_before, threshold, <const real *> slope, dy, d_event,
+        egru_paper_vjp(n, tape, before, threshold, <const real *> slope, dy, d_event,
                        dc, D, dc + n, dthreshold)
         reset_gate_gradient(pop, replay.projections, &slot.window, step, lane, D, replay.by_event,
                             <real *> scratch.dr, replay.macs_state + lane * replay.n_projections)
@@ -446,9 +440,7 @@ cdef inline void replay_units(
 ) noexcept nogil:
     """One step of an EGRU or LIF population, backwards, in the lanes that have come so far."""
     cdef bint shared = replay.populations[p].kind != EGRU_PAPER
-    cdef real *dy
     cdef int64_t k
-    cdef int32_t i
     for k in range(n_lanes):
         if step < replay.lengths[lane + k]:
             open_unit_step[real](replay, p, step, lane + k, &scratch[k], tag)
@@ -464,9 +456,6 @@ cdef inline void replay_units(
             close_lif[real](replay, p, step, lane + k, &scratch[k], tag)
         else:
             close_egru[real](replay, p, step, lane + k, &scratch[k], tag)
-        dy = <real *> scratch[k].dy
-        for i in range(scratch[k].n_active):
-            dy[scratch[k].unit[i]] = 0
 
 
 cdef inline void replay_sent(

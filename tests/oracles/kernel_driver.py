@@ -210,7 +210,7 @@ def call(number: int, name: str, result: str, types: list[str], kind: str) -> st
     arguments = list(zip(names, types, strict=True))
     indexed = any(re.fullmatch(r"(const )?u?int\d+_t \*|EventList \*", t) for t in types)
     # From the first list of units on, what a kernel that returns a count leaves are lists of that length.
-    lists = types.index("int32_t *") if result == "int32_t" else len(types)
+    lists = types.index("int32_t *") if result == "int32_t" and "int32_t *" in types else len(types)
     mixed = [
         f"{RESULTS[t][0]}({a}, {RESULTS[t][1] if i < lists else 'found'});"
         for i, (a, t) in enumerate(arguments)
