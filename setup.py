@@ -141,7 +141,7 @@ class BuildCore(build_ext):
             print("evsim: this compiler has no OpenMP, the core will use one thread", file=sys.stderr)
         for extension in self.extensions:
             # No kernel runs in the shared module, which is the largest, or in what was Python.
-            quick = ["-O1"] if OPTIMISE and (extension.name == SHARED or is_python(extension)) else []
+            quick = ["-O2"] if OPTIMISE and (extension.name == SHARED or is_python(extension)) else []
             extension.extra_compile_args = [*FLAGS, *openmp, *quick]
             extension.extra_link_args = openmp
 

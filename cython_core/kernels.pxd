@@ -355,9 +355,11 @@ cdef inline void egru_evnn_vjp(
     const real *dy, const real *d_event, real *dc, real *D, real *dbias, real *dthreshold
 ) noexcept nogil:
     if real is float:
-        active.f32.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+        active.f32.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias,
+                                 dthreshold)
     else:
-        active.f64.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias, dthreshold)
+        active.f64.egru_evnn_vjp(n, tape, before, resets, threshold, slope, dy, d_event, dc, D, dbias,
+                                 dthreshold)
 
 
 cdef inline int32_t egru_paper_advance(

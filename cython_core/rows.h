@@ -317,24 +317,26 @@ static inline __attribute__((always_inline)) void FN(dot_together)(
     }
 }
 
-/* Some pairs, as many at a time as there can be. */
-static inline __attribute__((always_inline)) void FN(dot_each)(
+/* What is left of some pairs, fewer than TOGETHER, in one pass: a single one takes almost as long as four. */
+static inline __attribute__((always_inline)) void FN(dot_rest)(
     int64_t n, const REAL *const *restrict row, const REAL *const *restrict vector, int64_t length,
     REAL *restrict out)
 {
-    int64_t k = 0;
-    for (; k + TOGETHER <= n; k += TOGETHER)
-        FN(dot_together)(TOGETHER, row + k, vector + k, length, out + k);
-    if (TOGETHER > 4 && k + 4 <= n) {
-        FN(dot_together)(4, row + k, vector + k, length, out + k);
-        k += 4;
+    switch (n) {
+#define REST(n)                                                                                                \
+    case n:                                                                                                    \
+        if (n < TOGETHER)                                                                                      \
+            FN(dot_together)(n < TOGETHER ? n : 1, row, vector, length, out);                                  \
+        break;
+        REST(1)
+        REST(2)
+        REST(3)
+        REST(4)
+        REST(5)
+        REST(6)
+        REST(7)
+#undef REST
     }
-    if (TOGETHER > 2 && k + 2 <= n) {
-        FN(dot_together)(2, row + k, vector + k, length, out + k);
-        k += 2;
-    }
-    for (; k < n; k++)
-        FN(dot_together)(1, row + k, vector + k, length, out + k);
 }
 
 /* out[k] += row[k][from_row : + length] . vector[k][from : + length], for any pairs. */
@@ -350,7 +352,10 @@ TARGET void FN(dot_pairs)(
             rows[j] = row[k + j] + from_row;
             vectors[j] = vector[k + j] + from;
         }
-        FN(dot_each)(m, rows, vectors, length, out + k);
+        if (m == MOST)
+            FN(dot_together)(MOST, rows, vectors, length, out + k);
+        else
+            FN(dot_rest)(m, rows, vectors, length, out + k);
     }
 }
 
@@ -360,14 +365,17 @@ TARGET void FN(dot_rows)(
     const REAL *restrict vector, REAL *restrict out)
 {
     const REAL *row[TOGETHER], *same[TOGETHER];
+    int64_t e = 0;
     for (int j = 0; j < TOGETHER; j++)
         same[j] = vector;
-    for (int64_t e = 0; e < n_units; e += TOGETHER) {
-        const int64_t m = n_units - e < TOGETHER ? n_units - e : TOGETHER;
-        for (int j = 0; j < m; j++)
+    for (; e + TOGETHER <= n_units; e += TOGETHER) {
+        for (int j = 0; j < TOGETHER; j++)
             row[j] = rows + unit[e + j] * stride;
-        FN(dot_each)(m, row, same, length, out + e);
+        FN(dot_together)(TOGETHER, row, same, length, out + e);
     }
+    for (int j = 0; j < n_units - e; j++)
+        row[j] = rows + unit[e + j] * stride;
+    FN(dot_rest)(n_units - e, row, same, length, out + e);
 }
 
 #undef LANES
