@@ -5,8 +5,8 @@ sparse BPTT reads and writes only the rows of lines that sent an event.
 
 For each threshold the delta network is first trained for some epochs, so that its sparsity is that of a
 network which knows its task.  Then both take training steps on the same words, one word at a time: in turn,
-but many steps in a row (``--block``), as in training, where nobody else's data come between two steps; the
-first ones after the other's turn, with code and data out of all caches, take up to four times as long.
+some steps in a row (``--block``); the first ones after the other's turn, with code and data out of all caches,
+take up to four times as long, which training by itself does not see: there the median is that of long turns.
 A step is forward, cross-entropy at every frame, backward, and Adam; "LSTM alone" is forward and backward
 without loss and Adam (ours with the readout and the log).  The last column is the time of their LSTM alone
 over that of our whole step, which does more.
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3])
     parser.add_argument("--epochs", type=int, default=4, help="of training before the measurement")
     parser.add_argument("--words", type=int, default=200, help="training steps measured")
-    parser.add_argument("--block", type=int, default=100, help="steps in a row")
+    parser.add_argument("--block", type=int, default=20, help="steps in a row")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = KeywordSpotting(open_recordings(options.data))
