@@ -5,7 +5,7 @@ sparse BPTT reads and writes only the rows of lines that sent an event.
 
 For each threshold the delta network is first trained for some epochs, so that its sparsity is that of a
 network which knows its task.  Then both take training steps on the same words, one word at a time: in turn,
-some steps in a row (``--block``); the first ones after the other's turn, with code and data out of all caches,
+some steps in a row (``--block``); the first ones after the other's turn, with code and data out of caches,
 take up to four times as long, which training by itself does not see: there the median is that of long turns.
 A step is forward, cross-entropy at every frame, backward, and Adam; "LSTM alone" is forward and backward
 without loss and Adam (ours with the readout and the log).  The last column is the time of their LSTM alone
