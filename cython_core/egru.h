@@ -38,6 +38,7 @@ TARGET int32_t FN(egru_evnn_advance)(
     return FN(fire)(n, a, threshold, unit, value);
 }
 
+/* `before` is c before the step; or, if it still `resets`, a of the step before it, thresholds not yet taken off. */
 TARGET void FN(egru_evnn_vjp)(
     int64_t n, const REAL *restrict tape,                              /* IN */
     const REAL *restrict before, int32_t resets, const REAL *restrict threshold, /* IN, (n) */

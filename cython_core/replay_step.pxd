@@ -80,7 +80,7 @@ cdef struct Scratch:
     void *compact       # and their dL/dy; one for the whole team
     uint8_t *asking     # by unit, of the first lane: a bit for each lane in which it is backward-active
     void *slope
-    void *dy            # dense
+    void *dy            # dL/dy of all units
     void *zero          # stays zero
     void *dr            # zero before and after
     char *mark          # zero before and after
