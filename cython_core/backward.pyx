@@ -18,7 +18,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from evsim.core.buffers cimport address
-from evsim.core.kernels cimport readout_vjp
+from evsim.core.kernels cimport DOT_LANES, DOT_ROOM, DOT_SUMS, readout_vjp
 from evsim.core.layout cimport (
     EGRU_EVNN,
     EGRU_PAPER,
@@ -36,7 +36,6 @@ from evsim.core.layout cimport (
 from evsim.core.memory cimport empty, line_calloc, place, zeros
 from evsim.core.paper_form cimport Window
 from evsim.core.replay_step cimport (
-    MOST_LANES,
     Replay,
     Scratch,
     Slot,
@@ -102,8 +101,11 @@ cdef int64_t lay_out_scratch(
         at = place(<void **> &scratch[k].heard.unit, start, at, most * sizeof(int32_t))
         at = place(<void **> &scratch[k].heard.place, start, at, most * sizeof(int32_t))
         at = place(<void **> &scratch[k].unit, start, at, most * sizeof(int32_t))
-        at = place(<void **> &scratch[k].asking, start, at, most)
         at = place(<void **> &scratch[k].mark, start, at, most)
+    if n_lanes > 1:
+        at = place(<void **> &scratch.asked, start, at, most)
+        at = place(<void **> &scratch.asking, start, at, most * n_lanes)
+        at = place(&scratch.room, start, at, DOT_ROOM * DOT_SUMS * size)
     return at
 
 
@@ -416,7 +418,7 @@ cdef class Backward:
                         failed += not replay_team(replay, lane, 1, n_threads, &narrow)
         else:
             n_threads = <int> min(<int64_t> n_threads, n_lanes)
-            together = min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> MOST_LANES)
+            together = min(max(n_lanes // max(n_threads, 1), <int64_t> 1), <int64_t> DOT_LANES)
             n_parts = (n_lanes + together - 1) // together
             if n_threads == 1:      # without OpenMP, whose barriers call the system even for one thread
                 with nogil:

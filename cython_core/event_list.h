@@ -1,10 +1,12 @@
-/* Events whose rows are summed into one target, for add_rows_many of rows.h. */
+/* What the kernels of rows.h share with those who call them. */
 #ifndef EVSIM_EVENT_LIST_H
 #define EVSIM_EVENT_LIST_H
 
 #include <stdint.h>
 
-/* value and target are arrays of the kernel's float type; units increase. */
+/* Events whose rows are summed into one target, for add_rows_many.
+ *
+ * value and target are arrays of the kernel's float type; units increase. */
 typedef struct {
     const int32_t *unit;
     const void *value;
@@ -13,5 +15,8 @@ typedef struct {
     int64_t *macs; /* where what they cost is counted; not for the kernel */
     int64_t next;  /* scratch of the kernel: the first event that is still to be served */
 } EventList;
+
+/* Of dot_lanes: lanes at most, and how many pairs of a row and a lane have room, with DOT_SUMS sums each. */
+enum { DOT_LANES = 16, DOT_ROOM = 2048, DOT_SUMS = 16 };
 
 #endif

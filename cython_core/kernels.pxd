@@ -3,12 +3,16 @@
 Those with an argument ``fixed`` run in fixed point where it is not NULL.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from evsim.core.layout cimport FixedFormat, real
 
 
 cdef extern from "kernel_table.h" nogil:
+    enum:
+        DOT_LANES       # lanes side by side in one call of `dot_lanes`, at most;
+        DOT_ROOM        # pairs of a row and a lane that it wants room for,
+        DOT_SUMS        # and sums of each
     ctypedef struct EventList:
         const int32_t *unit
         const void *value
@@ -35,8 +39,9 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, EventList *, const float *, int64_t, int64_t, int64_t, int64_t, int32_t) noexcept nogil
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
-        void (*dot_pairs)(int64_t, const float *const *, int64_t, const float *const *, int64_t, int64_t,
-                          float *) noexcept nogil
+        void (*dot_lanes)(
+            int64_t, const uint8_t *, const uint8_t *, int64_t, const float *, int64_t, int64_t,
+            const float *const *, float *const *, float *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const float *, const float *,
             float *) noexcept nogil
@@ -114,8 +119,9 @@ cdef extern from "kernel_table.h" nogil:
         void (*dot_rows)(
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
-        void (*dot_pairs)(int64_t, const double *const *, int64_t, const double *const *, int64_t, int64_t,
-                          double *) noexcept nogil
+        void (*dot_lanes)(
+            int64_t, const uint8_t *, const uint8_t *, int64_t, const double *, int64_t, int64_t,
+            const double *const *, double *const *, double *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const double *, const double *,
             double *) noexcept nogil
@@ -282,14 +288,14 @@ cdef inline void dot_rows(
         active.f64.dot_rows(n, unit, rows, stride, length, vector, out)
 
 
-cdef inline void dot_pairs(
-    int64_t n, const real *const *row, int64_t from_row, const real *const *vector, int64_t from_vector,
-    int64_t length, real *out
+cdef inline void dot_lanes(
+    int64_t n_rows, const uint8_t *asked, const uint8_t *lane, int64_t n_lanes, const real *rows,
+    int64_t stride, int64_t length, const real *const *vector, real *const *out, real *room
 ) noexcept nogil:
     if real is float:
-        active.f32.dot_pairs(n, row, from_row, vector, from_vector, length, out)
+        active.f32.dot_lanes(n_rows, asked, lane, n_lanes, rows, stride, length, vector, out, room)
     else:
-        active.f64.dot_pairs(n, row, from_row, vector, from_vector, length, out)
+        active.f64.dot_lanes(n_rows, asked, lane, n_lanes, rows, stride, length, vector, out, room)
 
 
 cdef inline int64_t add_sparse_rows(

@@ -6,11 +6,12 @@ from libc.string cimport memset
 from evsim.core.fanout cimport contiguous, gather
 from evsim.core.gains cimport Heard, gather_heard
 from evsim.core.kernels cimport (
+    DOT_LANES,
     backward_active,
     delta_gru_vjp,
     delta_lstm_vjp,
     delta_readout_vjp,
-    dot_pairs,
+    dot_lanes,
     egru_evnn_vjp,
     egru_paper_vjp,
     lif_active,
@@ -31,13 +32,6 @@ from evsim.core.layout cimport (
 )
 from evsim.core.paper_form cimport Window, gather_gated, reset_gate_gradient
 from evsim.core.team cimport Team, share, wait
-
-cdef extern from *:
-    int lowest "__builtin_ctz" (unsigned int bits) noexcept nogil
-
-cdef enum:
-    MOST_LANES = 8      # that one thread walks back side by side; bits of `Scratch.asking`
-    PAIRS = 64          # of a weight row and a lane that are multiplied together
 
 # One population's share; addresses are 0 where there is nothing.  T steps, B lanes, n units.
 cdef struct Slot:
@@ -78,13 +72,15 @@ cdef struct Scratch:
     int32_t n_active    # backward-active units of the lane,
     int32_t *unit       # which they are,
     void *compact       # and their dL/dy; one for the whole team
-    uint8_t *asking     # by unit, of the first lane: a bit for each lane in which it is backward-active
     void *slope
-    void *dy            # dL/dy of all units
+    void *dy            # dL/dy of all units; before, of lanes side by side, sums by unit
     void *zero          # stays zero
     void *dr            # zero before and after
     char *mark          # zero before and after
     Heard heard         # units whose events a projection's gains let through
+    uint8_t *asked      # of lanes side by side, in the first's: in how many of them a unit's row is asked for,
+    uint8_t *asking     # uint8[units, lanes]: in which,
+    void *room          # and for sums on the way
 
 
 cdef inline bint gated(const Replay *replay, int j) noexcept nogil:
@@ -143,23 +139,49 @@ cdef inline void event_gradient(
             come_back[real](replay, j, step, lane, team, n_active, unit, dy, scratch)
 
 
-cdef inline void multiply_pairs(
-    const ProjectionRow *projection, int n, const real **row, const real **D, const real *gain, real **dy
+cdef inline void ask(
+    const Replay *replay, int j, int64_t lane, int64_t k, int64_t n_lanes, Scratch *scratch, real *tag
 ) noexcept nogil:
-    """dy[k] += row[k] . D[k], times gain[k] if there are gains; sums are those of `gather`."""
-    cdef real total[PAIRS]
-    cdef int32_t first = 0
-    cdef int32_t stop
-    cdef int k
-    for k in range(n):
-        total[k] = dy[k][0] if gain == NULL else 0
-    while first < projection.n_blocks:
-        stop = contiguous(projection, first, projection.n_blocks)
-        dot_pairs(n, row, first * projection.block, D, projection.offset[first],
-                  (stop - first) * projection.block, total)
-        first = stop
-    for k in range(n):
-        dy[k][0] = total[k] if gain == NULL else dy[k][0] + gain[k] * total[k]
+    """Enter the k-th lane at the rows of its backward-active units, and the sums to which they are to add."""
+    cdef int64_t n = replay.populations[replay.projections[j].source].n
+    cdef const real *gain = <const real *> replay.gain[j]
+    cdef const real *compact = <const real *> scratch[k].compact
+    cdef real *sums = <real *> scratch[k].dy
+    cdef uint8_t *asked = scratch.asked
+    cdef int32_t unit
+    cdef int32_t i
+    if gain != NULL:
+        gain += (lane + k) * n
+    for i in range(scratch[k].n_active):
+        unit = scratch[k].unit[i]
+        if gain == NULL or gain[unit] != 0:
+            scratch.asking[unit * n_lanes + asked[unit]] = <uint8_t> k
+            asked[unit] += 1
+            sums[unit] = compact[i] if gain == NULL else 0
+
+
+cdef inline int64_t take_sums(
+    const Replay *replay, int j, int64_t lane, int64_t k, Scratch *scratch, real *tag
+) noexcept nogil:
+    """The sums of the k-th lane to its dL/dy, through the gains if there are any; returns how many."""
+    cdef int64_t n = replay.populations[replay.projections[j].source].n
+    cdef const real *gain = <const real *> replay.gain[j]
+    cdef real *compact = <real *> scratch[k].compact
+    cdef const real *sums = <const real *> scratch[k].dy
+    cdef int64_t taken = 0
+    cdef int32_t unit
+    cdef int32_t i
+    if gain != NULL:
+        gain += (lane + k) * n
+    for i in range(scratch[k].n_active):
+        unit = scratch[k].unit[i]
+        if gain == NULL:
+            compact[i] = sums[unit]
+            taken += 1
+        elif gain[unit] != 0:
+            compact[i] += gain[unit] * sums[unit]
+            taken += 1
+    return taken
 
 
 cdef inline void come_back_together(
@@ -170,45 +192,36 @@ cdef inline void come_back_together(
     A row is read once for all lanes in which its unit is active.  Sums are those of `come_back`.
     """
     cdef const ProjectionRow *projection = &replay.projections[j]
+    cdef const real *weight = <const real *> projection.weight
     cdef int64_t n = replay.populations[projection.source].n
     cdef int64_t width = projection.n_blocks * projection.block
     cdef int64_t arrival = step + projection.delay
-    cdef const real *gains = <const real *> replay.gain[j]
-    cdef const real *D[MOST_LANES]
-    cdef real *dy[MOST_LANES]           # of the next backward-active unit of each lane
-    cdef int64_t *macs[MOST_LANES]
-    cdef const real *row_of[PAIRS]
-    cdef const real *D_of[PAIRS]
-    cdef real gain_of[PAIRS]
-    cdef real *dy_of[PAIRS]
-    cdef int n_pairs = 0
-    cdef int64_t unit
-    cdef unsigned int asking
+    cdef const real *D[DOT_LANES]
+    cdef const real *vector[DOT_LANES]
+    cdef real *sums[DOT_LANES]
+    cdef int32_t first = 0
+    cdef int32_t stop
     cdef int k
+    memset(scratch.asked, 0, n)
     for k in range(n_lanes):
-        dy[k] = <real *> scratch[k].compact
-        macs[k] = replay.macs_state + (lane + k) * replay.n_projections + j
         D[k] = NULL
+        vector[k] = NULL
+        sums[k] = <real *> scratch[k].dy
         if arrival < replay.lengths[lane + k]:
             D[k] = arrived[real](replay, j, arrival, lane + k, tag)
-    for unit in range(n):
-        asking = scratch.asking[unit]
-        while asking:
-            k = lowest(asking)
-            asking &= asking - 1
-            if D[k] != NULL and (gains == NULL or gains[(lane + k) * n + unit] != 0):
-                row_of[n_pairs] = <const real *> projection.weight + unit * width
-                D_of[n_pairs] = D[k]
-                dy_of[n_pairs] = dy[k]
-                if gains != NULL:
-                    gain_of[n_pairs] = gains[(lane + k) * n + unit]
-                n_pairs += 1
-                macs[k][0] += width
-            dy[k] += 1
-        if n_pairs > PAIRS - MOST_LANES:
-            multiply_pairs[real](projection, n_pairs, row_of, D_of, NULL if gains == NULL else gain_of, dy_of)
-            n_pairs = 0
-    multiply_pairs[real](projection, n_pairs, row_of, D_of, NULL if gains == NULL else gain_of, dy_of)
+            ask[real](replay, j, lane, k, n_lanes, scratch, tag)
+    while first < projection.n_blocks:
+        stop = contiguous(projection, first, projection.n_blocks)
+        for k in range(n_lanes):
+            if D[k] != NULL:
+                vector[k] = D[k] + projection.offset[first]
+        dot_lanes(n, scratch.asked, scratch.asking, n_lanes, weight + first * projection.block, width,
+                  (stop - first) * projection.block, vector, sums, <real *> scratch.room)
+        first = stop
+    for k in range(n_lanes):
+        if D[k] != NULL:
+            replay.macs_state[(lane + k) * replay.n_projections + j] += width * take_sums[real](
+                replay, j, lane, k, scratch, tag)
 
 
 cdef inline void event_gradients(
@@ -216,13 +229,8 @@ cdef inline void event_gradients(
     Scratch *scratch, real *tag
 ) noexcept nogil:
     """`event_gradient` of the backward-active units of several lanes."""
-    cdef uint8_t *asking = scratch.asking
     cdef int64_t k
-    cdef int32_t i
     cdef int j
-    for k in range(n_lanes):
-        for i in range(scratch[k].n_active):
-            asking[scratch[k].unit[i]] |= <uint8_t> (1 << k)
     for j in range(replay.n_projections):
         if replay.projections[j].source != p:
             continue
@@ -233,9 +241,6 @@ cdef inline void event_gradients(
             if scratch[k].n_active:
                 come_back[real](replay, j, step, lane + k, team, scratch[k].n_active, scratch[k].unit,
                                 <real *> scratch[k].compact, &scratch[k])
-    for k in range(n_lanes):
-        for i in range(scratch[k].n_active):
-            asking[scratch[k].unit[i]] = 0
 
 
 cdef inline int64_t event_row(const Slot *slot, int64_t step, int64_t lane) noexcept nogil:

@@ -277,7 +277,7 @@ TARGET void FN(add_rows_many)(
 /* Products of rows and vectors: sixteen partial sums each, folded in a fixed tree, so the same bits for every
  * vector width.  As many pairs at a time as there are registers for eight vectors: one sum is a chain of
  * additions, and they have to overlap. */
-#define PARTIALS 16
+#define PARTIALS DOT_SUMS
 #define VECTORS (PARTIALS / LANES)
 #define TOGETHER ((int)(8 / VECTORS))
 
@@ -339,26 +339,6 @@ static inline __attribute__((always_inline)) void FN(dot_rest)(
     }
 }
 
-/* out[k] += row[k][from_row : + length] . vector[k][from : + length], for any pairs. */
-TARGET void FN(dot_pairs)(
-    int64_t n, const REAL *const *restrict row, int64_t from_row, const REAL *const *restrict vector,
-    int64_t from, int64_t length, REAL *restrict out)
-{
-    enum { MOST = TOGETHER > 4 ? 4 : TOGETHER }; /* whose addresses fit in registers */
-    const REAL *rows[MOST], *vectors[MOST];
-    for (int64_t k = 0; k < n; k += MOST) {
-        const int64_t m = n - k < MOST ? n - k : MOST;
-        for (int j = 0; j < m; j++) {
-            rows[j] = row[k + j] + from_row;
-            vectors[j] = vector[k + j] + from;
-        }
-        if (m == MOST)
-            FN(dot_together)(MOST, rows, vectors, length, out + k);
-        else
-            FN(dot_rest)(m, rows, vectors, length, out + k);
-    }
-}
-
 /* out[e] += rows[unit[e] * stride : + length] . vector */
 TARGET void FN(dot_rows)(
     int64_t n_units, const int32_t *restrict unit, const REAL *restrict rows, int64_t stride, int64_t length,
@@ -378,6 +358,135 @@ TARGET void FN(dot_rows)(
     FN(dot_rest)(n_units - e, row, same, length, out + e);
 }
 
+#define DOT_BYTES (32 * 1024) /* of the first-level cache */
+#define DOT_ROWS 256          /* whose places fit in a byte */
+
+/* Some columns of the vectors of all lanes, side by side in `tile`, and of the rows.  Sums of which they are not
+ * the last columns are kept as they are. */
+typedef struct {
+    const REAL *rows, *tile;
+    int64_t stride, columns, n_lanes;
+    const uint8_t *lane; /* by row: the lanes that ask for it */
+    int first, last;     /* whether they are the first, the last columns */
+} FN(DotTile);
+
+/* `n_lanes` of the lanes that ask for each of `n_rows` rows, from the `skip`-th on. */
+static inline __attribute__((always_inline)) void FN(dot_block)(
+    const int n_rows, const int n_lanes, const FN(DotTile) *restrict t, const uint8_t *restrict row, int64_t skip,
+    FN(Lanes) *restrict kept, REAL *const *restrict out)
+{
+    FN(Lanes) sum[TOGETHER][VECTORS];
+    const REAL *rows[TOGETHER], *vector[TOGETHER];
+    int64_t i = 0;
+    for (int r = 0, k = 0; r < n_rows; r++) {
+        rows[r] = t->rows + row[r] * t->stride;
+        for (int l = 0; l < n_lanes; l++, k++) {
+            vector[k] = t->tile + t->lane[row[r] * t->n_lanes + skip + l] * t->columns;
+            for (int v = 0; v < VECTORS; v++)
+                sum[k][v] = t->first ? (FN(Lanes)){0} : kept[k * VECTORS + v];
+        }
+    }
+    for (; i + PARTIALS <= t->columns; i += PARTIALS)
+        for (int v = 0; v < VECTORS; v++)
+            for (int r = 0, k = 0; r < n_rows; r++) {
+                const FN(Lanes) part = *(const FN(Lanes) *)(rows[r] + i + v * LANES);
+                for (int l = 0; l < n_lanes; l++, k++)
+                    sum[k][v] += part * *(const FN(Lanes) *)(vector[k] + i + v * LANES);
+            }
+    for (int r = 0, k = 0; r < n_rows; r++)
+        for (int l = 0; l < n_lanes; l++, k++) {
+            REAL *to = &out[t->lane[row[r] * t->n_lanes + skip + l]][row[r]], rest = 0;
+            if (!t->last) {
+                memcpy(kept + k * VECTORS, sum[k], sizeof sum[k]);
+                continue;
+            }
+            for (int64_t j = i; j < t->columns; j++)
+                rest += rows[r][j] * vector[k][j];
+            *to += i || !t->first ? FN(fold)(sum[k]) + rest : rest;
+        }
+}
+
+/* All rows of a list, each of which `n_lanes` lanes ask for; returns where the next sums are kept. */
+static inline FN(Lanes) *FN(dot_class)(
+    int64_t n_lanes, const FN(DotTile) *restrict t, int64_t n_rows, const uint8_t *restrict row,
+    FN(Lanes) *restrict kept, REAL *const *restrict out)
+{
+    const int64_t n_parts = (n_lanes + TOGETHER - 1) / TOGETHER;
+    for (int64_t part = 0; part < n_parts; part++) {
+        const int64_t skip = n_lanes * part / n_parts, n = n_lanes * (part + 1) / n_parts - skip;
+        int64_t r = 0;
+        switch (n) {
+#define CLASS(n)                                                                                               \
+    case n:                                                                                                    \
+        if (n <= TOGETHER) {                                                                                   \
+            enum { LANES_OF = n <= TOGETHER ? n : 1, AT_ONCE = TOGETHER / LANES_OF < 4 ? TOGETHER / LANES_OF : 4 }; \
+            for (; r + AT_ONCE <= n_rows; r += AT_ONCE, kept += AT_ONCE * n * VECTORS)                          \
+                FN(dot_block)(AT_ONCE, LANES_OF, t, row + r, skip, kept, out);                                 \
+            for (; r < n_rows; r++, kept += n * VECTORS)                                                       \
+                FN(dot_block)(1, LANES_OF, t, row + r, skip, kept, out);                                       \
+        }                                                                                                      \
+        break;
+            CLASS(1)
+            CLASS(2)
+            CLASS(3)
+            CLASS(4)
+            CLASS(5)
+            CLASS(6)
+            CLASS(7)
+            CLASS(8)
+#undef CLASS
+        }
+    }
+    return kept;
+}
+
+/* out[k][r] += row r . vector[k] for the asked[r] lanes k = lane[r * n_lanes : + asked[r]], of n_lanes.
+ *
+ * A row is read once for several lanes, whose vectors are at hand in the first-level cache, some columns of them
+ * at a time; and rows that as many lanes ask for follow each other, so that branches can be foreseen.  Sums are
+ * those of dot_rows.  `room` is for sums of DOT_ROOM pairs. */
+TARGET void FN(dot_lanes)(
+    int64_t n_rows, const uint8_t *restrict asked, const uint8_t *restrict lane, int64_t n_lanes,
+    const REAL *restrict rows, int64_t stride, int64_t length, const REAL *const *restrict vector,
+    REAL *const *restrict out, REAL *restrict room)
+{
+    REAL tile[DOT_BYTES / sizeof(REAL)] __attribute__((aligned(64)));
+    const int64_t fit = DOT_BYTES / (int64_t)sizeof(REAL) / n_lanes / PARTIALS * PARTIALS;
+    const int64_t n_tiles = (length + fit - 1) / fit;
+    const int64_t width = (length + n_tiles * PARTIALS - 1) / (n_tiles * PARTIALS) * PARTIALS;
+    REAL *to[DOT_LANES];
+    int64_t stop;
+    for (int64_t first = 0; first < n_rows; first = stop) {
+        int64_t end[DOT_LANES + 2] = {0}, pairs = 0;
+        uint8_t row[DOT_ROWS];
+        FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes, .lane = lane + first * n_lanes};
+        for (stop = first; stop < n_rows && stop < first + DOT_ROWS && pairs + asked[stop] <= DOT_ROOM; stop++) {
+            pairs += asked[stop];
+            end[asked[stop] + 1]++;
+        }
+        for (int64_t n = 1; n <= n_lanes; n++)
+            end[n + 1] += end[n];
+        for (int64_t r = first; r < stop; r++)
+            row[end[asked[r]]++] = (uint8_t)(r - first);
+        for (int64_t k = 0; k < n_lanes; k++)
+            to[k] = out[k] + first;
+        for (int64_t column = 0; column < length; column += width) {
+            FN(Lanes) *kept = (FN(Lanes) *)room;
+            t.columns = length - column < width ? length - column : width;
+            t.rows = rows + first * stride + column;
+            t.first = column == 0;
+            t.last = column + width >= length;
+            for (int64_t k = 0; k < n_lanes; k++)
+                if (vector[k] != NULL)
+                    memcpy(tile + k * t.columns, vector[k] + column, t.columns * sizeof(REAL));
+            for (int64_t n = 1; n <= n_lanes; n++)
+                kept = FN(dot_class)(n, &t, end[n] - end[n - 1], row + end[n - 1], kept, to);
+        }
+    }
+}
+
+#undef DOT_BYTES
+#undef DOT_ROWS
 #undef LANES
 #undef PARTIALS
 #undef VECTORS
