@@ -360,6 +360,7 @@ TARGET void FN(dot_rows)(
 
 #define DOT_BYTES (32 * 1024) /* of the first-level cache */
 #define DOT_ROWS 256          /* whose places fit in a byte */
+#define LINE ((int)(64 / sizeof(REAL)))
 
 /* Some columns of the vectors of all lanes, side by side in `tile`, and of the rows.  Sums of which they are not
  * the last columns are kept as they are. */
@@ -370,29 +371,35 @@ typedef struct {
     int first, last;     /* whether they are the first, the last columns */
 } FN(DotTile);
 
-/* `n_lanes` of the lanes that ask for each of `n_rows` rows, from the `skip`-th on. */
+/* `n_lanes` of the lanes that ask for each of `n_rows` rows, from the `skip`-th on.  As many rows behind these are
+ * asked for meanwhile. */
 static inline __attribute__((always_inline)) void FN(dot_block)(
     const int n_rows, const int n_lanes, const FN(DotTile) *restrict t, const uint8_t *restrict row, int64_t skip,
     FN(Lanes) *restrict kept, REAL *const *restrict out)
 {
     FN(Lanes) sum[TOGETHER][VECTORS];
-    const REAL *rows[TOGETHER], *vector[TOGETHER];
+    const REAL *rows[TOGETHER], *next[TOGETHER], *vector[TOGETHER];
     int64_t i = 0;
     for (int r = 0, k = 0; r < n_rows; r++) {
         rows[r] = t->rows + row[r] * t->stride;
+        next[r] = t->rows + row[n_rows + r] * t->stride;
         for (int l = 0; l < n_lanes; l++, k++) {
             vector[k] = t->tile + t->lane[row[r] * t->n_lanes + skip + l] * t->columns;
             for (int v = 0; v < VECTORS; v++)
                 sum[k][v] = t->first ? (FN(Lanes)){0} : kept[k * VECTORS + v];
         }
     }
-    for (; i + PARTIALS <= t->columns; i += PARTIALS)
+    for (; i + PARTIALS <= t->columns; i += PARTIALS) {
+        for (int r = 0; r < n_rows; r++)
+            for (int j = 0; j < PARTIALS; j += LINE)
+                __builtin_prefetch(next[r] + i + j);
         for (int v = 0; v < VECTORS; v++)
             for (int r = 0, k = 0; r < n_rows; r++) {
                 const FN(Lanes) part = *(const FN(Lanes) *)(rows[r] + i + v * LANES);
                 for (int l = 0; l < n_lanes; l++, k++)
                     sum[k][v] += part * *(const FN(Lanes) *)(vector[k] + i + v * LANES);
             }
+    }
     for (int r = 0, k = 0; r < n_rows; r++)
         for (int l = 0; l < n_lanes; l++, k++) {
             REAL *to = &out[t->lane[row[r] * t->n_lanes + skip + l]][row[r]], rest = 0;
@@ -458,7 +465,7 @@ TARGET void FN(dot_lanes)(
     int64_t stop;
     for (int64_t first = 0; first < n_rows; first = stop) {
         int64_t end[DOT_LANES + 2] = {0}, pairs = 0;
-        uint8_t row[DOT_ROWS];
+        uint8_t row[DOT_ROWS + TOGETHER] = {0};
         FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes, .lane = lane + first * n_lanes};
         for (stop = first; stop < n_rows && stop < first + DOT_ROWS && pairs + asked[stop] <= DOT_ROOM; stop++) {
             pairs += asked[stop];
@@ -487,6 +494,7 @@ TARGET void FN(dot_lanes)(
 
 #undef DOT_BYTES
 #undef DOT_ROWS
+#undef LINE
 #undef LANES
 #undef PARTIALS
 #undef VECTORS
