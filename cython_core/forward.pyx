@@ -37,8 +37,8 @@ from evsim.core.team cimport Team, evsim_team_size, wait
 SINGLE, DOUBLE, INT32, INT64, BYTE = map(dtype, ("f4", "f8", "i4", "i8", "u1"))
 
 cdef enum:
-    STRETCH_BYTES = 524288      # what is received in a stretch of time stays in the second-level cache,
-    FEWEST_LISTS = 64           # but rows are to serve so many steps and lanes,
+    STRETCH_BYTES = 1048576     # what is received in a stretch of time stays in the second-level cache,
+    FEWEST_LISTS = 128          # but rows are to serve so many steps and lanes,
     MOST_BYTES = 4194304        # within limits; a step at least
     MOST_LANES = 32             # that a thread runs side by side
     MOST_ROOM = 16384           # for events that are still to be sent, at first
