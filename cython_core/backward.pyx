@@ -103,8 +103,8 @@ cdef int64_t lay_out_scratch(
         at = place(<void **> &scratch[k].unit, start, at, most * sizeof(int32_t))
         at = place(<void **> &scratch[k].mark, start, at, most)
     if n_lanes > 1:
-        at = place(<void **> &scratch.asked, start, at, most)
-        at = place(<void **> &scratch.asking, start, at, most * n_lanes)
+        at = place(<void **> &scratch.asking.count, start, at, most)
+        at = place(<void **> &scratch.asking.lane, start, at, most * n_lanes)
         at = place(&scratch.room, start, at, DOT_ROOM * DOT_SUMS * size)
     return at
 

@@ -19,4 +19,11 @@ typedef struct {
 /* Of dot_lanes: lanes at most, and how many pairs of a row and a lane have room, with DOT_SUMS sums each. */
 enum { DOT_LANES = 16, DOT_ROOM = 2048, DOT_SUMS = 16 };
 
+/* Which of up to DOT_LANES lanes ask for each row, for dot_lanes. */
+typedef struct {
+    int64_t n_lanes;
+    uint8_t *count; /* by row: how many, */
+    uint8_t *lane;  /* and which, in n_lanes places */
+} Asking;
+
 #endif

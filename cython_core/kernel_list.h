@@ -8,8 +8,7 @@ KERNEL(add_rows_many, void,
        (int64_t, EventList *, const REAL *, int64_t, int64_t, int64_t, int64_t, int32_t))
 KERNEL(dot_rows, void, (int64_t, const int32_t *, const REAL *, int64_t, int64_t, const REAL *, REAL *))
 KERNEL(dot_lanes, void,
-       (int64_t, const uint8_t *, const uint8_t *, int64_t, const REAL *, int64_t, int64_t, const REAL *const *,
-        REAL *const *, REAL *))
+       (int64_t, const Asking *, const REAL *, int64_t, int64_t, const REAL *const *, REAL *const *, REAL *))
 KERNEL(add_sparse_rows, int64_t,
        (const SparseRows *, int64_t, const int32_t *, const REAL *, const REAL *, REAL *))
 KERNEL(dot_sparse_rows, int64_t,

@@ -21,6 +21,11 @@ cdef extern from "kernel_table.h" nogil:
         int64_t *macs
         int64_t next
 
+    ctypedef struct Asking:
+        int64_t n_lanes
+        uint8_t *count
+        uint8_t *lane
+
     ctypedef struct SparseRows:
         const int64_t *ptr
         const void *column
@@ -40,8 +45,8 @@ cdef extern from "kernel_table.h" nogil:
         void (*dot_rows)(
             int64_t, const int32_t *, const float *, int64_t, int64_t, const float *, float *) noexcept nogil
         void (*dot_lanes)(
-            int64_t, const uint8_t *, const uint8_t *, int64_t, const float *, int64_t, int64_t,
-            const float *const *, float *const *, float *) noexcept nogil
+            int64_t, const Asking *, const float *, int64_t, int64_t, const float *const *,
+            float *const *, float *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const float *, const float *,
             float *) noexcept nogil
@@ -120,8 +125,8 @@ cdef extern from "kernel_table.h" nogil:
             int64_t, const int32_t *, const double *, int64_t, int64_t, const double *,
             double *) noexcept nogil
         void (*dot_lanes)(
-            int64_t, const uint8_t *, const uint8_t *, int64_t, const double *, int64_t, int64_t,
-            const double *const *, double *const *, double *) noexcept nogil
+            int64_t, const Asking *, const double *, int64_t, int64_t, const double *const *,
+            double *const *, double *) noexcept nogil
         int64_t (*add_sparse_rows)(
             const SparseRows *, int64_t, const int32_t *, const double *, const double *,
             double *) noexcept nogil
@@ -289,13 +294,13 @@ cdef inline void dot_rows(
 
 
 cdef inline void dot_lanes(
-    int64_t n_rows, const uint8_t *asked, const uint8_t *lane, int64_t n_lanes, const real *rows,
-    int64_t stride, int64_t length, const real *const *vector, real *const *out, real *room
+    int64_t n_rows, const Asking *asking, const real *rows, int64_t stride, int64_t length,
+    const real *const *vector, real *const *out, real *room
 ) noexcept nogil:
     if real is float:
-        active.f32.dot_lanes(n_rows, asked, lane, n_lanes, rows, stride, length, vector, out, room)
+        active.f32.dot_lanes(n_rows, asking, rows, stride, length, vector, out, room)
     else:
-        active.f64.dot_lanes(n_rows, asked, lane, n_lanes, rows, stride, length, vector, out, room)
+        active.f64.dot_lanes(n_rows, asking, rows, stride, length, vector, out, room)
 
 
 cdef inline int64_t add_sparse_rows(

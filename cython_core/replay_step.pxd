@@ -7,6 +7,7 @@ from evsim.core.fanout cimport contiguous, gather
 from evsim.core.gains cimport Heard, gather_heard
 from evsim.core.kernels cimport (
     DOT_LANES,
+    Asking,
     backward_active,
     delta_gru_vjp,
     delta_lstm_vjp,
@@ -78,8 +79,7 @@ cdef struct Scratch:
     void *dr            # zero before and after
     char *mark          # zero before and after
     Heard heard         # units whose events a projection's gains let through
-    uint8_t *asked      # of lanes side by side, in the first's: in how many of them a unit's row is asked for,
-    uint8_t *asking     # uint8[units, lanes]: in which,
+    Asking asking       # of lanes side by side, in the first's: which ask for the row of a unit,
     void *room          # and for sums on the way
 
 
@@ -140,14 +140,14 @@ cdef inline void event_gradient(
 
 
 cdef inline void ask(
-    const Replay *replay, int j, int64_t lane, int64_t k, int64_t n_lanes, Scratch *scratch, real *tag
+    const Replay *replay, int j, int64_t lane, int64_t k, Scratch *scratch, real *tag
 ) noexcept nogil:
     """Enter the k-th lane at the rows of its backward-active units, and the sums to which they are to add."""
     cdef int64_t n = replay.populations[replay.projections[j].source].n
     cdef const real *gain = <const real *> replay.gain[j]
     cdef const real *compact = <const real *> scratch[k].compact
     cdef real *sums = <real *> scratch[k].dy
-    cdef uint8_t *asked = scratch.asked
+    cdef Asking *asking = &scratch.asking
     cdef int32_t unit
     cdef int32_t i
     if gain != NULL:
@@ -155,8 +155,8 @@ cdef inline void ask(
     for i in range(scratch[k].n_active):
         unit = scratch[k].unit[i]
         if gain == NULL or gain[unit] != 0:
-            scratch.asking[unit * n_lanes + asked[unit]] = <uint8_t> k
-            asked[unit] += 1
+            asking.lane[unit * asking.n_lanes + asking.count[unit]] = <uint8_t> k
+            asking.count[unit] += 1
             sums[unit] = compact[i] if gain == NULL else 0
 
 
@@ -202,20 +202,21 @@ cdef inline void come_back_together(
     cdef int32_t first = 0
     cdef int32_t stop
     cdef int k
-    memset(scratch.asked, 0, n)
+    scratch.asking.n_lanes = n_lanes
+    memset(scratch.asking.count, 0, n)
     for k in range(n_lanes):
         D[k] = NULL
         vector[k] = NULL
         sums[k] = <real *> scratch[k].dy
         if arrival < replay.lengths[lane + k]:
             D[k] = arrived[real](replay, j, arrival, lane + k, tag)
-            ask[real](replay, j, lane, k, n_lanes, scratch, tag)
+            ask[real](replay, j, lane, k, scratch, tag)
     while first < projection.n_blocks:
         stop = contiguous(projection, first, projection.n_blocks)
         for k in range(n_lanes):
             if D[k] != NULL:
                 vector[k] = D[k] + projection.offset[first]
-        dot_lanes(n, scratch.asked, scratch.asking, n_lanes, weight + first * projection.block, width,
+        dot_lanes(n, &scratch.asking, weight + first * projection.block, width,
                   (stop - first) * projection.block, vector, sums, <real *> scratch.room)
         first = stop
     for k in range(n_lanes):

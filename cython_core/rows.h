@@ -367,7 +367,7 @@ TARGET void FN(dot_rows)(
 typedef struct {
     const REAL *rows, *tile;
     int64_t stride, columns, n_lanes;
-    const uint8_t *lane; /* by row: the lanes that ask for it */
+    const uint8_t *lane; /* as in Asking */
     int first, last;     /* whether they are the first, the last columns */
 } FN(DotTile);
 
@@ -447,16 +447,17 @@ static inline FN(Lanes) *FN(dot_class)(
     return kept;
 }
 
-/* out[k][r] += row r . vector[k] for the asked[r] lanes k = lane[r * n_lanes : + asked[r]], of n_lanes.
+/* out[k][r] += row r . vector[k] for the lanes k that ask for row r.
  *
  * A row is read once for several lanes, whose vectors are at hand in the first-level cache, some columns of them
  * at a time; and rows that as many lanes ask for follow each other, so that branches can be foreseen.  Sums are
  * those of dot_rows.  `room` is for sums of DOT_ROOM pairs. */
 TARGET void FN(dot_lanes)(
-    int64_t n_rows, const uint8_t *restrict asked, const uint8_t *restrict lane, int64_t n_lanes,
-    const REAL *restrict rows, int64_t stride, int64_t length, const REAL *const *restrict vector,
-    REAL *const *restrict out, REAL *restrict room)
+    int64_t n_rows, const Asking *restrict asking, const REAL *restrict rows, int64_t stride, int64_t length,
+    const REAL *const *restrict vector, REAL *const *restrict out, REAL *restrict room)
 {
+    const int64_t n_lanes = asking->n_lanes;
+    const uint8_t *restrict asked = asking->count;
     REAL tile[DOT_BYTES / sizeof(REAL)] __attribute__((aligned(64)));
     const int64_t fit = DOT_BYTES / (int64_t)sizeof(REAL) / n_lanes / PARTIALS * PARTIALS;
     const int64_t n_tiles = (length + fit - 1) / fit;
@@ -466,7 +467,7 @@ TARGET void FN(dot_lanes)(
     for (int64_t first = 0; first < n_rows; first = stop) {
         int64_t end[DOT_LANES + 2] = {0}, pairs = 0;
         uint8_t row[DOT_ROWS + TOGETHER] = {0};
-        FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes, .lane = lane + first * n_lanes};
+        FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes, .lane = asking->lane + first * n_lanes};
         for (stop = first; stop < n_rows && stop < first + DOT_ROWS && pairs + asked[stop] <= DOT_ROOM; stop++) {
             pairs += asked[stop];
             end[asked[stop] + 1]++;

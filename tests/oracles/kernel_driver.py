@@ -29,21 +29,24 @@ LOCALS = {
     "const FixedFormat *": "const FixedFormat *{a} = &fixed;",
     "const SparseRows *": "const SparseRows *{a} = sparse(n, kind & 1);",
     "EventList *": "EventList *{a} = NAME(lists)(n);",
+    "const Asking *": "const Asking *{a} = asking(n);",
     "const int32_t *": "const int32_t *{a} = indices(room);",
     "int32_t *": "int32_t *{a} = indices(room);",
     "const uint32_t *": "const uint32_t *{a} = words(room);",
     "const REAL *": "const REAL *{a} = NAME(numbers)(room, -2, 2);",
     "const REAL *const *": "const REAL *const *{a} = NAME(vectors)(n);",
+    "REAL *const *": "REAL *const *{a} = (REAL *const *)NAME(vectors)(n);",
     "REAL *": "REAL *{a} = NAME(numbers)(room, 0.05, 1.95);",
 }
 #: What a kernel leaves in these is a result: what hashes it, and how much of it.
 RESULTS = {
     "REAL *": ("NAME(mix)", "room"),
+    "REAL *const *": ("NAME(mix_vectors)", "n"),
     "int32_t *": ("mix_indices", "room"),
     "EventList *": ("NAME(mix_lists)", "n"),
 }
 #: These are made once.
-KEPT = {"const double *", "const FixedFormat *", "const SparseRows *"}
+KEPT = {"const double *", "const FixedFormat *", "const SparseRows *", "const Asking *"}
 #: Arguments that stand for a choice: what they choose is tried in turn.
 CHOICES = {"int32_t", "const SparseRows *"}
 
@@ -103,6 +106,21 @@ static const SparseRows *sparse(int64_t n, int wide)
     return &made;
 }
 
+/* Of n rows, some that no lane asks for, and some that all do. */
+static const Asking *asking(int64_t n)
+{
+    static uint8_t count[MOST], lane[MOST * DOT_LANES];
+    static Asking made;
+    const int64_t lanes = n < DOT_LANES ? n : DOT_LANES;
+    for (int64_t row = 0; row < n; row++) {
+        count[row] = (uint8_t)(row * 7 % (lanes + 1));
+        for (int64_t k = 0; k < count[row]; k++)
+            lane[row * lanes + k] = (uint8_t)(lanes - 1 - k);
+    }
+    made = (Asking){lanes, count, lane};
+    return &made;
+}
+
 static void mix_indices(const int32_t *x, int64_t room) { mix(x, room * sizeof *x); }
 
 /* A step of LIF units: leak, keep_e, keep_i, gain_e, gain_i, reset, and steps held. */
@@ -145,6 +163,12 @@ static void NAME(mix)(const REAL *x, int64_t room)
 {
     for (int64_t i = 0; i < room; i++) /* processors differ in the bits of a NaN */
         x[i] == x[i] ? mix(x + i, sizeof *x) : mix("nan", 3);
+}
+
+static void NAME(mix_vectors)(REAL *const *x, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++)
+        NAME(mix)(x[k], 2 * n);
 }
 
 /* n lists of some of n units, each with a target of 2 n numbers, of which a kernel may skip the first n. */
@@ -208,7 +232,7 @@ def call(number: int, name: str, result: str, types: list[str], kind: str) -> st
     """C that runs one kernel on all sizes, and prints the hash."""
     names = [f"a{i}" for i in range(len(types))]
     arguments = list(zip(names, types, strict=True))
-    indexed = any(re.fullmatch(r"(const )?u?int\d+_t \*|EventList \*", t) for t in types)
+    indexed = any(re.fullmatch(r"(const )?u?int\d+_t \*|EventList \*|const Asking \*", t) for t in types)
     # From the first list of units on, what a kernel that returns a count leaves are lists of that length.
     lists = types.index("int32_t *") if result == "int32_t" and "int32_t *" in types else len(types)
     mixed = [
