@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from unit.test_rows_of_many_lists import ADDRESS, LONG, NAMES, PATHS
+from oracles.kernel_calls import ADDRESS, LONG, PATHS, kernel
 
 ROOM = 2048 * 16  # DOT_ROOM * DOT_SUMS of event_list.h
 
@@ -20,10 +20,6 @@ class Asking(ctypes.Structure):
 
 DOT_LANES = ctypes.CFUNCTYPE(None, LONG, ADDRESS, ADDRESS, LONG, LONG, ADDRESS, ADDRESS, ADDRESS)
 DOT_ROWS = ctypes.CFUNCTYPE(None, LONG, ADDRESS, ADDRESS, LONG, LONG, ADDRESS, ADDRESS)
-
-
-def kernel(path, name, function, dtype):
-    return function((path.f32 if dtype == np.float32 else path.f64)[NAMES.index(name)])
 
 
 def pointers(arrays):

@@ -7,22 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evsim.core import kernels
-from oracles.kernel_driver import kernels as listed
-
-NAMES = [name for name, _, _ in listed()]
-ADDRESS, LONG = ctypes.c_void_p, ctypes.c_int64
-
-
-class Path(ctypes.Structure):
-    """KernelTable of kernel_table.h."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("f32", ADDRESS * len(NAMES)),
-        ("f64", ADDRESS * len(NAMES)),
-        ("flow", ADDRESS),
-    )
+from oracles.kernel_calls import ADDRESS, LONG, PATHS, kernel
 
 
 class Events(ctypes.Structure):
@@ -38,28 +23,17 @@ class Events(ctypes.Structure):
     )
 
 
-def paths():
-    find = ctypes.CDLL(kernels.__file__).evsim_kernel_path
-    find.argtypes, find.restype = [ctypes.c_int], ctypes.POINTER(Path)
-    found = []
-    while table := find(len(found)):
-        found.append(table.contents)
-    return found
-
-
-PATHS = paths()
 KERNEL = ctypes.CFUNCTYPE(None, LONG, ADDRESS, ADDRESS, LONG, LONG, LONG, LONG, ctypes.c_int32)
 
 
 def call(path, rows, lists, targets, length, place, fresh):
     """`add_rows_many` of a path."""
-    table = path.f32 if rows.dtype == np.float32 else path.f64
     made = [
         Events(unit.ctypes.data, value.ctypes.data, len(unit), target.ctypes.data, None, -1)
         for (unit, value), target in zip(lists, targets, strict=True)
     ]
     many = (Events * len(made))(*made)
-    KERNEL(table[NAMES.index("add_rows_many")])(
+    kernel(path, "add_rows_many", KERNEL, rows.dtype)(
         len(made), ctypes.addressof(many), rows.ctypes.data, *rows.shape, length, place, fresh
     )
 
