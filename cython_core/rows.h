@@ -126,10 +126,12 @@ TARGET void FN(add_rows)(
         FN(add_pass)(1, unit + e, value + e, rows, stride, length, target);
 }
 
-/* Columns of a tile, and rows: with the targets and the events it has to fit in the first-level cache. */
+/* A tile is of 8 vectors of columns, or of 4 and twice as many rows; with the targets and the events it has to fit
+ * in the first-level cache.  The tall one has a list's target loaded and stored less often, but is copied in shorter
+ * pieces: worth it if many lists use it. */
 #define TILE_BYTES (32 * 1024)
-#define TILE (8 * LANES)
-#define TILE_ROWS (TILE_BYTES / (TILE * (int64_t)sizeof(REAL)))
+#define TILE_ROWS(vectors) (TILE_BYTES / ((vectors) * VECTOR_BYTES))
+#define FEWEST_FOR_TALL 128
 #define FAR_BYTES (1024 * 1024) /* matrices that do not fit in the second-level cache */
 
 /* An event whose row is in the tile. */
@@ -138,36 +140,39 @@ typedef struct {
     REAL value;
 } FN(Addend);
 
-static inline void FN(copy_tile)(
-    int64_t n_rows, const REAL *restrict rows, int64_t stride, int64_t columns, REAL *restrict tile)
+static inline __attribute__((always_inline)) void FN(copy_tile)(
+    const int vectors, int64_t n_rows, const REAL *restrict rows, int64_t stride, int64_t columns,
+    REAL *restrict tile)
 {
+    const int64_t width = vectors * LANES;
     for (int64_t r = 0; r < n_rows; r++)
-        if (columns < TILE) /* what lies behind the last column is added up too, and not kept */
-            for (int64_t i = 0; i < TILE; i++)
-                tile[r * TILE + i] = i < columns ? rows[r * stride + i] : 0;
+        if (columns < width) /* what lies behind the last column is added up too, and not kept */
+            for (int64_t i = 0; i < width; i++)
+                tile[r * width + i] = i < columns ? rows[r * stride + i] : 0;
         else {
             FN(Lanes) part[8]; /* all are asked for before the first is waited for */
-            for (int j = 0; j < 8; j++)
+            for (int j = 0; j < vectors; j++)
                 part[j] = *(const FN(Lanes) *)(rows + r * stride + j * LANES);
-            for (int j = 0; j < 8; j++)
-                *(FN(Lanes) *)(tile + r * TILE + j * LANES) = part[j];
+            for (int j = 0; j < vectors; j++)
+                *(FN(Lanes) *)(tile + r * width + j * LANES) = part[j];
         }
 }
 
 /* Add the rows of a tile that the addends name, count[l] of them for each list l in turn, to `columns` columns of
  * its target from `place` on; returns the addends behind the last of them.  Ask meanwhile for the next tile.
- * `whole`: there are 8 vectors of columns; else at most `n`. */
+ * `whole`: there are `n` vectors of columns; else at most. */
 static inline __attribute__((always_inline)) const FN(Addend) *FN(add_tile)(
     const int n, const int whole, const REAL *restrict tile, const FN(Addend) *restrict addend,
     int64_t n_lists, const int32_t *restrict count, const EventList *restrict lists,
-    int64_t place, int64_t columns, int32_t fresh, const REAL *next_tile, int64_t next_rows, int64_t stride)
+    int64_t place, int64_t columns, int32_t fresh, int64_t width, const REAL *next_tile, int64_t next_rows,
+    int64_t stride)
 {
     const int64_t each = next_rows / n_lists + 1;
     for (int64_t l = 0; l < n_lists; l++) {
-        REAL room[TILE] = {0}, *target = (REAL *)lists[l].target + place, *sums = whole ? target : room;
+        REAL room[8 * LANES] = {0}, *target = (REAL *)lists[l].target + place, *sums = whole ? target : room;
         FN(Lanes) sum[8];
         for (int64_t r = l * each; r < (l + 1) * each && r < next_rows; r++)
-            for (int64_t i = 0; i < TILE; i += 64 / (int64_t)sizeof(REAL))
+            for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(REAL))
                 __builtin_prefetch(next_tile + r * stride + i, 0, 2);
         if (!count[l] && !fresh)
             continue;
@@ -189,43 +194,44 @@ static inline __attribute__((always_inline)) const FN(Addend) *FN(add_tile)(
 /* add_rows_many with each row at hand in the first-level cache.  Tiles are copied there: rows that lie apart by
  * about a power of two would share a few places of that cache.  What is to be added is listed in the order in
  * which it is needed, once for all columns.  Returns 0, and has done nothing, if there is no memory. */
-static inline int FN(add_tiles)(
-    int64_t n_lists, EventList *restrict lists, int64_t n_events, const REAL *restrict rows, int64_t n_rows,
-    int64_t stride, int64_t length, int64_t from, int32_t fresh)
+static inline __attribute__((always_inline)) int FN(add_tiles)(
+    const int vectors, int64_t n_lists, EventList *restrict lists, int64_t n_events,
+    const REAL *restrict rows, int64_t n_rows, int64_t stride, int64_t length, int64_t from, int32_t fresh)
 {
-    const int64_t n_blocks = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t width = vectors * LANES, height = TILE_ROWS(vectors);
+    const int64_t n_blocks = (n_rows + height - 1) / height;
     const int far = n_rows * stride * (int64_t)sizeof(REAL) > FAR_BYTES;
-    REAL tile[TILE_ROWS * TILE] __attribute__((aligned(64)));
+    REAL tile[TILE_BYTES / sizeof(REAL)] __attribute__((aligned(64)));
     FN(Addend) *addends = malloc(n_events * sizeof *addends + n_blocks * n_lists * sizeof(int32_t));
     FN(Addend) *last = addends;
     int32_t *counts = (int32_t *)(addends + n_events), *count = counts;
     if (addends != NULL) {
         for (int64_t l = 0; l < n_lists; l++)
             lists[l].next = 0;
-        for (int64_t row = 0; row < n_rows; row += TILE_ROWS)
+        for (int64_t row = 0; row < n_rows; row += height)
             for (int64_t l = 0; l < n_lists; l++, count++) {
                 int64_t e = lists[l].next;
-                for (; e < lists[l].n && lists[l].unit[e] < row + TILE_ROWS; e++, last++) {
-                    last->at = (int32_t)((lists[l].unit[e] - row) * TILE);
+                for (; e < lists[l].n && lists[l].unit[e] < row + height; e++, last++) {
+                    last->at = (int32_t)((lists[l].unit[e] - row) * width);
                     last->value = ((const REAL *)lists[l].value)[e];
                 }
                 *count = (int32_t)(e - lists[l].next);
                 lists[l].next = e;
             }
-        for (int64_t first = 0; first < length; first += TILE) {
-            const int64_t columns = length - first < TILE ? length - first : TILE;
+        for (int64_t first = 0; first < length; first += width) {
+            const int64_t columns = length - first < width ? length - first : width;
             const FN(Addend) *addend = addends;
             count = counts;
-            for (int64_t row = 0; row < n_rows; row += TILE_ROWS, count += n_lists) {
-                const int64_t stop = row + TILE_ROWS < n_rows ? row + TILE_ROWS : n_rows;
-                const int64_t next_row = stop < n_rows ? stop : 0, next_first = next_row ? first : first + TILE;
+            for (int64_t row = 0; row < n_rows; row += height, count += n_lists) {
+                const int64_t stop = row + height < n_rows ? row + height : n_rows;
+                const int64_t next_row = stop < n_rows ? stop : 0, next_first = next_row ? first : first + width;
                 const int64_t rest = far && next_first < length ? n_rows - next_row : 0;
 #define ADD_TILE(n, whole)                                                                                     \
     FN(add_tile)(n, whole, tile, addend, n_lists, count, lists, from + first, columns, fresh && row == 0,      \
-                 rows + next_row * stride + next_first, rest < TILE_ROWS ? rest : TILE_ROWS, stride)
-                FN(copy_tile)(stop - row, rows + row * stride + first, stride, columns, tile);
-                if (columns == TILE)
-                    addend = ADD_TILE(8, 1);
+                 width, rows + next_row * stride + next_first, rest < height ? rest : height, stride)
+                FN(copy_tile)(vectors, stop - row, rows + row * stride + first, stride, columns, tile);
+                if (columns == width)
+                    addend = ADD_TILE(vectors, 1);
                 else if (columns > 4 * LANES)
                     addend = ADD_TILE(8, 0);
                 else if (columns > 2 * LANES)
@@ -256,9 +262,13 @@ TARGET void FN(add_rows_many)(
     int64_t n_events = 0;
     for (int64_t l = 0; l < n_lists; l++)
         n_events += lists[l].n;
-    if (bytes > TILE_BYTES && n_events >= reuse * n_rows
-        && FN(add_tiles)(n_lists, lists, n_events, rows, n_rows, stride, length, from, fresh))
-        return;
+    if (bytes > TILE_BYTES && n_events >= reuse * n_rows) {
+#define ADD_TILES(vectors)                                                                                     \
+    FN(add_tiles)(vectors, n_lists, lists, n_events, rows, n_rows, stride, length, from, fresh)
+        if (n_lists < FEWEST_FOR_TALL || n_rows <= TILE_ROWS(8) ? ADD_TILES(8) : ADD_TILES(4))
+            return;
+#undef ADD_TILES
+    }
     for (int64_t l = 0; l < n_lists; l++) {
         REAL *target = (REAL *)lists[l].target + from;
         if (fresh)
@@ -268,8 +278,8 @@ TARGET void FN(add_rows_many)(
 }
 
 #undef TILE_BYTES
-#undef TILE
 #undef TILE_ROWS
+#undef FEWEST_FOR_TALL
 #undef FAR_BYTES
 #undef STRIP
 #undef STRIP_ROW_BYTES
