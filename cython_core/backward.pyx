@@ -35,14 +35,7 @@ from evsim.core.layout cimport (
 )
 from evsim.core.memory cimport empty, line_calloc, place, zeros
 from evsim.core.paper_form cimport Window
-from evsim.core.replay_step cimport (
-    Replay,
-    Scratch,
-    Slot,
-    replay_delta,
-    replay_source,
-    replay_units,
-)
+from evsim.core.replay_step cimport Replay, Scratch, Slot, replay_delta, replay_source, replay_units
 from evsim.core.team cimport Team, evsim_team_size, wait
 from evsim.core.weight_rows cimport Rows, place_rows, sort_by_unit, write_rows
 

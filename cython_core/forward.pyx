@@ -37,7 +37,7 @@ from evsim.core.team cimport Team, evsim_team_size, wait
 SINGLE, DOUBLE, INT32, INT64, BYTE = map(dtype, ("f4", "f8", "i4", "i8", "u1"))
 
 cdef enum:
-    STRETCH_BYTES = 1048576     # what is received in a stretch of time stays in the second-level cache,
+    STRETCH_BYTES = 1048576     # what is received in a stretch of time just fits in the second-level cache,
     FEWEST_LISTS = 256          # but rows are to serve so many steps and lanes,
     MOST_BYTES = 8388608        # within limits; a step at least
     MOST_LANES = 32             # that a thread runs side by side

@@ -13,6 +13,7 @@ cdef extern from "kernel_table.h" nogil:
         DOT_LANES       # lanes side by side in one call of `dot_lanes`, at most;
         DOT_ROOM        # pairs of a row and a lane that it wants room for,
         DOT_SUMS        # and sums of each
+
     ctypedef struct EventList:
         const int32_t *unit
         const void *value

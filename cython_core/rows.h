@@ -126,9 +126,9 @@ TARGET void FN(add_rows)(
         FN(add_pass)(1, unit + e, value + e, rows, stride, length, target);
 }
 
-/* A tile is of 8 vectors of columns, or of 4 and twice as many rows; with the targets and the events it has to fit
- * in the first-level cache.  The tall one has a list's target loaded and stored less often, but is copied in shorter
- * pieces: worth it if many lists use it. */
+/* A tile is of 8 vectors of columns, or of 4 and twice as many rows; with the targets and the events it has to
+ * fit in the first-level cache.  The tall one has a list's target loaded and stored less often, but is copied in
+ * shorter pieces: worth it if many lists use it. */
 #define TILE_BYTES (32 * 1024)
 #define TILE_ROWS(vectors) (TILE_BYTES / ((vectors) * VECTOR_BYTES))
 #define FEWEST_FOR_TALL 128
@@ -372,8 +372,8 @@ TARGET void FN(dot_rows)(
 #define DOT_ROWS 256          /* whose places fit in a byte */
 #define LINE ((int)(64 / sizeof(REAL)))
 
-/* Some columns of the vectors of all lanes, side by side in `tile`, and of the rows.  Sums of which they are not
- * the last columns are kept as they are. */
+/* Some columns of the vectors of all lanes, side by side in `tile`, and of the rows.  Sums of which they are
+ * not the last columns are kept as they are. */
 typedef struct {
     const REAL *rows, *tile;
     int64_t stride, columns, n_lanes;
@@ -381,11 +381,11 @@ typedef struct {
     int first, last;     /* whether they are the first, the last columns */
 } FN(DotTile);
 
-/* `n_lanes` of the lanes that ask for each of `n_rows` rows, from the `skip`-th on.  As many rows behind these are
- * asked for meanwhile. */
+/* `n_lanes` of the lanes that ask for each of `n_rows` rows, from the `skip`-th on.  As many rows behind these
+ * are fetched meanwhile. */
 static inline __attribute__((always_inline)) void FN(dot_block)(
-    const int n_rows, const int n_lanes, const FN(DotTile) *restrict t, const uint8_t *restrict row, int64_t skip,
-    FN(Lanes) *restrict kept, REAL *const *restrict out)
+    const int n_rows, const int n_lanes, const FN(DotTile) *restrict t, const uint8_t *restrict row,
+    int64_t skip, FN(Lanes) *restrict kept, REAL *const *restrict out)
 {
     FN(Lanes) sum[TOGETHER][VECTORS];
     const REAL *rows[TOGETHER], *next[TOGETHER], *vector[TOGETHER];
@@ -436,11 +436,11 @@ static inline FN(Lanes) *FN(dot_class)(
 #define CLASS(n)                                                                                               \
     case n:                                                                                                    \
         if (n <= TOGETHER) {                                                                                   \
-            enum { LANES_OF = n <= TOGETHER ? n : 1, AT_ONCE = TOGETHER / LANES_OF < 4 ? TOGETHER / LANES_OF : 4 }; \
-            for (; r + AT_ONCE <= n_rows; r += AT_ONCE, kept += AT_ONCE * n * VECTORS)                          \
-                FN(dot_block)(AT_ONCE, LANES_OF, t, row + r, skip, kept, out);                                 \
+            enum { HERE = n <= TOGETHER ? n : 1, ROWS = TOGETHER / HERE < 4 ? TOGETHER / HERE : 4 };           \
+            for (; r + ROWS <= n_rows; r += ROWS, kept += ROWS * n * VECTORS)                                  \
+                FN(dot_block)(ROWS, HERE, t, row + r, skip, kept, out);                                        \
             for (; r < n_rows; r++, kept += n * VECTORS)                                                       \
-                FN(dot_block)(1, LANES_OF, t, row + r, skip, kept, out);                                       \
+                FN(dot_block)(1, HERE, t, row + r, skip, kept, out);                                           \
         }                                                                                                      \
         break;
             CLASS(1)
@@ -459,9 +459,9 @@ static inline FN(Lanes) *FN(dot_class)(
 
 /* out[k][r] += row r . vector[k] for the lanes k that ask for row r.
  *
- * A row is read once for several lanes, whose vectors are at hand in the first-level cache, some columns of them
- * at a time; and rows that as many lanes ask for follow each other, so that branches can be foreseen.  Sums are
- * those of dot_rows.  `room` is for sums of DOT_ROOM pairs. */
+ * A row is read once for several lanes, whose vectors are at hand in the first-level cache, some columns at a
+ * time; and rows that as many lanes ask for follow each other, so that branches can be foreseen.  A lane that
+ * asks for none may have no vector.  Sums are those of dot_rows.  `room` is for sums of DOT_ROOM pairs. */
 TARGET void FN(dot_lanes)(
     int64_t n_rows, const Asking *restrict asking, const REAL *restrict rows, int64_t stride, int64_t length,
     const REAL *const *restrict vector, REAL *const *restrict out, REAL *restrict room)
@@ -477,8 +477,11 @@ TARGET void FN(dot_lanes)(
     for (int64_t first = 0; first < n_rows; first = stop) {
         int64_t end[DOT_LANES + 2] = {0}, pairs = 0;
         uint8_t row[DOT_ROWS + TOGETHER] = {0};
-        FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes, .lane = asking->lane + first * n_lanes};
-        for (stop = first; stop < n_rows && stop < first + DOT_ROWS && pairs + asked[stop] <= DOT_ROOM; stop++) {
+        FN(DotTile) t = {.stride = stride, .tile = tile, .n_lanes = n_lanes};
+        t.lane = asking->lane + first * n_lanes;
+        for (stop = first; stop < n_rows && stop < first + DOT_ROWS; stop++) {
+            if (pairs + asked[stop] > DOT_ROOM)
+                break;
             pairs += asked[stop];
             end[asked[stop] + 1]++;
         }
